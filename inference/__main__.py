@@ -1,0 +1,52 @@
+"""The command line of the bundle: python inference.pyz."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from inference import __version__
+from inference.errors import VitrineError
+
+EXAMPLE = """example:
+  python inference.pyz --bundle . --images ../imet-2019-fgvc6/test --sample ../imet-2019-fgvc6/sample_submission.csv \\
+      --out submission.csv --time-limit 32400
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of one run."""
+    parser = argparse.ArgumentParser(
+        prog="inference.pyz",
+        description="Run a bundle's models over a folder of images; write submission.csv and, beside it, run_log.json.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of weights_manifest.json and the ONNX files")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the test images, named by their id")
+    parser.add_argument(
+        "--sample", type=Path, required=True, help="sample_submission.csv: which images, in which order"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the submission to write")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="what progress counts against (manifest's)")
+    parser.add_argument("--predictions", type=Path, metavar="DIR", help="keep each model's probabilities here as .npy")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; 0 when a checked submission is written, 1 after an error, told in one line."""
+    given = build_parser().parse_args(arguments)
+    # Here and not above, so that --help does not wait for numpy and ONNX Runtime.
+    from inference.predict import Request, run
+
+    try:
+        run(Request(**vars(given)))
+    except VitrineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

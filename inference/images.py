@@ -1,0 +1,138 @@
+"""Image files: find them, read any of them as upright RGB, bring them to a model's square."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference.errors import ImageError, ImagesError
+from inference.manifest import Interpolation, Model, Resize
+
+# In order of preference, where a folder holds one image in two formats.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# A resized strip of more pixels (a 1x7000 line under `crop`) would take gigabytes.
+MAX_RESIZED_PIXELS = 64_000_000
+
+FILTERS: Mapping[Interpolation, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+ORIENTATION_TAG = 0x0112
+# EXIF 2.3, table 6: what undoes each orientation.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The square that a model looks at; models with equal geometries share one resized array."""
+
+    size: int
+    resize: Resize
+    interpolation: Interpolation
+
+
+def read_geometry(model: Model) -> Geometry:
+    """The geometry that the manifest gives a model."""
+    return Geometry(model.image_size, model.resize, model.interpolation)
+
+
+def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
+    """The file of each id, by name without its suffix; None where there is none.
+
+    Raises ImagesError where the folder is absent, holds no image, or holds none of these ids.
+    """
+    if not folder.is_dir():
+        raise ImagesError(f"{folder}: no such folder of images; name the one that holds the test images with --images")
+    by_stem: dict[str, tuple[int, str]] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in SUFFIXES:
+                rank = SUFFIXES.index(suffix.lower())
+                by_stem[stem] = min(by_stem.get(stem, (rank, entry.name)), (rank, entry.name))
+    if not by_stem:
+        raise ImagesError(f"{folder}: holds no image; wanted files such as ID{SUFFIXES[0]}")
+    found = [folder / by_stem[name][1] if name in by_stem else None for name in ids]
+    if not any(found):
+        raise ImagesError(
+            f"{folder}: holds {len(by_stem)} images but none of the {len(found)} ids of the sample submission; "
+            "check that --images and --sample belong together"
+        )
+    return found
+
+
+def read_image(path: Path) -> Image.Image:
+    """An upright RGB image from a file of any kind that Pillow reads; of several frames, the first.
+
+    Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _to_rgb(_turn_upright(image))
+    except Exception as error:  # decoders raise nine types at least; one image must not cost the run
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise ImageError(f"{path.name}: {type(error).__name__}: {reason.replace(str(path), path.name)}") from error
+
+
+def resize_image(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
+    """The (size, size, 3) square of a model, bit by bit as timm's evaluation transform makes it.
+
+    Raises ImageError where a strip is too thin to be resized.
+    """
+    resized_size = math.floor(geometry.size / geometry.resize.percentage)
+    width, height = resized_size, resized_size
+    if geometry.resize.rule == "crop":
+        short, long = sorted(image.size)
+        stretched = int(resized_size * long / short)
+        width, height = (resized_size, stretched) if image.width <= image.height else (stretched, resized_size)
+    if width * height > MAX_RESIZED_PIXELS:
+        raise ImageError(f"an image of {image.width}x{image.height} would become {width}x{height} under `crop`")
+    if image.size != (width, height):
+        image = image.resize((width, height), FILTERS[geometry.interpolation])
+    if image.size != (geometry.size, geometry.size):
+        # Half to even, as torchvision rounds.
+        left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
+        image = image.crop((left, top, left + geometry.size, top + geometry.size))
+    return np.asarray(image)
+
+
+def read_squares(path: Path, geometries: Iterable[Geometry]) -> dict[Geometry, NDArray[np.uint8]]:
+    """One file, decoded once, as the square of each geometry; raises ImageError naming the file."""
+    image = read_image(path)
+    try:
+        return {geometry: resize_image(image, geometry) for geometry in geometries}
+    except (ImageError, MemoryError) as error:
+        raise ImageError(f"{path.name}: {error}") from error
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG)
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        orientation = None
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        image = Image.fromarray(np.nan_to_num(np.asarray(image)).clip(0, 255).astype(np.uint8))
+    elif image.has_transparency_data:
+        upper = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", upper.size, "white"), upper)
+    return image.copy() if image.mode == "RGB" else image.convert("RGB")

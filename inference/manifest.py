@@ -1,0 +1,289 @@
+"""weights_manifest.json: the one declaration of a zoo, the same at home and in the bundle."""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from inference.errors import ManifestError
+from inference.files import hash_file, replace_file
+from inference.schema import Rule, load_json, parse_record, refuse
+
+MANIFEST_NAME = "weights_manifest.json"
+ALL = "all"
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and ":" not in path
+
+
+def _between(low: float, high: float, wanted: str) -> Rule:
+    return Rule(wanted, lambda number: low <= number <= high)
+
+
+RelativePath = Annotated[str, Rule("a path inside the manifest's folder, with / and without ..", _is_inside)]
+FlatName = Annotated[
+    str,
+    Rule("a file name of letters, digits, '.', '_' and '-'", lambda name: bool(re.fullmatch(r"[\w.-]+", name, re.A))),
+]
+Sha256 = Annotated[
+    str, Rule("64 hexadecimal digits (sha256sum prints them)", lambda text: bool(re.fullmatch(r"[0-9a-f]{64}", text)))
+]
+Probability = Annotated[float, _between(0, 1, "a number from 0 to 1")]
+Count = Annotated[int, _between(0, 10_000, "a whole number from 0 to 10000")]
+Triple = Rule("three numbers, one a channel", lambda numbers: len(numbers) == 3 and all(map(math.isfinite, numbers)))
+Precision = Literal["fp32"]
+ResizeRule = Literal["squash", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
+View = Literal["identity", "hflip"]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file beside the manifest and the hash that it must have."""
+
+    file: RelativePath
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class LabelsEntry:
+    """labels.csv and the prefix of each group's label names."""
+
+    file: RelativePath
+    sha256: Sha256
+    groups: Annotated[
+        Mapping[Annotated[str, Rule("a group name other than 'all'", lambda name: name not in ("", ALL))], str],
+        Rule("at least one group", lambda groups: len(groups) > 0),
+    ]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How an image becomes a square, as timm's evaluation transforms do it.
+
+    `squash` ignores the aspect ratio, `crop` keeps it and takes the centre; both first resize to size / percentage.
+    """
+
+    rule: ResizeRule = "squash"
+    percentage: Annotated[float, Rule("a number above 0, at most 1", lambda number: 0 < number <= 1)] = 1.0
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions on images that the model was not trained on, as `inference.pyz --predictions` writes them.
+
+    `scores`: .npy, float16, (images, labels of the model's group); `ids`: the image ids of its rows, one a line.
+    """
+
+    scores: FileEntry
+    ids: FileEntry
+
+
+@dataclass(frozen=True)
+class OnnxEntry:
+    """An exported file; `parity`: largest difference to torch in probability.
+
+    `source`: hash of all that the graph was made from (packing/export.py), which tells an export that is out of date.
+    """
+
+    file: FlatName
+    sha256: Sha256
+    opset: int
+    parity: Annotated[float, Rule("a number of at least 0", lambda number: number >= 0)]
+    source: Sha256
+
+
+@dataclass(frozen=True)
+class Model:
+    """One network of the zoo: a checkpoint, what it looks at, and how images reach it."""
+
+    name: FlatName
+    architecture: str
+    group: str
+    image_size: Annotated[int, _between(8, 4096, "a whole number from 8 to 4096")]
+    mean: Annotated[tuple[float, ...], Triple]
+    std: Annotated[
+        tuple[float, ...],
+        Triple,
+        Rule("three numbers above 0, one a channel", lambda numbers: all(number > 0 for number in numbers)),
+    ]
+    interpolation: Interpolation
+    resize: Resize = Resize()
+    views: Annotated[
+        tuple[View, ...],
+        Rule("at least one view, each once", lambda views: len(views) > 0 and len(set(views)) == len(views)),
+    ] = ("identity", "hflip")
+    fold: int | None = None
+    checkpoint: FileEntry | None = None
+    out_of_fold: OutOfFold | None = None
+    onnx: Mapping[Precision, OnnxEntry] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Blend weights: for each group, the weight of each model that covers it; only their ratios count."""
+
+    weights: Mapping[str, Mapping[str, Annotated[float, Rule("a number of at least 0", lambda w: 0 <= w < math.inf)]]]
+
+
+@dataclass(frozen=True)
+class GroupDecision:
+    """Labels of a group that are taken: those at or above the threshold, at least `minimum`, at most `maximum`."""
+
+    threshold: Probability
+    minimum: Count
+    maximum: Count
+
+
+@dataclass(frozen=True)
+class Decision:
+    """From scores to labels; `prior`: ids of the labels given to an image that cannot be read."""
+
+    groups: Mapping[str, GroupDecision]
+    prior: Annotated[tuple[int, ...], Rule("at least one label id", lambda ids: len(ids) > 0)]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Limits of the kernel: `time_limit` in seconds, `batch_size` in images; the script and wheels of the bundle."""
+
+    time_limit: Annotated[int, _between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
+    batch_size: Annotated[int, _between(1, 4096, "a whole number from 1 to 4096")] = 32
+    script: FileEntry | None = None
+    wheels: tuple[FileEntry, ...] = ()
+
+
+AnyFile = FileEntry | LabelsEntry | OnnxEntry
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole declaration; every cross-reference in it holds."""
+
+    labels: LabelsEntry
+    models: tuple[Model, ...]
+    ensemble: Ensemble
+    decision: Decision
+    runtime: Runtime = Runtime()
+    schema_version: Literal[1] = 1
+
+    def groups_of(self, model: Model) -> tuple[str, ...]:
+        """The groups whose labels the model's head covers."""
+        return tuple(self.labels.groups) if model.group == ALL else (model.group,)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest at `path`, fully checked but for the files that it names (see verify_files).
+
+    Raises ManifestError naming the file and the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ManifestError(
+            f"{path}: no such file; name the manifest, or start one with `build_kernel.py add`"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read: {error}") from error
+    try:
+        return parse_manifest(load_json(text))
+    except ManifestError as error:
+        raise ManifestError(f"{path.name}: {error}") from error
+
+
+def parse_manifest(document: object) -> Manifest:
+    """A Manifest from parsed JSON; raises ManifestError naming the key."""
+    manifest: Manifest = parse_record(Manifest, document)
+    check_references(manifest)
+    return manifest
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write the manifest, whole or not at all; read_manifest gives it back."""
+    check_references(manifest)
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_references(manifest: Manifest) -> None:
+    """Names that refer to one another must do so, and every group must have its weights and its decision.
+
+    Raises ManifestError naming the key.
+    """
+    groups = manifest.labels.groups
+    models: dict[str, Model] = {}
+    for index, model in enumerate(manifest.models):
+        if model.name in models:
+            first = list(models).index(model.name)
+            raise ManifestError(
+                f"`models[{index}].name`: {model.name!r} is the name of models[{first}] too; rename one"
+            )
+        if model.group not in (ALL, *groups):
+            raise refuse(
+                f"models[{index}].group", model.group, f"'{ALL}' or a group of `labels.groups`: {', '.join(groups)}"
+            )
+        models[model.name] = model
+    for section, given in (
+        ("ensemble.weights", manifest.ensemble.weights),
+        ("decision.groups", manifest.decision.groups),
+    ):
+        for group in groups:
+            if group not in given:
+                raise ManifestError(f"`{section}.{group}`: missing; every group of `labels.groups` needs one")
+        for group in given:
+            if group not in groups:
+                raise ManifestError(f"`{section}.{group}`: no such group in `labels.groups`: {', '.join(groups)}")
+    for group, weights in manifest.ensemble.weights.items():
+        for name in weights:
+            if name not in models:
+                raise ManifestError(f"`ensemble.weights.{group}.{name}`: no model of that name in `models`")
+            if group not in manifest.groups_of(models[name]):
+                raise ManifestError(
+                    f"`ensemble.weights.{group}.{name}`: this model covers {models[name].group!r}; remove it"
+                )
+    for group, decision in manifest.decision.groups.items():
+        if decision.maximum < max(decision.minimum, 1):
+            raise refuse(f"decision.groups.{group}.maximum", decision.maximum, "at least 1 and at least `minimum`")
+
+
+def check_coverage(manifest: Manifest) -> None:
+    """Every group has a model with a weight; in a zoo that is still being put together some have none.
+
+    Raises ManifestError naming the group.
+    """
+    for group, weights in manifest.ensemble.weights.items():
+        if not any(weight > 0 for weight in weights.values()):
+            raise ManifestError(
+                f"`ensemble.weights.{group}`: no model with a weight above 0 covers the group; add a model or a weight"
+            )
+
+
+def list_bundle_files(manifest: Manifest) -> list[tuple[str, AnyFile]]:
+    """(key, entry) of each file that the kernel needs."""
+    files: list[tuple[str, AnyFile]] = [("labels", manifest.labels)]
+    for index, model in enumerate(manifest.models):
+        files += [(f"models[{index}].onnx.{precision}", entry) for precision, entry in model.onnx.items()]
+    if manifest.runtime.script:
+        files.append(("runtime.script", manifest.runtime.script))
+    return files + [(f"runtime.wheels[{index}]", wheel) for index, wheel in enumerate(manifest.runtime.wheels)]
+
+
+def verify_files(files: Iterable[tuple[str, AnyFile]], folder: Path) -> None:
+    """Each file is in `folder` and has its hash; raises ManifestError naming the key and the file."""
+    for key, entry in files:
+        path = folder / entry.file
+        if not path.is_file():
+            raise ManifestError(f"{MANIFEST_NAME}: `{key}.file`: no file {entry.file} in {folder}")
+        found = hash_file(path)
+        if found != entry.sha256:
+            raise ManifestError(
+                f"{MANIFEST_NAME}: `{key}.sha256`: {path} has {found[:12]}…, wanted {entry.sha256[:12]}…; "
+                "the file is not the one declared: bring that one back or declare this one"
+            )

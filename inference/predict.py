@@ -1,0 +1,226 @@
+"""The order of the steps from a folder of images to submission.csv; no other module knows it."""
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import PIL
+from numpy.typing import NDArray
+
+from inference import __version__
+from inference.combine import blend
+from inference.decide import decide, list_label_ids
+from inference.errors import ImageError, ManifestError
+from inference.files import make_folder, replace_file
+from inference.images import Geometry, find_images, read_geometry, read_squares
+from inference.labels import Labels, read_labels
+from inference.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Model,
+    check_coverage,
+    list_bundle_files,
+    read_manifest,
+    verify_files,
+)
+from inference.run_log import Progress, RunLog
+from inference.sessions import ModelSession
+from inference.submission import check_submission, check_writable, read_ids, write_submission
+
+CHUNKS_AHEAD = 2  # decoded while the sessions work: enough to never wait, few enough to keep memory flat
+DECIDE_ROWS = 4096  # images scored and decided at a time, so that memory does not grow with their number
+
+Squares = Mapping[Geometry, NDArray[np.uint8]]
+Predictions = dict[str, NDArray[np.float16]]  # model name -> (images, labels of its group); NaN where unreadable
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run: where things are and where they go; `time_limit` in seconds, None for the manifest's."""
+
+    bundle: Path
+    images: Path
+    sample: Path
+    out: Path
+    time_limit: float | None = None
+    predictions: Path | None = None
+
+
+def run(request: Request) -> None:
+    """Write submission.csv and run_log.json for every id of the sample submission.
+
+    Everything is checked before the first model is loaded. Raises VitrineError; an image that cannot be read raises
+    nothing and gets the prior's labels.
+    """
+    started = time.perf_counter()
+    log = RunLog()
+    with log.time_stage("check"):
+        check_writable(request.out)
+        if request.predictions:
+            make_folder(request.predictions)
+        manifest = read_bundle(request.bundle)
+        labels = read_labels(request.bundle / manifest.labels.file, manifest.labels.groups)
+        ids = read_ids(request.sample)
+        paths = find_images(request.images, ids)
+    with log.time_stage("load"):
+        sessions = [
+            ModelSession(model.name, request.bundle / model.onnx["fp32"].file, len(labels.columns(model.group)))
+            for model in manifest.models
+        ]
+    time_limit = request.time_limit or manifest.runtime.time_limit
+    describe_run(log, manifest, sessions, len(ids), time_limit)
+
+    predictions = predict_images(manifest, labels, sessions, ids, paths, Progress(len(ids), started, time_limit), log)
+    with log.time_stage("decide"):
+        label_ids = decide_images(predictions, manifest, labels)
+    with log.time_stage("write"):
+        if request.predictions:
+            write_predictions(request.predictions, ids, predictions)
+        write_submission(request.out, ids, label_ids)
+        check_submission(request.out, ids, labels)
+    log.seconds["total"] = time.perf_counter() - started
+    log.facts["images_per_second"] = round(len(ids) / log.seconds["predict"], 2)
+    log.write(request.out.with_name("run_log.json"))
+    print(
+        f"{request.out}: {len(ids)} images, {len(log.unreadable)} of them unreadable, "
+        f"{log.seconds['total']:.1f} s, {log.facts['images_per_second']} images/s"
+    )
+
+
+def read_bundle(folder: Path) -> Manifest:
+    """The manifest of a bundle whose files are all there and all as declared; raises ManifestError."""
+    manifest = read_manifest(folder / MANIFEST_NAME)
+    try:
+        check_coverage(manifest)
+        for index, model in enumerate(manifest.models):
+            if "fp32" not in model.onnx:
+                raise ManifestError(f"`models[{index}].onnx.fp32`: missing; export {model.name}, then pack")
+    except ManifestError as error:
+        raise ManifestError(f"{MANIFEST_NAME}: {error}") from error
+    verify_files(list_bundle_files(manifest), folder)
+    return manifest
+
+
+def describe_run(
+    log: RunLog, manifest: Manifest, sessions: Sequence[ModelSession], images: int, time_limit: float
+) -> None:
+    """Put into the log, and tell, what is about to run where."""
+    log.facts |= {
+        "vitrine": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "providers": sorted({session.provider for session in sessions}),
+        "images": images,
+        "time_limit": time_limit,
+        "models": {model.name: list(model.views) for model in manifest.models},
+        "passes_per_image": sum(len(model.views) for model in manifest.models),
+    }
+    passes, providers = log.facts["passes_per_image"], ", ".join(log.facts["providers"])
+    print(f"{images} images, {len(sessions)} models, {passes} passes an image on {providers}", file=sys.stderr)
+
+
+def predict_images(
+    manifest: Manifest,
+    labels: Labels,
+    sessions: Sequence[ModelSession],
+    ids: Sequence[str],
+    paths: Sequence[Path | None],
+    progress: Progress,
+    log: RunLog,
+) -> Predictions:
+    """Each model's probabilities of each image, mean over the model's views; `paths` as `find_images` gives them.
+
+    Images go through in chunks of the batch size: decoded once, seen by every model, forgotten.
+    """
+    geometries = {model.name: read_geometry(model) for model in manifest.models}
+    predictions: Predictions = {
+        model.name: np.full((len(ids), len(labels.columns(model.group))), np.nan, np.float16)
+        for model in manifest.models
+    }
+    with log.time_stage("predict"):
+        for start, chunk in decode_ahead(paths, set(geometries.values()), manifest.runtime.batch_size):
+            rows = []
+            for row, squares in enumerate(chunk, start):
+                if isinstance(squares, ImageError):
+                    log.note_unreadable(ids[row], str(squares))
+                else:
+                    rows.append(row)
+            readable = [squares for squares in chunk if not isinstance(squares, ImageError)]
+            if readable:
+                run_chunk(manifest.models, sessions, geometries, readable, rows, predictions, log)
+            progress.advance(len(chunk))
+    return predictions
+
+
+def run_chunk(
+    models: Sequence[Model],
+    sessions: Sequence[ModelSession],
+    geometries: Mapping[str, Geometry],
+    chunk: Sequence[Squares],
+    rows: Sequence[int],
+    predictions: Predictions,
+    log: RunLog,
+) -> None:
+    """Every model on the images of one chunk; `rows`: their places in `predictions`."""
+    batches = {geometry: np.stack([squares[geometry] for squares in chunk]) for geometry in set(geometries.values())}
+    for model, session in zip(models, sessions, strict=True):
+        with log.time_stage("sessions"):
+            probabilities = session.predict_views(batches[geometries[model.name]], model.views)
+        predictions[model.name][rows] = probabilities
+
+
+def decode_ahead(
+    paths: Sequence[Path | None], geometries: set[Geometry], size: int
+) -> Iterator[tuple[int, list[Squares | ImageError]]]:
+    """Chunks of `size` images as (place of the first, their squares), decoded by threads ahead of their use."""
+
+    def read(path: Path | None) -> Squares | ImageError:
+        try:
+            return read_squares(path, geometries) if path else ImageError("no such file in the folder")
+        except ImageError as error:
+            return error
+
+    starts = iter(range(0, len(paths), size))
+    pending: deque[tuple[int, list[Future[Squares | ImageError]]]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            while True:
+                while len(pending) <= CHUNKS_AHEAD and (start := next(starts, None)) is not None:
+                    pending.append((start, [pool.submit(read, path) for path in paths[start : start + size]]))
+                if not pending:
+                    return
+                start, futures = pending.popleft()
+                yield start, [future.result() for future in futures]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def decide_images(predictions: Predictions, manifest: Manifest, labels: Labels) -> list[tuple[int, ...]]:
+    """Label ids of each image, ascending; the prior's for an image without predictions."""
+    prior = tuple(sorted(manifest.decision.prior))
+    rows = len(next(iter(predictions.values())))
+    label_ids: list[tuple[int, ...]] = []
+    for start in range(0, rows, DECIDE_ROWS):
+        part = {name: array[start : start + DECIDE_ROWS] for name, array in predictions.items()}
+        scores = blend(part, manifest, labels)
+        unreadable = np.isnan(scores.sum(axis=1))
+        chosen = list_label_ids(decide(np.nan_to_num(scores), labels, manifest.decision), labels)
+        label_ids += [prior if missing else given for missing, given in zip(unreadable, chosen, strict=True)]
+    return label_ids
+
+
+def write_predictions(folder: Path, ids: Sequence[str], predictions: Predictions) -> None:
+    """MODEL.npy, float16 (images, labels of the model's group), for each model, and their ids in ids.txt."""
+    with replace_file(folder / "ids.txt") as temporary:
+        temporary.write_text("".join(f"{image_id}\n" for image_id in ids), encoding="utf-8")
+    for name, scores in predictions.items():
+        with replace_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, scores)

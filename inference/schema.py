@@ -1,0 +1,128 @@
+"""Strict JSON to frozen dataclasses: what is not declared is refused, and the message names the key."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference.errors import ManifestError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A promise about one value, attached to a field with `Annotated`; `wanted` completes "found 0, wanted …"."""
+
+    wanted: str
+    holds: Callable[[Any], bool]
+
+
+def parse_record(kind: type, value: object, key: str = "") -> Any:
+    """The dataclass `kind` from a JSON object, fields checked recursively; `key` is where the object stands.
+
+    Fields with a default may be left out. Raises ManifestError naming the key, what was found and what was wanted.
+    """
+    if not isinstance(value, dict):
+        raise refuse(key, value, "an object")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in value:
+        if name not in fields:
+            raise ManifestError(f"`{join_key(key, name)}`: unknown key{suggest(name, fields, key)}")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    parsed = {}
+    for name, field in fields.items():
+        if name in value:
+            parsed[name] = _parse_value(hints[name], value[name], join_key(key, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ManifestError(f"`{join_key(key, name)}`: missing, wanted {_describe(hints[name])}")
+    return kind(**parsed)
+
+
+def load_json(text: str) -> object:
+    """JSON without doubled keys; raises ManifestError with the line of a syntax error."""
+    try:
+        return json.loads(text, object_pairs_hook=_refuse_doubled_keys)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+    except RecursionError as error:
+        raise ManifestError("not a manifest: nested too deeply") from error
+
+
+def refuse(key: str, found: object, wanted: str) -> ManifestError:
+    """The error for a value that is not what was wanted."""
+    shown = json.dumps(found, default=str)
+    if len(shown) > 60:
+        shown = shown[:57] + "..."
+    return ManifestError(f"`{key or '(the whole file)'}`: found {shown}, wanted {wanted}")
+
+
+def suggest(name: str, known: typing.Iterable[str], key: str = "") -> str:
+    """'; did you mean …?' with the nearest known name, or a list of what is known."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean `{join_key(key, near[0])}`?"
+    return f"; known here: {', '.join(known)}"
+
+
+def join_key(key: str, name: str) -> str:
+    """`models[0]` and `name` to `models[0].name`."""
+    return f"{key}.{name}" if key else name
+
+
+def _parse_value(hint: Any, value: Any, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        parsed = _parse_value(arguments[0], value, key)
+        for rule in arguments[1:]:
+            if not rule.holds(parsed):
+                raise refuse(key, value, rule.wanted)
+        return parsed
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _parse_value(next(kind for kind in arguments if kind is not types.NoneType), value, key)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise refuse(key, value, _describe(hint))
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise refuse(key, value, "a list")
+        return tuple(_parse_value(arguments[0], item, f"{key}[{index}]") for index, item in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise refuse(key, value, "an object")
+        for name in value:
+            _parse_value(arguments[0], name, join_key(key, name))
+        return {name: _parse_value(arguments[1], item, join_key(key, name)) for name, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return parse_record(typing.cast(type, hint), value, key)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise refuse(key, value, _describe(hint))
+    return value
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return str(arguments[-1].wanted)
+    if origin is typing.Literal:
+        return " or ".join(repr(choice) for choice in arguments)
+    if origin is tuple:
+        return "a list"
+    return {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}.get(hint, "an object")
+
+
+def _refuse_doubled_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    merged: dict[str, object] = {}
+    for name, value in pairs:
+        if name in merged:
+            raise ManifestError(f"`{name}`: given twice in one object; keep one")
+        merged[name] = value
+    return merged

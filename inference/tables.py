@@ -1,0 +1,41 @@
+"""CSV as it comes from Kaggle and other people's tools: spaces, CRLF or a byte-order mark are no reason to stop."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from inference.errors import TableError
+
+
+def read_columns(
+    path: Path, columns: tuple[str, ...], error: type[TableError] = TableError
+) -> Iterator[tuple[str, ...]]:
+    """The named columns of each row that is not blank, stripped of surrounding spaces.
+
+    Raises `error` naming the file, and the line where a row is too short.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            header = [name.strip() for name in next(rows, [])]
+            if not any(header):
+                raise error(f"{path}: empty; wanted a header line with {', '.join(columns)}")
+            for column in columns:
+                if column not in header:
+                    raise error(f"{path}: no `{column}` column; found {', '.join(header)}")
+            places = [header.index(column) for column in columns]
+            for row in rows:
+                if not any(cell.strip() for cell in row):
+                    continue
+                if len(row) <= max(places):
+                    raise error(f"{path}: line {rows.line_num} has {len(row)} of {len(header)} columns")
+                yield tuple(row[place].strip() for place in places)
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+        raise error(f"{path}: cannot be read: {fault}") from fault
+
+
+def parse_label_ids(text: str) -> list[int]:
+    """Label ids from a cell of `attribute_ids`; raises ValueError where one is not a whole number."""
+    return [int(word) for word in text.split()]
