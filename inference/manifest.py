@@ -205,9 +205,12 @@ def parse_manifest(document: object) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the manifest, whole or not at all; read_manifest gives it back."""
-    check_references(manifest)
+    """Write the manifest, whole or not at all; read_manifest gives it back.
+
+    Raises ManifestError naming the key where read_manifest would refuse it.
+    """
     text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    parse_manifest(load_json(text))
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -65,8 +65,7 @@ def run(request: Request) -> None:
         check_writable(request.out)
         if request.predictions:
             make_folder(request.predictions)
-        manifest = read_bundle(request.bundle)
-        labels = read_labels(request.bundle / manifest.labels.file, manifest.labels.groups)
+        manifest, labels = read_bundle(request.bundle)
         ids = read_ids(request.sample)
         paths = find_images(request.images, ids)
     with log.time_stage("load"):
@@ -94,8 +93,11 @@ def run(request: Request) -> None:
     )
 
 
-def read_bundle(folder: Path) -> Manifest:
-    """The manifest of a bundle whose files are all there and all as declared; raises ManifestError."""
+def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
+    """The manifest and the labels of a bundle whose files are all there and all as declared.
+
+    Raises ManifestError naming the key, or LabelsError naming the label.
+    """
     manifest = read_manifest(folder / MANIFEST_NAME)
     try:
         check_coverage(manifest)
@@ -105,7 +107,11 @@ def read_bundle(folder: Path) -> Manifest:
     except ManifestError as error:
         raise ManifestError(f"{MANIFEST_NAME}: {error}") from error
     verify_files(list_bundle_files(manifest), folder)
-    return manifest
+    labels = read_labels(folder / manifest.labels.file, manifest.labels.groups)
+    strange = set(manifest.decision.prior) - set(labels.ids)
+    if strange:
+        raise ManifestError(f"{MANIFEST_NAME}: `decision.prior`: label id {min(strange)} is not in labels.csv")
+    return manifest, labels
 
 
 def describe_run(

@@ -14,6 +14,7 @@ from inference.files import replace_file
 
 PLAIN_INTERVAL = 5.0  # seconds between lines where nobody watches a terminal
 LIVE_INTERVAL = 0.2
+TOLD_IMAGES = 20  # unreadable images told one by one; a folder of them should not hide the progress
 
 
 @dataclass
@@ -36,7 +37,11 @@ class RunLog:
     def note_unreadable(self, image_id: str, reason: str) -> None:
         """Remembers and tells that an image will get the prior's labels."""
         self.unreadable[image_id] = reason
-        print(f"\nimage {image_id} gets the prior's labels: {reason}", file=sys.stderr)
+        count = len(self.unreadable)
+        if count <= TOLD_IMAGES:
+            print(f"{start_line(sys.stderr)}image {image_id} gets the prior's labels: {reason}", file=sys.stderr)
+        elif count == TOLD_IMAGES + 1:
+            print(f"{start_line(sys.stderr)}further images like these are listed in run_log.json", file=sys.stderr)
 
     def write(self, path: Path) -> None:
         """run_log.json, whole or not at all."""
@@ -69,8 +74,13 @@ class Progress:
         if finished or now - self._shown >= (LIVE_INTERVAL if self._live else PLAIN_INTERVAL):
             self._shown = now
             line = describe_progress(self._done, self._total, now - self._began, now - self._started, self._limit)
-            self._out.write(f"\r\x1b[K{line}" + ("\n" if finished else "") if self._live else line + "\n")
+            self._out.write(start_line(self._out) + line + ("" if self._live and not finished else "\n"))
             self._out.flush()
+
+
+def start_line(out: TextIO) -> str:
+    """What clears the moving line of a terminal; nothing elsewhere."""
+    return "\r\x1b[K" if out.isatty() else ""
 
 
 def describe_progress(done: int, total: int, working: float, elapsed: float, limit: float) -> str:

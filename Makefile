@@ -1,0 +1,21 @@
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: demo test lint
+
+demo: .venv  ## the whole road on the demo museum: build/demo/submission.csv and its F2
+	$(RUN) build_kernel.py demo --out build/demo
+
+test: .venv lint  ## all that CI runs
+	$(RUN) -m pytest
+
+lint: .venv
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy .
+
+.venv: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: this is Python %d.%d; name one from 3.11 on: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch .venv

@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""From checkpoints to a Kaggle bundle: one command, a subcommand a step."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from inference.errors import VitrineError
+from inference.manifest import MANIFEST_NAME, Resize
+
+HERE = Path(__file__).parent
+MUSEUM_TEST_IMAGES = 600
+
+
+def add(arguments: argparse.Namespace) -> None:
+    """Append a model to the manifest."""
+    from packing.zoo import Addition, add_model
+
+    addition = Addition(
+        checkpoint=arguments.checkpoint,
+        architecture=arguments.architecture,
+        image_size=arguments.image_size,
+        group=arguments.group,
+        name=arguments.name or arguments.checkpoint.stem,
+        resize=Resize(arguments.resize, arguments.crop_percentage),
+        fold=arguments.fold,
+        oof=arguments.oof,
+    )
+    model = add_model(arguments.manifest, addition, arguments.labels, arguments.train)
+    print(f"{arguments.manifest}: added {model.name}, {model.architecture} at {model.image_size} px for {model.group}")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Export every model to ONNX."""
+    from packing.export import export_zoo
+
+    manifest = export_zoo(arguments.manifest, arguments.out, arguments.images or draw_examples(arguments.out))
+    for model in manifest.models:
+        entry = model.onnx["fp32"]
+        size = (arguments.out / entry.file).stat().st_size / 1e6
+        print(f"{arguments.out / entry.file}  {size:.1f} MB  opset {entry.opset}  parity {entry.parity:.1e}")
+
+
+def pack(arguments: argparse.Namespace) -> None:
+    """Make the dataset and the kernel."""
+    from packing.bundle import pack as pack_bundle
+    from packing.metadata import Names
+
+    names = Names(arguments.owner, arguments.slug, arguments.title, arguments.competition)
+    packed = pack_bundle(arguments.manifest, arguments.onnx, arguments.out, names)
+    print(f"{packed.dataset}  {packed.size / 1e6:.1f} MB  {names.dataset_id}")
+    print(f"{packed.kernel}  {names.kernel_title}")
+
+
+def dry_run(arguments: argparse.Namespace) -> None:
+    """Run a bundle as Kaggle would."""
+    from packing.rehearsal import rehearse
+
+    rehearsal = rehearse(
+        arguments.bundle,
+        arguments.images,
+        arguments.sample,
+        arguments.out,
+        arguments.limit,
+        arguments.time_limit,
+        arguments.predictions,
+    )
+    print(f"{arguments.out / 'submission.csv'}: valid")
+    print(rehearsal.describe())
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Check a bundle."""
+    from packing.check import check_bundle
+
+    manifest = check_bundle(arguments.bundle)
+    print(f"{arguments.bundle}: good; {len(manifest.models)} models")
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """The whole road on the demo museum."""
+    from demo.museum import write_museum
+    from demo.report import print_report
+
+    from packing.bundle import pack as pack_bundle
+    from packing.export import export_zoo
+    from packing.metadata import Names
+    from packing.rehearsal import rehearse
+
+    out = arguments.out
+    museum = out / "museum"
+    write_museum(museum, train_images=0, test_images=MUSEUM_TEST_IMAGES)
+    export_zoo(arguments.manifest, out / "onnx", museum / "test")
+    names = Names("your-kaggle-name", "museum-bundle", "Museum bundle", "imet-2019-fgvc6")
+    packed = pack_bundle(arguments.manifest, out / "onnx", out / "bundle", names)
+    rehearsal = rehearse(packed.dataset, museum / "test", museum / "sample_submission.csv", out, predictions=True)
+    print(f"{out / 'submission.csv'}: valid\n{rehearsal.describe()}\n")
+    print_report(arguments.manifest, museum, out)
+
+
+def draw_examples(folder: Path) -> Path:
+    """Museum images for whoever exports without naming images of their own."""
+    from demo.museum import write_museum
+
+    from packing.export import PARITY_IMAGES
+
+    write_museum(folder / "examples", train_images=0, test_images=PARITY_IMAGES)
+    return folder / "examples" / "test"
+
+
+def seconds(text: str) -> float:
+    """An argument such as 9h."""
+    from packing.rehearsal import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The table of subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="build_kernel.py", description=__doc__, epilog="build_kernel.py COMMAND --help shows an example of each."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], purpose: str, example: str) -> Any:
+        added = commands.add_parser(
+            name,
+            help=purpose,
+            description=purpose,
+            epilog=f"example:\n  python build_kernel.py {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    def takes_manifest(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--manifest", type=Path, default=Path(MANIFEST_NAME), help=f"the zoo ({MANIFEST_NAME})")
+
+    one = command(
+        "add",
+        add,
+        "append a model to the manifest",
+        "zoo/se50_tag.safetensors --architecture legacy_seresnext50_32x4d --image-size 320 --group tag --fold 0",
+    )
+    takes_manifest(one)
+    one.add_argument(
+        "checkpoint", type=Path, help=".safetensors, or a state dict of torch.save; below the manifest's folder"
+    )
+    one.add_argument("--architecture", required=True, help="timm's name of the network")
+    one.add_argument("--image-size", type=int, required=True, metavar="N", help="side of the square that it looks at")
+    one.add_argument("--group", required=True, help="'all', or the group of labels that its head covers")
+    one.add_argument("--name", help="its name in the manifest (the checkpoint's file name)")
+    one.add_argument("--resize", choices=("squash", "crop"), default="squash", help="how images become square (squash)")
+    one.add_argument(
+        "--crop-percentage", type=float, default=1.0, metavar="P", help="part that the centre crop keeps (1)"
+    )
+    one.add_argument("--fold", type=int, metavar="K", help="the fold that it was not trained on")
+    one.add_argument("--oof", type=Path, metavar="FILE", help="NAME.oof.npy, with NAME.oof.ids.txt beside it")
+    one.add_argument("--labels", type=Path, metavar="CSV", help="labels.csv, to start a manifest")
+    one.add_argument("--train", type=Path, metavar="CSV", help="train.csv, to start a manifest")
+
+    one = command("export", export, "export every model to ONNX, with parity against torch", "--images data/test")
+    takes_manifest(one)
+    one.add_argument("--out", type=Path, default=Path("build/onnx"), metavar="DIR", help="where to (build/onnx)")
+    one.add_argument("--images", type=Path, metavar="DIR", help="16 images or more to measure on (museum images)")
+
+    one = command(
+        "pack",
+        pack,
+        "make the Kaggle dataset and the notebook",
+        "--owner my-name --slug imet-bundle --title 'iMet bundle'",
+    )
+    takes_manifest(one)
+    one.add_argument("--onnx", type=Path, default=Path("build/onnx"), metavar="DIR", help="the export (build/onnx)")
+    one.add_argument("--out", type=Path, default=Path("build/bundle"), metavar="DIR", help="where to (build/bundle)")
+    owner = os.environ.get("KAGGLE_USERNAME", "your-kaggle-name")
+    one.add_argument("--owner", default=owner, help=f"your Kaggle user name ({owner}, from KAGGLE_USERNAME)")
+    one.add_argument("--slug", default="vitrine-bundle", help="the dataset's name in addresses (vitrine-bundle)")
+    one.add_argument("--title", default="Vitrine bundle", help="the dataset's title (Vitrine bundle)")
+    one.add_argument(
+        "--competition", default="imet-2019-fgvc6", help="the competition's name in addresses (iMet 2019's)"
+    )
+
+    one = command(
+        "dry-run",
+        dry_run,
+        "run a bundle here as Kaggle would, and check its submission",
+        "--bundle build/bundle/dataset --images data/test --sample data/sample_submission.csv --out build/dry-run",
+    )
+    one.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the dataset folder of a pack")
+    one.add_argument("--images", type=Path, required=True, metavar="DIR", help="the test images")
+    one.add_argument("--sample", type=Path, required=True, metavar="CSV", help="sample_submission.csv")
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="for submission.csv and run_log.json")
+    one.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    one.add_argument("--time-limit", type=seconds, metavar="TIME", help="such as 9h or 90m (the manifest's)")
+    one.add_argument("--predictions", action="store_true", help="keep each model's probabilities in DIR/predictions")
+
+    one = command("check", check, "check a bundle against Kaggle's rules and its own hashes", "build/bundle")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder of a pack, or its dataset folder")
+
+    one = command("demo", demo, "the whole road on the demo museum, with its F2", "--out build/demo")
+    one.add_argument("--out", type=Path, default=Path("build/demo"), metavar="DIR", help="where to (build/demo)")
+    one.set_defaults(manifest=HERE / MANIFEST_NAME)
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run one subcommand; 1 after an error, told in one line."""
+    arguments = build_parser().parse_args(given)
+    try:
+        arguments.run(arguments)
+    except VitrineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"error: {error}; `make .venv` installs all that is needed", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

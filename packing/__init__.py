@@ -1,0 +1,1 @@
+"""At home: checkpoint to ONNX to bundle to notebook to rehearsal."""

@@ -1,0 +1,136 @@
+"""The bundle: a flat folder that Kaggle takes as a dataset, and the notebook that runs it."""
+
+import dataclasses
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import inference
+from inference.errors import OutputError, PackError
+from inference.files import hash_file
+from inference.labels import read_labels
+from inference.manifest import (
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    Model,
+    check_coverage,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from packing.export import hash_source
+from packing.metadata import (
+    DATASET_METADATA,
+    KERNEL_METADATA,
+    NOTEBOOK,
+    Names,
+    make_dataset_metadata,
+    make_kernel_metadata,
+)
+from packing.notebook import render_notebook
+
+SCRIPT = "inference.pyz"
+LABELS = "labels.csv"
+ENTRY_POINT = "import sys\n\nfrom inference.__main__ import main\n\nsys.exit(main())\n"
+# A zip file cannot hold an earlier date; a fixed one makes two packs equal.
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was made: the two folders and the size of the dataset in bytes."""
+
+    dataset: Path
+    kernel: Path
+    size: int
+
+
+def pack(manifest_path: Path, onnx: Path, out: Path, names: Names) -> Packed:
+    """Make OUT/dataset and OUT/kernel; OUT is replaced where it holds an earlier pack and nothing else.
+
+    `onnx`: the folder of `export`. The same inputs give the same bytes. Raises ManifestError, PackError or OutputError,
+    and leaves OUT as it was.
+    """
+    dataset_metadata, kernel_metadata = make_dataset_metadata(names), make_kernel_metadata(names)
+    manifest = read_manifest(manifest_path)
+    check_coverage(manifest)
+    home = manifest_path.parent
+    verify_files([("labels", manifest.labels)], home)
+    models = attach_exports(manifest, home, onnx)
+    _refuse_strangers(out)
+    building = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        dataset, kernel = building / "dataset", building / "kernel"
+        for folder in (dataset, kernel):
+            folder.mkdir(parents=True)
+        shutil.copyfile(home / manifest.labels.file, dataset / LABELS)
+        for model in models:
+            shutil.copyfile(onnx / model.onnx["fp32"].file, dataset / model.onnx["fp32"].file)
+        write_script(dataset / SCRIPT)
+        bundled = dataclasses.replace(
+            manifest,
+            labels=dataclasses.replace(manifest.labels, file=LABELS),
+            models=models,
+            runtime=dataclasses.replace(manifest.runtime, script=FileEntry(SCRIPT, hash_file(dataset / SCRIPT))),
+        )
+        write_manifest(bundled, dataset / MANIFEST_NAME)
+        _write_json(dataset / DATASET_METADATA, dataset_metadata)
+        _write_json(kernel / KERNEL_METADATA, kernel_metadata)
+        (kernel / NOTEBOOK).write_text(render_notebook(names), encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        building.replace(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    size = sum(path.stat().st_size for path in (out / "dataset").iterdir())
+    return Packed(out / "dataset", out / "kernel", size)
+
+
+def attach_exports(manifest: Manifest, home: Path, onnx: Path) -> tuple[Model, ...]:
+    """The models as the bundle declares them: with their ONNX files, without what stays at home.
+
+    Raises PackError where a model was not exported, or was changed since.
+    """
+    if not (onnx / MANIFEST_NAME).is_file():
+        raise PackError(f"{onnx}: holds no export; run `build_kernel.py export --out {onnx}` first")
+    exports = {model.name: model.onnx for model in read_manifest(onnx / MANIFEST_NAME).models}
+    labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
+    attached = []
+    for index, model in enumerate(manifest.models):
+        entries = exports.get(model.name, {})
+        source = hash_source(model, len(labels.columns(model.group)))
+        if "fp32" not in entries or entries["fp32"].source != source:
+            raise PackError(
+                f"{onnx}: its export of {model.name} is missing or out of date; run `build_kernel.py export`"
+            )
+        verify_files([(f"models[{index}].onnx.fp32", entries["fp32"])], onnx)
+        attached.append(dataclasses.replace(model, onnx=entries, checkpoint=None, out_of_fold=None))
+    return tuple(attached)
+
+
+def write_script(path: Path) -> None:
+    """The package `inference` as an executable zip file, the same bytes whenever and wherever it is made."""
+    package = Path(inference.__file__).parent
+    members = {"__main__.py": ENTRY_POINT.encode()}
+    members |= {f"{package.name}/{file.name}": file.read_bytes() for file in sorted(package.glob("*.py"))}
+    with path.open("wb") as file:
+        file.write(b"#!/usr/bin/env python3\n")
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
+
+
+def _refuse_strangers(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {"dataset", "kernel"}):
+        raise OutputError(f"{out}: holds something other than an earlier pack; name a new folder with --out")
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,92 @@
+"""A bundle as Kaggle and the kernel will judge it, before anything is uploaded."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from inference.errors import PackError
+from inference.manifest import MANIFEST_NAME, Manifest, list_bundle_files
+from inference.predict import read_bundle
+from packing.metadata import (
+    DATASET_METADATA,
+    KERNEL_METADATA,
+    NOTEBOOK,
+    check_dataset_metadata,
+    check_kernel_metadata,
+)
+from packing.notebook import check_notebook
+
+FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def check_bundle(folder: Path) -> Manifest:
+    """Check a bundle's dataset, and its kernel where one lies beside it; `folder` may be the dataset or hold both.
+
+    Raises PackError or ManifestError for the first fault: schema, hashes, flatness, names, metadata, notebook.
+    """
+    dataset = folder / "dataset" if (folder / "dataset").is_dir() else folder
+    if not dataset.is_dir():
+        raise PackError(f"{folder}: no such bundle; `build_kernel.py pack` makes one")
+    manifest = check_dataset(dataset)
+    kernel = dataset.parent / "kernel"
+    if kernel.is_dir():
+        check_kernel(kernel, dataset)
+    elif dataset != folder:
+        raise PackError(f"{folder}: no kernel folder beside dataset; pack the bundle again")
+    return manifest
+
+
+def check_dataset(dataset: Path) -> Manifest:
+    """The dataset's half of `check_bundle`."""
+    for path in sorted(dataset.iterdir()):
+        if path.is_dir():
+            raise PackError(f"{path}: a folder; Kaggle's client skips folders, so a bundle is flat")
+        if not FILE_NAME.fullmatch(path.name):
+            raise PackError(f"{path}: a name that Kaggle changes; wanted only letters, digits, '.', '_' and '-'")
+    manifest, _ = read_bundle(dataset)
+    check_dataset_metadata(_read_json(dataset / DATASET_METADATA))
+    declared = {entry.file for _, entry in list_bundle_files(manifest)} | {MANIFEST_NAME, DATASET_METADATA}
+    for path in sorted(dataset.iterdir()):
+        if path.name not in declared:
+            raise PackError(f"{path}: the manifest does not declare it; remove it or pack the bundle again")
+    if manifest.runtime.script is None:
+        raise PackError(f"{dataset / MANIFEST_NAME}: `runtime.script`: missing; pack the bundle again")
+    for model in manifest.models:
+        for entry in model.onnx.values():
+            check_graph(dataset / entry.file)
+    return manifest
+
+
+def check_graph(path: Path) -> None:
+    """Raises PackError where an ONNX file keeps weights in other files, which a bundle does not carry."""
+    graph = onnx.load(path, load_external_data=False)
+    for tensor in graph.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise PackError(f"{path}: keeps `{tensor.name}` in another file; export it as one file")
+
+
+def check_kernel(kernel: Path, dataset: Path) -> None:
+    """The kernel's half of `check_bundle`: its metadata, its notebook, and that it is attached to the dataset."""
+    metadata = _read_json(kernel / KERNEL_METADATA)
+    check_kernel_metadata(metadata)
+    wanted = _read_json(dataset / DATASET_METADATA)["id"]
+    if wanted not in metadata["dataset_sources"]:
+        raise PackError(
+            f"{kernel / KERNEL_METADATA}: `dataset_sources`: found {metadata['dataset_sources']}, wanted {wanted} in it"
+        )
+    check_notebook(kernel / NOTEBOOK)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PackError(f"{path}: missing; pack the bundle again") from None
+    except (OSError, ValueError) as error:
+        raise PackError(f"{path}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise PackError(f"{path}: found {type(document).__name__}, wanted an object")
+    return document

@@ -1,0 +1,123 @@
+"""The dry run: the packed bundle, run here as Kaggle would run it."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference.errors import OutputError, RehearsalError
+from inference.files import make_folder
+from inference.predict import read_bundle
+from inference.run_log import format_seconds
+from inference.submission import check_submission, read_ids
+
+STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
+SANDBOX = Path(__file__).with_name("sandbox.py")
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A dry run that ended well; `seconds` of the script from start to end, `rate` in images/s while predicting."""
+
+    images: int
+    unreadable: int
+    seconds: float
+    rate: float
+    time_limit: float
+
+    def predict_seconds(self, images: int = STAGE_2_IMAGES) -> float:
+        """How long that many images would take: the start-up as measured, the rest at the measured rate."""
+        return max(0.0, self.seconds - self.images / self.rate) + images / self.rate
+
+    def describe(self) -> str:
+        """Two lines for a person."""
+        needed = self.predict_seconds()
+        verdict = "fits" if needed <= self.time_limit else "DOES NOT FIT"
+        return (
+            f"{self.images} images in {self.seconds:.1f} s, {self.rate:.1f} images/s, {self.unreadable} unreadable\n"
+            f"{STAGE_2_IMAGES:,} images at this rate: {format_seconds(needed)}; "
+            f"{verdict} the limit of {format_seconds(self.time_limit)}"
+        )
+
+
+def rehearse(
+    bundle: Path,
+    images: Path,
+    sample: Path,
+    out: Path,
+    limit: int | None = None,
+    time_limit: float | None = None,
+    predictions: bool = False,
+) -> Rehearsal:
+    """Run the bundle's script in a sandbox, check its submission, and move it with run_log.json to `out`.
+
+    `limit`: only the first images of the sample; `time_limit` in seconds, None for the manifest's; `predictions`: keep
+    each model's probabilities in OUT/predictions. Raises RehearsalError where the script fails or the submission is
+    not valid; `out` is then as it was.
+    """
+    manifest, labels = read_bundle(bundle)
+    if manifest.runtime.script is None:
+        raise RehearsalError(f"{bundle}: carries no script; pack it again")
+    ids = read_ids(sample)[:limit]
+    make_folder(out)
+    with tempfile.TemporaryDirectory(prefix="kernel-", dir=out) as temporary:
+        working, inputs = Path(temporary) / "working", Path(temporary) / "inputs"
+        working.mkdir()
+        inputs.mkdir()
+        cut = write_sample(inputs / "sample_submission.csv", ids)
+        read_only = [str(folder.resolve()) for folder in (bundle, images, inputs)]
+        command = [sys.executable, "-I", str(SANDBOX), os.pathsep.join(read_only)]
+        command += [str(Path(read_only[0], manifest.runtime.script.file)), "--bundle", read_only[0]]
+        command += ["--images", read_only[1], "--sample", str(cut.resolve()), "--out", "submission.csv"]
+        command += ["--time-limit", str(time_limit)] if time_limit else []
+        command += ["--predictions", "predictions"] if predictions else []
+        finished = subprocess.run(command, cwd=working, check=False)
+        if finished.returncode != 0:
+            raise RehearsalError(
+                f"{bundle}: its script ended with exit code {finished.returncode}; its message is above"
+            )
+        check_submission(working / "submission.csv", ids, labels)
+        log: dict[str, Any] = json.loads((working / "run_log.json").read_text(encoding="utf-8"))
+        _move_results(working, out)
+    return Rehearsal(
+        images=len(ids),
+        unreadable=len(log["unreadable"]),
+        seconds=log["seconds"]["total"],
+        rate=log["images_per_second"],
+        time_limit=log["time_limit"],
+    )
+
+
+def parse_duration(text: str) -> float:
+    """'9h', '90m', '32400s' or '32400' in seconds; raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found or float(found[1]) == 0:
+        raise ValueError(f"found {text!r}, wanted a time such as 9h, 90m or 32400")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def write_sample(path: Path, ids: list[str]) -> Path:
+    """A sample submission of these ids."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("id", "attribute_ids"))
+        rows.writerows((image_id, "0") for image_id in ids)
+    return path
+
+
+def _move_results(working: Path, out: Path) -> None:
+    try:
+        for path in sorted(working.iterdir()):
+            if (out / path.name).is_dir():
+                shutil.rmtree(out / path.name)
+            path.replace(out / path.name)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
