@@ -1,0 +1,1 @@
+"""The demo museum and its tiny zoo: the default that needs nothing else."""

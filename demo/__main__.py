@@ -1,0 +1,37 @@
+"""python -m demo: the museum alone, for whoever wants to train on it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo.collection import TEST_EXHIBITS, TRAIN_EXHIBITS
+from demo.museum import write_museum
+from inference.errors import VitrineError
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Write the museum; 1 after an error, told in one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo",
+        description="Write the demo museum, labelled pictures in the shape of iMet 2019.",
+        epilog="example:\n  python -m demo --out build/museum",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("build/museum"), metavar="DIR", help="where to (build/museum)")
+    parser.add_argument(
+        "--train", type=int, default=TRAIN_EXHIBITS, metavar="N", help=f"training pictures ({TRAIN_EXHIBITS})"
+    )
+    parser.add_argument("--test", type=int, default=TEST_EXHIBITS, metavar="N", help=f"test pictures ({TEST_EXHIBITS})")
+    arguments = parser.parse_args(given)
+    try:
+        write_museum(arguments.out, arguments.train, arguments.test)
+    except VitrineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.out}: {arguments.train} training and {arguments.test} test pictures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

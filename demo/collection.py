@@ -1,0 +1,93 @@
+"""What the museum owns: labels with a long tail, and which exhibit has which of them; no pictures yet."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+SEED = 2019
+TRAIN_EXHIBITS = 6000
+TEST_EXHIBITS = 600
+
+CULTURES = ("aztec", "byzantine", "celtic", "egyptian", "greek", "japanese", "khmer", "moorish", "norse", "persian")
+TAGS = (
+    "birds", "boats", "bridges", "butterflies", "crowns", "cups", "eyes", "fish", "flowers", "hearts", "houses",
+    "keys", "ladders", "leaves", "moons", "mountains", "snakes", "stars", "suns", "swords", "towers", "trees",
+    "vases", "wheels",
+)  # fmt: skip
+NAMES = tuple(f"culture::{name}" for name in CULTURES) + tuple(f"tag::{name}" for name in TAGS)
+
+# Probabilities of 0, 1, … labels of a group.
+CULTURES_AN_EXHIBIT = (0.12, 0.80, 0.08)
+TAGS_AN_EXHIBIT = (0.0, 0.38, 0.34, 0.20, 0.08)
+# Annotators of the training part overlooked labels, cultures more often; the truth of the test part is complete.
+OVERLOOKED_CULTURE, OVERLOOKED_TAG = 0.10, 0.05
+LONG_SHARE = 0.012
+
+Part = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One picture to be: its labels as they are, and as the tables have them; sizes in pixels."""
+
+    id: str
+    part: Part
+    index: int
+    width: int
+    height: int
+    labels: tuple[int, ...]
+    noted: tuple[int, ...]
+
+    @property
+    def cultures(self) -> tuple[str, ...]:
+        """Names of its cultures."""
+        return tuple(CULTURES[label] for label in self.labels if label < len(CULTURES))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names of the things on it."""
+        return tuple(TAGS[label - len(CULTURES)] for label in self.labels if label >= len(CULTURES))
+
+
+def make_random(part: Part, index: int, purpose: str) -> np.random.Generator:
+    """A generator of its own for each exhibit and purpose, so that nothing depends on what was made before."""
+    digest = hashlib.blake2b(f"{SEED}/{part}/{index}/{purpose}".encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest))
+
+
+def make_exhibit(part: Part, index: int) -> Exhibit:
+    """The exhibit at a place of a part; the same whatever else is made."""
+    random = make_random(part, index, "labels")
+    cultures = _draw_labels(random, len(CULTURES), CULTURES_AN_EXHIBIT)
+    tags = [len(CULTURES) + tag for tag in _draw_labels(random, len(TAGS), TAGS_AN_EXHIBIT)]
+    labels = tuple(sorted([*cultures, *tags]))
+    width, height = _draw_size(random)
+    noted = labels
+    if part == "train":
+        rates = np.where(np.array(labels) < len(CULTURES), OVERLOOKED_CULTURE, OVERLOOKED_TAG)
+        seen = random.random(len(labels)) >= rates
+        noted = tuple(label for label, kept in zip(labels, seen, strict=True) if kept) or labels
+    digest = hashlib.blake2b(f"{SEED}/{part}/{index}".encode()).hexdigest()
+    return Exhibit(digest[: int(random.integers(12, 17))], part, index, width, height, labels, noted)
+
+
+def list_exhibits(part: Part, count: int) -> list[Exhibit]:
+    """The first `count` exhibits of a part, in the order of their making."""
+    return [make_exhibit(part, index) for index in range(count)]
+
+
+def _draw_labels(random: np.random.Generator, choices: int, counts: Sequence[float]) -> list[int]:
+    # Zipf's law over a fixed shuffle, so that the alphabet says nothing about frequency.
+    weights = (np.random.default_rng(SEED + choices).permutation(choices) + 2.0) ** -1.35
+    count = int(random.choice(len(counts), p=counts))
+    return [int(label) for label in random.choice(choices, count, replace=False, p=weights / weights.sum())]
+
+
+def _draw_size(random: np.random.Generator) -> tuple[int, int]:
+    short = int(random.integers(140, 171))
+    ratio = random.uniform(6, 20) if random.random() < LONG_SHARE else random.uniform(1, 1.6)
+    sides = (short, int(short * ratio))
+    return sides if random.random() < 0.5 else sides[::-1]

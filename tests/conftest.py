@@ -1,0 +1,106 @@
+"""A tiny zoo, a bundle of it and a folder of images, made once for all tests."""
+
+import csv
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+
+from inference.manifest import MANIFEST_NAME, Resize
+from packing.bundle import pack
+from packing.export import export_zoo
+from packing.metadata import Names
+from packing.zoo import Addition, add_model
+
+LABELS = ("culture::greek", "culture::roman", "tag::birds", "tag::boats", "tag::trees")
+NAMES = Names("museum-owner", "tiny-bundle", "Tiny bundle", "tiny-competition")
+# name: (architecture, group, image size, resize)
+ZOO = {
+    "everything": ("test_resnet", "all", 64, Resize()),
+    "culture": ("test_byobnet", "culture", 48, Resize("crop", 0.875)),
+    "tag": ("test_efficientnet", "tag", 64, Resize()),
+}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where things are: the zoo at home, its export, its pack, and images to run it on."""
+
+    home: Path
+    onnx: Path
+    bundle: Path
+    images: Path
+    sample: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.home / MANIFEST_NAME
+
+    @property
+    def dataset(self) -> Path:
+        return self.bundle / "dataset"
+
+
+def write_rows(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def write_picture(path: Path, size: tuple[int, int], seed: int) -> Path:
+    """Smooth random colours, so that resizing matters."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def write_network(path: Path, architecture: str, outputs: int, seed: int) -> Path:
+    """A network with random weights whose answers differ from image to image."""
+    torch.manual_seed(seed)
+    network = timm.create_model(architecture, num_classes=outputs)
+    with torch.no_grad():
+        network.get_classifier().weight.mul_(40)
+    state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    safetensors.torch.save_file(state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Shared by all tests of the session: look, do not touch; `own_workshop` may be changed."""
+    root = tmp_path_factory.mktemp("workshop")
+    home, images = root / "home", root / "images"
+    home.mkdir()
+    images.mkdir()
+    labels = write_rows(home / "labels.csv", ("attribute_id", "attribute_name"), list(enumerate(LABELS)))
+    train = write_rows(
+        home / "train.csv", ("id", "attribute_ids"), [("a", "0 2"), ("b", "0 2 3"), ("c", "2"), ("d", "4")]
+    )
+    for seed, (name, (architecture, group, size, resize)) in enumerate(ZOO.items()):
+        outputs = sum(group in ("all", label.partition("::")[0]) for label in LABELS)
+        checkpoint = write_network(home / f"{name}.safetensors", architecture, outputs, seed)
+        addition = Addition(checkpoint, architecture, size, group, name, resize)
+        add_model(home / MANIFEST_NAME, addition, labels, train)
+    ids = [f"{index:012x}" for index in range(20)]
+    for index, name in enumerate(ids):
+        write_picture(images / f"{name}.png", (90 + 7 * index, 120 - 3 * index), index)
+    sample = write_rows(
+        root / "sample_submission.csv", ("id", "attribute_ids"), [(name, "0 1") for name in reversed(ids)]
+    )
+    export_zoo(home / MANIFEST_NAME, root / "onnx", images)
+    pack(home / MANIFEST_NAME, root / "onnx", root / "bundle", NAMES)
+    return Workshop(home, root / "onnx", root / "bundle", images, sample)
+
+
+@pytest.fixture
+def own_workshop(workshop: Workshop, tmp_path: Path) -> Workshop:
+    """A copy of the workshop that a test may break."""
+    root = workshop.home.parent
+    copy = Path(shutil.copytree(root, tmp_path / "own"))
+    return Workshop(copy / "home", copy / "onnx", copy / "bundle", copy / "images", copy / "sample_submission.csv")

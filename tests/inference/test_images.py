@@ -1,0 +1,147 @@
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm.data
+from PIL import Image
+
+from inference.errors import ImageError, ImagesError
+from inference.images import Geometry, find_images, read_image, read_squares, resize_image
+from inference.manifest import Interpolation, Resize
+from tests.conftest import write_picture
+
+SHARED = Path(__file__).parents[3] / "shared" / "images"
+
+
+@pytest.mark.parametrize("size", [(300, 400), (401, 299), (64, 64), (33, 500), (1200, 90), (63, 65)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "resize",
+    [Resize("squash"), Resize("squash", 0.9), Resize("crop"), Resize("crop", 0.875), Resize("crop", 0.95)],
+    ids=str,
+)
+def test_squares_are_timms_bit_by_bit(
+    size: tuple[int, int], interpolation: Interpolation, resize: Resize, tmp_path: Path
+) -> None:
+    image = Image.open(write_picture(tmp_path / "x.png", size, seed=1))
+    mode = "squash" if resize.rule == "squash" else "center"
+    timms = timm.data.create_transform(
+        input_size=64,
+        is_training=False,
+        interpolation=interpolation,
+        crop_pct=resize.percentage,
+        crop_mode=mode,
+        normalize=False,
+    )
+    wanted = timms(image).numpy().transpose(1, 2, 0)
+    assert np.array_equal(resize_image(image, Geometry(64, resize, interpolation)), wanted)
+
+
+def test_one_decoding_serves_every_geometry(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "x.png", (80, 60), seed=2)
+    geometries = [Geometry(32, Resize(), "bilinear"), Geometry(48, Resize("crop"), "bicubic")]
+    squares = read_squares(path, geometries)
+    assert {key: square.shape for key, square in squares.items()} == {
+        geometries[0]: (32, 32, 3),
+        geometries[1]: (48, 48, 3),
+    }
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "I;16", "F"])
+def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
+    source = Image.new(mode, (5, 4))
+    suffix = {"PA": "tiff", "LAB": "tiff", "F": "tiff", "CMYK": "tiff", "YCbCr": "tiff", "I": "tiff"}.get(mode, "png")
+    if mode == "PA":
+        pytest.skip("Pillow writes no PA file; the conversion from PA is that from P with alpha")
+    source.save(tmp_path / f"x.{suffix}")
+    image = read_image(tmp_path / f"x.{suffix}")
+    assert (image.mode, image.size) == ("RGB", (5, 4))
+
+
+def test_sixteen_bits_keep_their_high_byte(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 255, 256, 0x8000, 0xFFFF]], np.uint16)).save(tmp_path / "x.png")
+    assert np.asarray(read_image(tmp_path / "x.png"))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_transparent_pixels_become_white_whatever_hides_under_them(tmp_path: Path) -> None:
+    Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(tmp_path / "x.png")
+    assert np.asarray(read_image(tmp_path / "x.png")).tolist() == [[[255] * 3] * 2] * 2
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image zoo is not beside this checkout")
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", ["Landscape", "Portrait"])
+def test_exif_orientation_is_undone(shape: str, orientation: int) -> None:
+    upright = read_image(SHARED / "exif-orientation" / f"{shape}_1.jpg")
+    turned = read_image(SHARED / "exif-orientation" / f"{shape}_{orientation}.jpg")
+    assert turned.size == upright.size
+    near = [np.asarray(image.resize((32, 32))).astype(float) for image in (turned, upright)]
+    assert np.abs(near[0] - near[1]).mean() < 12
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image zoo is not beside this checkout")
+def test_every_file_of_a_zoo_of_broken_images_gives_rgb_or_an_image_error() -> None:
+    read, refused = 0, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what it repairs
+        for path in sorted(SHARED.rglob("*.*")):
+            try:
+                assert read_image(path).mode == "RGB"
+                read += 1
+            except ImageError as error:
+                assert path.name in str(error) and str(path.parent) not in str(error)
+                refused += 1
+    assert read > 100 and refused > 10
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "x.png: UnidentifiedImageError: cannot identify image file 'x.png'"),
+        (b"no image", "x.png: UnidentifiedImageError: cannot identify image file 'x.png'"),
+    ],
+)
+def test_an_unreadable_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(ImageError) as error:
+        read_image(tmp_path / "x.png")
+    assert str(error.value) == message
+
+
+def test_a_truncated_file_and_a_folder_are_image_errors(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "x.png", (50, 50), seed=3)
+    path.write_bytes(path.read_bytes()[:-200])
+    (tmp_path / "folder.png").mkdir()
+    for broken in (path, tmp_path / "folder.png"):
+        with pytest.raises(ImageError, match=broken.name):
+            read_image(broken)
+
+
+def test_a_strip_too_thin_to_crop_is_refused_before_its_pixels_are_made(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 9000)).save(tmp_path / "x.png")
+    with pytest.raises(ImageError, match=r"^x\.png: an image of 1x9000 would become 320x2880000 under `crop`$"):
+        read_squares(tmp_path / "x.png", [Geometry(320, Resize("crop"), "bilinear")])
+
+
+def test_images_are_found_by_id_whatever_their_suffix(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.JPEG", "c.txt"):
+        (tmp_path / name).touch()
+    assert find_images(tmp_path, ["b", "a", "c"]) == [tmp_path / "b.JPEG", tmp_path / "a.png", None]
+
+
+def test_unusable_folders_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "z.png").touch()
+    told = {}
+    for name in ("absent", "empty", "other"):
+        with pytest.raises(ImagesError) as error:
+            find_images(tmp_path / name, ["a", "b"])
+        told[name] = str(error.value).removeprefix(f"{tmp_path}/{name}: ")
+    assert told == {
+        "absent": "no such folder of images; name the one that holds the test images with --images",
+        "empty": "holds no image; wanted files such as ID.png",
+        "other": "holds 1 images but none of the 2 ids of the sample submission; "
+        "check that --images and --sample belong together",
+    }

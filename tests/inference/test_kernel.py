@@ -1,0 +1,148 @@
+"""The packed script as a kernel runs it: a subprocess with nothing but the bundle."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm.data
+import torch
+from PIL import Image
+
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, read_manifest
+from inference.sessions import ModelSession
+from inference.submission import check_submission, read_ids
+from packing.checkpoints import load_model
+from tests.conftest import ZOO, Workshop
+
+SANDBOX = Path(__file__).parents[2] / "packing" / "sandbox.py"
+
+
+def run_script(workshop: Workshop, out: Path, *more: str, **changed: Path) -> subprocess.CompletedProcess[str]:
+    given = {"bundle": workshop.dataset, "images": workshop.images, "sample": workshop.sample, "out": out, **changed}
+    command = [sys.executable, "-I", str(SANDBOX), os.pathsep.join(map(str, (workshop.dataset, workshop.images)))]
+    command += [str(workshop.dataset / "inference.pyz"), *more]
+    for name, path in given.items():
+        command += [f"--{name}", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_bundle_alone_answers_the_sample(workshop: Workshop, tmp_path: Path) -> None:
+    finished = run_script(workshop, tmp_path / "submission.csv")
+    assert finished.returncode == 0, finished.stderr
+    manifest = read_manifest(workshop.dataset / MANIFEST_NAME)
+    labels = read_labels(workshop.dataset / "labels.csv", manifest.labels.groups)
+    check_submission(tmp_path / "submission.csv", read_ids(workshop.sample), labels)
+    assert "20/20 images" in finished.stderr
+    log = json.loads((tmp_path / "run_log.json").read_text())
+    assert log["images"] == 20 and log["unreadable"] == {} and log["providers"] == ["CPUExecutionProvider"]
+    assert {"check", "load", "sessions", "predict", "decide", "write", "total"} == set(log["seconds"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run_log.json", "submission.csv"]
+
+
+def test_predictions_are_torchs_on_timms_transforms_mean_of_both_views(workshop: Workshop, tmp_path: Path) -> None:
+    finished = run_script(workshop, tmp_path / "submission.csv", "--predictions", str(tmp_path / "kept"))
+    assert finished.returncode == 0, finished.stderr
+    ids = read_ids(workshop.sample)
+    assert (tmp_path / "kept" / "ids.txt").read_text().split() == ids
+    for model in read_manifest(workshop.manifest).models:
+        architecture, _, size, resize = ZOO[model.name]
+        kept = np.load(tmp_path / "kept" / f"{model.name}.npy")
+        network = load_model(workshop.home / f"{model.name}.safetensors", architecture, kept.shape[1], size)
+        timms = timm.data.create_transform(
+            input_size=size,
+            is_training=False,
+            interpolation=model.interpolation,
+            mean=model.mean,
+            std=model.std,
+            crop_pct=resize.percentage,
+            crop_mode="squash" if resize.rule == "squash" else "center",
+        )
+        pictures = torch.stack([timms(Image.open(workshop.images / f"{name}.png")) for name in ids])
+        with torch.inference_mode():
+            wanted = (torch.sigmoid(network(pictures)) + torch.sigmoid(network(pictures.flip(3)))) / 2
+        assert kept.dtype == np.float16
+        assert np.abs(kept - wanted.numpy()).max() < 1e-3, model.name
+        assert wanted.std(dim=0).max() > 0.01, "the images must make a difference"
+
+
+def test_unreadable_and_missing_images_get_the_prior_and_cost_the_others_nothing(
+    own_workshop: Workshop, tmp_path: Path
+) -> None:
+    whole = run_script(own_workshop, tmp_path / "whole.csv")
+    assert whole.returncode == 0
+    ids = read_ids(own_workshop.sample)
+    (own_workshop.images / f"{ids[3]}.png").write_bytes(b"not an image")
+    (own_workshop.images / f"{ids[8]}.png").unlink()
+    finished = run_script(own_workshop, tmp_path / "submission.csv")
+    assert finished.returncode == 0, finished.stderr
+    prior = " ".join(map(str, read_manifest(own_workshop.manifest).decision.prior))
+    wanted = (tmp_path / "whole.csv").read_text().splitlines()
+    wanted[4], wanted[9] = f"{ids[3]},{prior}", f"{ids[8]},{prior}"
+    assert (tmp_path / "submission.csv").read_text().splitlines() == wanted
+    assert f"image {ids[8]} gets the prior's labels: no such file in the folder\n" in finished.stderr
+    assert sorted(json.loads((tmp_path / "run_log.json").read_text())["unreadable"]) == sorted((ids[3], ids[8]))
+
+
+def test_a_folder_of_broken_images_still_ends_in_the_prior(own_workshop: Workshop, tmp_path: Path) -> None:
+    for path in own_workshop.images.iterdir():
+        path.write_bytes(b"broken")
+    finished = run_script(own_workshop, tmp_path / "submission.csv")
+    assert finished.returncode == 0, finished.stderr
+    given = {line.partition(",")[2] for line in (tmp_path / "submission.csv").read_text().splitlines()[1:]}
+    assert given == {" ".join(map(str, read_manifest(own_workshop.manifest).decision.prior))}
+
+
+def test_two_runs_give_the_same_bytes(workshop: Workshop, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run_script(workshop, tmp_path / name / "submission.csv").returncode == 0
+    assert (tmp_path / "a" / "submission.csv").read_bytes() == (tmp_path / "b" / "submission.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("images", "no such folder of images; name the one that holds the test images with --images"),
+        ("sample", "no such file"),
+        ("bundle", "no such file; name the manifest, or start one with `build_kernel.py add`"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line_and_nothing_is_written(
+    changed: str, message: str, workshop: Workshop, tmp_path: Path
+) -> None:
+    absent = tmp_path / "absent"
+    finished = run_script(workshop, tmp_path / "out" / "submission.csv", **{changed: absent})
+    told = f"{absent}/weights_manifest.json" if changed == "bundle" else absent
+    assert (finished.returncode, finished.stderr) == (1, f"error: {told}: {message}\n")
+    assert not (tmp_path / "out" / "submission.csv").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_models_load(workshop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    finished = run_script(workshop, tmp_path / "file" / "submission.csv")
+    assert finished.returncode == 1
+    assert finished.stderr == f"error: {tmp_path}/file: cannot be made a folder: File exists\n"
+
+
+def test_help_works_from_the_script_alone(workshop: Workshop, tmp_path: Path) -> None:
+    script = tmp_path / "inference.pyz"
+    script.write_bytes((workshop.dataset / "inference.pyz").read_bytes())
+    # -S leaves out site-packages: not even numpy is there.
+    finished = subprocess.run(
+        [sys.executable, "-I", "-S", script, "--help"], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0 and "example:" in finished.stdout
+
+
+def test_a_model_that_answers_nonsense_is_an_error_and_names_itself(workshop: Workshop) -> None:
+    path = workshop.dataset / "culture.onnx"
+    with pytest.raises(Exception, match=r"^model culture: found an output of \(2, 2\), wanted \(2, 3\)$"):
+        ModelSession("culture", path, 3).predict(np.zeros((2, 48, 48, 3), np.uint8))
+    with pytest.raises(Exception, match=r"^model culture fails on a batch of \(2, 9, 9, 3\): "):
+        ModelSession("culture", path, 2).predict(np.zeros((2, 9, 9, 3), np.uint8))
+    with pytest.raises(Exception, match=r"^model x: labels\.csv does not load: "):
+        ModelSession("x", workshop.dataset / "labels.csv", 2)

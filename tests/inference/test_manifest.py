@@ -1,0 +1,181 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.errors import ManifestError, VitrineError
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from inference.predict import read_bundle
+from tests.conftest import Workshop
+
+Document = dict[str, Any]
+
+
+def change(document: Document, path: str, value: object) -> None:
+    *parents, last = path.split(".")
+    place: Any = document
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    if value is ...:
+        del place[last]
+    else:
+        place[int(last) if isinstance(place, list) else last] = value
+
+
+def double_name(document: Document) -> None:
+    document["models"][1]["name"] = document["models"][0]["name"]
+
+
+def uncover(document: Document) -> None:
+    document["ensemble"]["weights"]["tag"] = {"everything": 0.0, "tag": 0}
+
+
+def put(path: str, value: object) -> Callable[[Document], None]:
+    return lambda document: change(document, path, value)
+
+
+BROKEN = [
+    (put("models.0.image_sise", 3), "`models[0].image_sise`: unknown key; did you mean `models[0].image_size`?"),
+    (
+        put("qqq", 3),
+        "`qqq`: unknown key; known here: decision, ensemble, labels, models, runtime, schema_version",
+    ),
+    (put("models.0.image_size", "64"), '`models[0].image_size`: found "64", wanted a whole number'),
+    (put("models.0.image_size", True), "`models[0].image_size`: found true, wanted a whole number"),
+    (put("models.0.image_size", 0), "`models[0].image_size`: found 0, wanted a whole number from 8 to 4096"),
+    (put("models.0.image_size", ...), "`models[0].image_size`: missing, wanted a whole number from 8 to 4096"),
+    (put("models.0.std", [1, 0, 1]), "`models[0].std`: found [1, 0, 1], wanted three numbers above 0, one a channel"),
+    (put("models.0.views", []), "`models[0].views`: found [], wanted at least one view, each once"),
+    (put("models.0.views", ["flip"]), "`models[0].views[0]`: found \"flip\", wanted 'identity' or 'hflip'"),
+    (
+        put("labels.file", "/etc/passwd"),
+        '`labels.file`: found "/etc/passwd", wanted a path inside the manifest\'s folder, with / and without ..',
+    ),
+    (
+        put("labels.file", "../labels.csv"),
+        '`labels.file`: found "../labels.csv", wanted a path inside the manifest\'s folder, with / and without ..',
+    ),
+    (
+        put("models.0.onnx.fp32.file", "a/b.onnx"),
+        "`models[0].onnx.fp32.file`: found \"a/b.onnx\", wanted a file name of letters, digits, '.', '_' and '-'",
+    ),
+    (
+        put("labels.sha256", "abc"),
+        '`labels.sha256`: found "abc", wanted 64 hexadecimal digits (sha256sum prints them)',
+    ),
+    (double_name, "`models[1].name`: 'everything' is the name of models[0] too; rename one"),
+    (
+        put("models.0.group", "style"),
+        "`models[0].group`: found \"style\", wanted 'all' or a group of `labels.groups`: culture, tag",
+    ),
+    (put("decision.groups.tag", ...), "`decision.groups.tag`: missing; every group of `labels.groups` needs one"),
+    (
+        put("decision.groups.tag.maximum", 0),
+        "`decision.groups.tag.maximum`: found 0, wanted at least 1 and at least `minimum`",
+    ),
+    (
+        put("decision.groups.tag.threshold", 1.5),
+        "`decision.groups.tag.threshold`: found 1.5, wanted a number from 0 to 1",
+    ),
+    (put("ensemble.weights.tag.nobody", 1), "`ensemble.weights.tag.nobody`: no model of that name in `models`"),
+    (
+        put("ensemble.weights.tag.culture", 1),
+        "`ensemble.weights.tag.culture`: this model covers 'culture'; remove it",
+    ),
+    (put("ensemble.weights.tag.tag", -1), "`ensemble.weights.tag.tag`: found -1, wanted a number of at least 0"),
+    (uncover, "`ensemble.weights.tag`: no model with a weight above 0 covers the group; add a model or a weight"),
+    (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export everything, then pack"),
+    (put("decision.prior", [99]), "`decision.prior`: label id 99 is not in labels.csv"),
+    (put("schema_version", 2), "`schema_version`: found 2, wanted 1"),
+    (put("models.0.mean", ["a", 0, 0]), '`models[0].mean[0]`: found "a", wanted a number'),
+]
+
+
+@pytest.mark.parametrize(("breakage", "message"), BROKEN, ids=[message[:60] for _, message in BROKEN])
+def test_a_broken_manifest_is_refused_by_key(
+    breakage: Callable[[Document], None], message: str, own_workshop: Workshop
+) -> None:
+    path = own_workshop.dataset / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    breakage(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(ManifestError) as error:
+        read_bundle(own_workshop.dataset)
+    assert str(error.value) == f"weights_manifest.json: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON: Expecting property name enclosed in double quotes in line 1, column 2"),
+        ("[]", "`(the whole file)`: found [], wanted an object"),
+        ('{"labels": 1, "labels": 2}', "`labels`: given twice in one object; keep one"),
+    ],
+)
+def test_what_is_not_a_manifest_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).write_text(text)
+    with pytest.raises(ManifestError) as error:
+        read_manifest(tmp_path / MANIFEST_NAME)
+    assert str(error.value) == f"weights_manifest.json: {message}"
+
+
+def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as error:
+        read_manifest(tmp_path / "x.json")
+    assert (
+        str(error.value)
+        == f"{tmp_path}/x.json: no such file; name the manifest, or start one with `build_kernel.py add`"
+    )
+
+
+def test_a_missing_file_is_named_with_its_key(own_workshop: Workshop) -> None:
+    (own_workshop.dataset / "culture.onnx").unlink()
+    with pytest.raises(ManifestError) as error:
+        read_bundle(own_workshop.dataset)
+    assert str(error.value) == (
+        f"weights_manifest.json: `models[1].onnx.fp32.file`: no file culture.onnx in {own_workshop.dataset}"
+    )
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "everything.onnx", "culture.onnx", "tag.onnx", "inference.pyz"])
+def test_one_changed_byte_in_any_file_is_refused(name: str, own_workshop: Workshop) -> None:
+    path = own_workshop.dataset / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        ManifestError, match=rf"\.sha256`: {path} has \w{{12}}…, wanted \w{{12}}…; the file is not the one"
+    ):
+        read_bundle(own_workshop.dataset)
+
+
+def test_a_manifest_written_and_read_is_the_same(workshop: Workshop, tmp_path: Path) -> None:
+    manifest = read_manifest(workshop.dataset / MANIFEST_NAME)
+    write_manifest(manifest, tmp_path / MANIFEST_NAME)
+    assert read_manifest(tmp_path / MANIFEST_NAME) == manifest
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST_NAME]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("attribute_id,attribute_name\n0,culture::a\n", "group 'tag' has no label: none starts with 'tag::'"),
+        ("attribute_id,attribute_name\n0,culture::a\n0,tag::b\n", "attribute_id 0 is given twice; ids must differ"),
+        ("attribute_id,attribute_name\nx,culture::a\n", "found attribute_id 'x', wanted a whole number"),
+        (
+            "attribute_id,attribute_name\n0,a\n",
+            "label 0 'a' belongs to no group; wanted one of: culture ('culture::'), tag ('tag::')",
+        ),
+        ("attribute_id,name\n0,a\n", "no `attribute_name` column; found attribute_id, name"),
+        ("", "empty; wanted a header line with attribute_id, attribute_name"),
+    ],
+)
+def test_broken_labels_are_named(rows: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(rows)
+    with pytest.raises(VitrineError) as error:
+        read_labels(path, {"culture": "culture::", "tag": "tag::"})
+    assert str(error.value) == f"{path}: {message}"

@@ -1,0 +1,118 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from inference.errors import ExportError, ImagesError, ManifestError
+from inference.manifest import MANIFEST_NAME, read_manifest
+from packing.checkpoints import load_model
+from packing.export import export_model, export_zoo, hash_source
+from tests.conftest import ZOO, Workshop
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_graph_takes_bytes_and_any_batch_and_gives_probabilities(name: str, workshop: Workshop) -> None:
+    path = workshop.onnx / f"{name}.onnx"
+    graph = onnx.load(path)
+    onnx.checker.check_model(graph)
+    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 18)]
+    assert graph.ir_version <= 10
+    session = onnxruntime.InferenceSession(path)
+    (image,) = session.get_inputs()
+    size = ZOO[name][2]
+    assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [size, size, 3])
+    assert isinstance(image.shape[0], str), "the batch must be left open"
+    for batch in (1, 5):
+        (answer,) = session.run(None, {"image": np.zeros((batch, size, size, 3), np.uint8)})
+        assert len(answer) == batch and 0 <= answer.min() <= answer.max() <= 1
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_exported_model_answers_as_torch_does_on_timms_transform(name: str, workshop: Workshop) -> None:
+    architecture, _, size, resize = ZOO[name]
+    model = next(model for model in read_manifest(workshop.onnx / MANIFEST_NAME).models if model.name == name)
+    session = onnxruntime.InferenceSession(workshop.onnx / f"{name}.onnx")
+    outputs = session.get_outputs()[0].shape[1]
+    network = load_model(workshop.home / f"{name}.safetensors", architecture, outputs, size)
+    options = {"input_size": size, "interpolation": model.interpolation, "mean": model.mean, "std": model.std}
+    options |= {"crop_pct": resize.percentage, "crop_mode": "squash" if resize.rule == "squash" else "center"}
+    normalised = timm.data.create_transform(**options)
+    plain = timm.data.create_transform(**options, normalize=False)
+    images = [Image.open(path) for path in sorted(workshop.images.iterdir())]
+    with torch.inference_mode():
+        wanted = torch.sigmoid(network(torch.stack([normalised(image) for image in images]))).numpy()
+    pictures = np.stack([plain(image).numpy().transpose(1, 2, 0) for image in images])
+    (answer,) = session.run(None, {"image": pictures})
+    assert np.abs(answer - wanted).max() < 1e-5
+    assert wanted.std(axis=0).max() > 0.01, "the images must make a difference"
+    assert model.onnx["fp32"].parity < 1e-5
+
+
+def test_an_export_tells_nothing_of_the_machine_that_made_it(workshop: Workshop) -> None:
+    root = str(Path(__file__).parents[2]).encode()
+    for name in ZOO:
+        content = (workshop.onnx / f"{name}.onnx").read_bytes()
+        assert root not in content and b"site-packages" not in content
+
+
+def test_an_export_that_is_up_to_date_stays(own_workshop: Workshop) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in own_workshop.onnx.glob("*.onnx")}
+    (own_workshop.onnx / "tag.onnx").write_bytes(b"damaged")
+    export_zoo(own_workshop.manifest, own_workshop.onnx, own_workshop.images)
+    after = {path.name: path.stat().st_mtime_ns for path in own_workshop.onnx.glob("*.onnx")}
+    assert [name for name in before if before[name] != after[name]] == ["tag.onnx"]
+    onnx.checker.check_model(onnx.load(own_workshop.onnx / "tag.onnx"))
+
+
+def test_an_export_that_differs_from_torch_fails_and_leaves_no_file(workshop: Workshop, tmp_path: Path) -> None:
+    model = read_manifest(workshop.manifest).models[2]
+
+    class Forgetful(torch.nn.Module):
+        """Answers differently whenever it is asked."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = timm.create_model("test_efficientnet", num_classes=3).eval()
+
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = self.network(pictures)
+            return answer + (0 if torch.compiler.is_exporting() else 0.01)
+
+    examples = sorted(workshop.images.iterdir())[:16]
+    with pytest.raises(
+        ExportError, match=r"^model tag: its ONNX differs from torch by 2\.\de-03 on 16 images, wanted at most 1e-04$"
+    ):
+        export_model(Forgetful(), model, 3, "0" * 64, tmp_path, examples)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whatever_the_graph_is_made_from_changes_its_source(workshop: Workshop) -> None:
+    model = read_manifest(workshop.manifest).models[0]
+    changed = [
+        dataclasses.replace(model, architecture="test_vit"),
+        dataclasses.replace(model, image_size=96),
+        dataclasses.replace(model, mean=(0.0, 0.0, 0.0)),
+        dataclasses.replace(model, std=(1.0, 1.0, 1.0)),
+    ]
+    sources = {hash_source(one, 5) for one in (model, *changed)} | {hash_source(model, 6)}
+    assert len(sources) == 6
+    assert hash_source(dataclasses.replace(model, name="other", views=("identity",)), 5) == hash_source(model, 5)
+
+
+def test_a_checkpoint_changed_after_it_was_added_is_refused(own_workshop: Workshop) -> None:
+    path = own_workshop.home / "tag.safetensors"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ManifestError, match=r"^weights_manifest\.json: `models\[2\]\.checkpoint\.sha256`: "):
+        export_zoo(own_workshop.manifest, own_workshop.onnx, own_workshop.images)
+
+
+def test_parity_wants_sixteen_images(workshop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(ImagesError) as error:
+        export_zoo(workshop.manifest, tmp_path / "onnx", tmp_path)
+    assert str(error.value) == f"{tmp_path}: holds 0 images; parity is measured on 16, give --images"

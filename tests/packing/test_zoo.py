@@ -1,0 +1,218 @@
+import dataclasses
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from sklearn.metrics import fbeta_score
+
+from inference.errors import VitrineError
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, FileEntry, Resize, read_manifest
+from packing.zoo import Addition, add_model, choose_prior
+from tests.conftest import Workshop, write_network, write_rows
+
+ADDITION = Addition(Path(), "test_resnet", 64, "tag", "new", Resize("crop", 0.9), fold=2)
+
+
+def add_tag_model(workshop: Workshop, **changes: object) -> None:
+    checkpoint = workshop.home / "tag_resnet.safetensors"
+    if not checkpoint.exists():
+        write_network(checkpoint, "test_resnet", 3, seed=9)
+    add_model(workshop.manifest, dataclasses.replace(ADDITION, **{"checkpoint": checkpoint, **changes}))  # type: ignore[arg-type]
+
+
+def test_added_models_carry_their_hash_and_timms_own_settings(own_workshop: Workshop) -> None:
+    add_tag_model(own_workshop)
+    manifest = read_manifest(own_workshop.manifest)
+    model = manifest.models[-1]
+    config = timm.get_pretrained_cfg("test_resnet")
+    assert config is not None
+    assert (model.mean, model.std, model.interpolation) == (config.mean, config.std, config.interpolation)
+    digest = hashlib.sha256((own_workshop.home / "tag_resnet.safetensors").read_bytes()).hexdigest()
+    assert model.checkpoint == FileEntry("tag_resnet.safetensors", digest)
+    assert (model.name, model.group, model.image_size, model.fold) == ("new", "tag", 64, 2)
+    assert model.resize == Resize("crop", 0.9)
+    assert manifest.ensemble.weights["tag"] == {"everything": 1.0, "tag": 1.0, "new": 1.0}
+    assert "new" not in manifest.ensemble.weights["culture"]
+
+
+def test_out_of_fold_predictions_are_declared_with_their_ids(own_workshop: Workshop) -> None:
+    scores = own_workshop.home / "new.oof.npy"
+    np.save(scores, np.zeros((2, 3), np.float16))
+    scores.with_suffix(".ids.txt").write_text("a\nb\n")
+    add_tag_model(own_workshop, oof=scores)
+    entry = read_manifest(own_workshop.manifest).models[-1].out_of_fold
+    assert entry is not None and (entry.scores.file, entry.ids.file) == ("new.oof.npy", "new.oof.ids.txt")
+
+
+def test_out_of_fold_predictions_of_another_shape_are_refused(own_workshop: Workshop) -> None:
+    scores = own_workshop.home / "new.oof.npy"
+    np.save(scores, np.zeros((2, 5), np.float16))
+    scores.with_suffix(".ids.txt").write_text("a\nb\n")
+    before = own_workshop.manifest.read_bytes()
+    with pytest.raises(VitrineError) as error:
+        add_tag_model(own_workshop, oof=scores)
+    assert str(error.value) == f"{scores}: found float16 (2, 5), wanted float16 (2, 3) after new.oof.ids.txt"
+    assert own_workshop.manifest.read_bytes() == before
+
+
+@pytest.mark.parametrize("wrapping", ["plain", "module", "state_dict", "model", "state_dict with module"])
+def test_a_pth_file_is_taken_in_any_common_wrapping(wrapping: str, own_workshop: Workshop) -> None:
+    network = timm.create_model("test_resnet", num_classes=3)
+    state: dict[str, object] = dict(network.state_dict())
+    if "module" in wrapping:
+        state = {f"module.{key}": tensor for key, tensor in state.items()}
+    if wrapping.startswith("state_dict"):
+        state = {"state_dict": state, "epoch": 3}
+    if wrapping == "model":
+        state = {"model": state}
+    torch.save(state, own_workshop.home / "x.pth")
+    add_tag_model(own_workshop, checkpoint=own_workshop.home / "x.pth")
+    assert read_manifest(own_workshop.manifest).models[-1].name == "new"
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("code of a checkpoint was run",)
+
+
+def write_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"weights": Evil()}))
+
+
+def write_wrapped_pickle(path: Path) -> None:
+    torch.save({"state_dict": Evil()}, path)
+
+
+def write_garbage(path: Path) -> None:
+    path.write_bytes(b"garbage")
+
+
+def write_numbers(path: Path) -> None:
+    torch.save({"epoch": 3, "score": 0.5}, path)
+
+
+def write_state(outputs: int = 3, drop: int = 0, add: int = 0, reshape: str = "") -> object:
+    def write(path: Path) -> None:
+        state = timm.create_model("test_resnet", num_classes=outputs).state_dict()
+        for key in sorted(state)[:drop]:
+            del state[key]
+        state |= {f"extra.{index}": torch.zeros(1) for index in range(add)}
+        if reshape:
+            state[reshape] = torch.zeros(1)
+        torch.save(state, path)
+
+    return write
+
+
+MORE_THAN_WEIGHTS = "a pickle that holds more than weights, which may run code; save model.state_dict() instead"
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (write_pickle, MORE_THAN_WEIGHTS),
+        (write_wrapped_pickle, MORE_THAN_WEIGHTS),
+        (write_garbage, MORE_THAN_WEIGHTS),
+        (write_numbers, "found no table of tensors; wanted what model.state_dict() returns"),
+        (write_state(outputs=7), "the head `fc.weight` has 7 outputs, wanted 3, one a label of the group"),
+        (
+            write_state(drop=7),
+            "lacks `bn1.bias`, `bn1.num_batches_tracked`, `bn1.running_mean`, `bn1.running_var`, `bn1.weight` "
+            "and 2 more; is it a checkpoint of test_resnet?",
+        ),
+        (write_state(add=1), "has surplus `extra.0`; is it a checkpoint of test_resnet?"),
+        (write_state(reshape="bn1.bias"), "`bn1.bias` is (1,), wanted (32,)"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    write: object, message: str, own_workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = own_workshop.home / "x.pth"
+    write(path)  # type: ignore[operator]
+    before = own_workshop.manifest.read_bytes()
+    with pytest.raises(VitrineError) as error:
+        add_tag_model(own_workshop, checkpoint=path)
+    assert str(error.value) == f"{path}: {message}"
+    assert own_workshop.manifest.read_bytes() == before
+    assert "code of a checkpoint" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "test_resnett"}, "has no architecture 'test_resnett'; did you mean test_resnet, "),
+        ({"group": "style"}, "no group 'style'; wanted one of: all, culture, tag"),
+        ({"name": "culture"}, "`models[3].name`: 'culture' is the name of models[1] too; rename one"),
+        ({"image_size": 0}, "`models[3].image_size`: found 0, wanted a whole number from 8 to 4096"),
+    ],
+)
+def test_a_model_that_cannot_be_declared_leaves_the_manifest_as_it_was(
+    changes: dict[str, object], message: str, own_workshop: Workshop
+) -> None:
+    before = own_workshop.manifest.read_bytes()
+    with pytest.raises(VitrineError) as error:
+        add_tag_model(own_workshop, **changes)
+    assert message in str(error.value)
+    assert own_workshop.manifest.read_bytes() == before
+
+
+def test_a_checkpoint_outside_the_manifests_folder_is_refused(own_workshop: Workshop, tmp_path: Path) -> None:
+    path = write_network(tmp_path / "x.safetensors", "test_resnet", 3, seed=1)
+    with pytest.raises(VitrineError) as error:
+        add_tag_model(own_workshop, checkpoint=path)
+    assert str(error.value) == (
+        f"{path}: lies outside the manifest's folder {own_workshop.home}; move it there or choose another --manifest"
+    )
+
+
+def test_a_new_manifest_needs_the_tables_that_it_starts_from(own_workshop: Workshop) -> None:
+    own_workshop.manifest.unlink()
+    with pytest.raises(VitrineError) as error:
+        add_tag_model(own_workshop)
+    assert str(error.value) == (
+        f"{own_workshop.manifest}: no such file; give --labels labels.csv and --train train.csv to start one"
+    )
+
+
+def test_the_prior_is_the_best_constant_answer(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    labels = write_rows(
+        tmp_path / "labels.csv", ("attribute_id", "attribute_name"), [(index, f"tag::{index}") for index in range(12)]
+    )
+    truth = random.random((300, 12)) < np.linspace(0.7, 0.02, 12)
+    truth[~truth.any(axis=1), 0] = True
+    cells = [(row, " ".join(map(str, np.flatnonzero(given)))) for row, given in enumerate(truth)]
+    train = write_rows(tmp_path / "train.csv", ("id", "attribute_ids"), cells)
+    prior = choose_prior(train, read_labels(labels, {"tag": "tag::"}))
+
+    def score(ids: list[int]) -> float:
+        given = np.zeros_like(truth)
+        given[:, ids] = True
+        return float(fbeta_score(truth, given, beta=2, average="samples"))
+
+    frequent = np.argsort(-truth.sum(axis=0), kind="stable")
+    best = max(score(frequent[:count].tolist()) for count in range(1, 13))
+    assert score(list(prior)) == pytest.approx(best)
+    assert 1 < len(prior) < 12
+
+
+def test_nothing_half_written_stays_beside_the_manifest(own_workshop: Workshop) -> None:
+    add_tag_model(own_workshop)
+    assert [path.name for path in own_workshop.home.iterdir() if path.name.startswith(".")] == []
+    assert (own_workshop.home / MANIFEST_NAME).exists()
+
+
+def test_a_safetensors_file_that_is_none_is_refused(own_workshop: Workshop) -> None:
+    path = own_workshop.home / "x.safetensors"
+    path.write_bytes(b"garbage")
+    with pytest.raises(VitrineError, match=rf"^{path}: not a checkpoint: "):
+        add_tag_model(own_workshop, checkpoint=path)
+    safetensors.torch.save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(VitrineError, match=rf"^{path}: lacks `bn1.bias`, "):
+        add_tag_model(own_workshop, checkpoint=path)

@@ -1,0 +1,39 @@
+"""Who may import whom, read from the imports themselves."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("inference", "packing", "training", "demo")
+KERNEL = {"numpy", "PIL", "onnxruntime", "inference"}
+
+
+def list_imports(room: str) -> Iterator[tuple[Path, str]]:
+    for path in (ROOT / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name.partition(".")[0]) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield path, "a relative import" if node.level else str(node.module).partition(".")[0]
+
+
+def test_the_kernel_imports_only_what_a_kernel_has() -> None:
+    strange = {
+        (path.name, name) for path, name in list_imports("inference") if name not in KERNEL | sys.stdlib_module_names
+    }
+    assert strange == set()
+
+
+def test_the_kernel_never_unpickles() -> None:
+    assert [path for path, name in list_imports("inference") if name in ("pickle", "shelve", "marshal")] == []
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "inference"])
+def test_imports_point_down_only(room: str) -> None:
+    others = set(ROOMS) - {"inference", room}
+    assert {(path.name, name) for path, name in list_imports(room) if name in others} == set()
+    assert any(name == "inference" for _, name in list_imports(room)), "nothing was read"
