@@ -12,7 +12,7 @@ test: .venv lint  ## all that CI runs
 lint: .venv
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy .
+	$(RUN) -m mypy
 
 .venv: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: this is Python %d.%d; name one from 3.11 on: make PYTHON=python3.12" % sys.version_info[:2])'

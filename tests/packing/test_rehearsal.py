@@ -1,0 +1,110 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference.errors import RehearsalError, SubmissionError
+from inference.files import hash_file
+from inference.manifest import MANIFEST_NAME
+from inference.submission import read_ids
+from packing.rehearsal import Rehearsal, parse_duration, rehearse
+from tests.conftest import Workshop
+
+SANDBOX = Path(__file__).parents[2] / "packing" / "sandbox.py"
+
+
+def test_a_dry_run_answers_the_first_images_and_keeps_what_was_asked_for(workshop: Workshop, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rehearsal = rehearse(workshop.dataset, workshop.images, workshop.sample, out, limit=5, predictions=True)
+    assert (rehearsal.images, rehearsal.unreadable, rehearsal.time_limit) == (5, 0, 9 * 3600)
+    assert rehearsal.rate > 0
+    rows = (out / "submission.csv").read_text().splitlines()[1:]
+    assert [row.partition(",")[0] for row in rows] == read_ids(workshop.sample)[:5]
+    assert sorted(path.name for path in out.iterdir()) == ["predictions", "run_log.json", "submission.csv"]
+
+
+def test_a_script_that_fails_is_an_error_and_leaves_the_last_result(
+    own_workshop: Workshop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, out)
+    before = (out / "submission.csv").read_bytes()
+    for image in own_workshop.images.iterdir():
+        image.unlink()
+    with pytest.raises(RehearsalError) as error:
+        rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, out)
+    assert str(error.value) == f"{own_workshop.dataset}: its script ended with exit code 1; its message is above"
+    assert f"error: {own_workshop.images}: holds no image; wanted files such as ID.png" in capfd.readouterr().err
+    assert (out / "submission.csv").read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == ["run_log.json", "submission.csv"]
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("import torch", "ModuleNotFoundError: No module named 'torch': a kernel has only PIL, inference, numpy, onnxruntime"),
+        ("import socket; socket.create_connection(('127.0.0.1', 9))", "PermissionError: [Errno 1] no network in a kernel"),
+        ("open('{bundle}/labels.csv', 'a')", "OSError: [Errno 30] Read-only file system: '{bundle}/labels.csv'"),
+        ("import os; os.remove('{images}/x.png')", "OSError: [Errno 30] Read-only file system: '{images}/x.png'"),
+    ],
+)  # fmt: skip
+def test_the_sandbox_refuses_what_kaggle_refuses(script: str, message: str, workshop: Workshop, tmp_path: Path) -> None:
+    places = {"bundle": workshop.dataset, "images": workshop.images}
+    (tmp_path / "script.py").write_text(script.format(**places))
+    command = [
+        sys.executable,
+        "-I",
+        str(SANDBOX),
+        os.pathsep.join(map(str, places.values())),
+        str(tmp_path / "script.py"),
+    ]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1] == message.format(**places)
+
+
+def test_the_sandbox_lets_a_script_read_its_inputs_and_write_its_own_folder(workshop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(f"open('x', 'w').write(open('{workshop.dataset}/labels.csv').read())")
+    command = [sys.executable, "-I", str(SANDBOX), str(workshop.dataset), "script.py"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert (tmp_path / "x").read_text() == (workshop.dataset / "labels.csv").read_text()
+
+
+def test_a_bundle_that_writes_an_invalid_submission_fails_the_dry_run(own_workshop: Workshop, tmp_path: Path) -> None:
+    script = own_workshop.dataset / "inference.pyz"
+    script.write_text(
+        "import json, pathlib\n"
+        "pathlib.Path('submission.csv').write_text('id,attribute_ids\\n')\n"
+        "pathlib.Path('run_log.json').write_text('{}')\n"
+    )
+    document = json.loads((own_workshop.dataset / MANIFEST_NAME).read_text())
+    document["runtime"]["script"]["sha256"] = hash_file(script)
+    (own_workshop.dataset / MANIFEST_NAME).write_text(json.dumps(document))
+    with pytest.raises(SubmissionError, match=r"0 rows, without \w+; wanted the 20 ids of the sample in order$"):
+        rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_stage_two_is_foretold_from_rate_and_start() -> None:
+    rehearsal = Rehearsal(images=100, unreadable=1, seconds=12.0, rate=10.0, time_limit=3600)
+    assert rehearsal.predict_seconds(1000) == pytest.approx(2 + 100)
+    assert rehearsal.describe() == (
+        "100 images in 12.0 s, 10.0 images/s, 1 unreadable\n"
+        "38,801 images at this rate: 1:04:42; DOES NOT FIT the limit of 1:00:00"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("9h", 32400), ("90m", 5400), ("32400", 32400), ("1.5h", 5400), ("10s", 10)]
+)
+def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "9 h", "-3h", "0h", "9d"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="wanted a time such as 9h, 90m or 32400"):
+        parse_duration(text)

@@ -1,0 +1,75 @@
+"""The command as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Workshop
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ("add", "export", "pack", "dry-run", "check", "demo")
+
+
+def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "build_kernel.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_that_parses(command: str) -> None:
+    finished = call(command, "--help")
+    assert finished.returncode == 0
+    example = finished.stdout.partition("example:\n  ")[2]
+    assert example.startswith(f"python build_kernel.py {command} ")
+
+
+def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
+    """From a checkpoint to a checked submission, as the README tells it."""
+    for name in ("everything.safetensors", "labels.csv", "train.csv"):
+        (tmp_path / name).write_bytes((workshop.home / name).read_bytes())
+    added = call(
+        "add", "everything.safetensors", "--architecture", "test_resnet", "--image-size", 64, "--group", "all",
+        "--labels", "labels.csv", "--train", "train.csv", cwd=tmp_path,
+    )  # fmt: skip
+    assert added.stdout == "weights_manifest.json: added everything, test_resnet at 64 px for all\n", added.stderr
+    exported = call("export", "--images", workshop.images, cwd=tmp_path)
+    assert exported.stdout.startswith("build/onnx/everything.onnx  1.5 MB  opset 18  parity "), exported.stderr
+    packed = call("pack", "--owner", "me", cwd=tmp_path)
+    assert "me/vitrine-bundle" in packed.stdout, packed.stderr
+    assert call("check", "build/bundle", cwd=tmp_path).stdout == "build/bundle: good; 1 models\n"
+    run = call(
+        "dry-run", "--bundle", "build/bundle/dataset", "--images", workshop.images, "--sample", workshop.sample,
+        "--out", "build/run", "--limit", 3, "--time-limit", "1h", cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "build/run/submission.csv: valid" in run.stdout and "the limit of 1:00:00" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "absent"), "absent: no such bundle; `build_kernel.py pack` makes one"),
+        (("export", "--manifest", "no.json", "--images", "x"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
+        (("pack", "--manifest", "no.json"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
+        (("pack", "--manifest", "no.json", "--slug", "x"), "dataset-metadata.json: `id`: found 'your-kaggle-name/x', wanted a slug of 6 to 50 of a-z, 0-9 and -"),
+        (
+            ("add", "x.pth", "--manifest", "no.json", "--architecture", "a", "--image-size", "8", "--group", "tag"),
+            "no.json: no such file; give --labels labels.csv and --train train.csv to start one",
+        ),
+    ],
+)  # fmt: skip
+def test_a_failure_is_one_line_and_exit_1(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
+    finished = call(*arguments, cwd=tmp_path)
+    assert (finished.returncode, finished.stderr) == (1, f"error: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unusable_time_limit_is_refused_by_the_parser(tmp_path: Path) -> None:
+    finished = call("dry-run", "--bundle", "b", "--images", "i", "--sample", "s", "--out", "o", "--time-limit", "soon")
+    assert finished.returncode == 2
+    assert "argument --time-limit: found 'soon', wanted a time such as 9h, 90m or 32400" in finished.stderr
