@@ -1,5 +1,6 @@
 """How well the museum's bundle did: F2 of each model, of the blend, and with the manifest's thresholds."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ def print_report(manifest_path: Path, museum: Path, out: Path) -> None:
     rows.append(("blend, one threshold", score_groups(blend(scores, manifest, labels), truth, threshold, ALL, labels)))
     rows.append(("blend, a threshold a group", score_taken(taken, truth, ALL, labels)))
     columns = (ALL, *labels.groups)
+    log = json.loads((out / "run_log.json").read_text(encoding="utf-8"))
+    views = "/".join(sorted({str(len(shown)) for shown in log["models"].values()}))
+    print(f"{len(ids)} images, {len(log['models'])} models x {views} views, {log['images_per_second']} images/s")
     print(f"F2 of {len(ids)} test exhibits; thresholds from {len(own_ids)} training exhibits, out of fold")
     print(f"{'':34}" + "".join(f"{column:>9}" for column in columns))
     for name, found in rows:

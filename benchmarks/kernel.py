@@ -1,0 +1,130 @@
+"""The kernel's figures: time to help, peak memory, and the share of its time that the models run.
+
+python -m benchmarks.kernel            all of them, on the demo's bundle and a resnet34 with random weights
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import timm
+from PIL import Image
+
+from demo.museum import write_museum
+from inference.manifest import Resize
+from packing.bundle import pack
+from packing.export import PARITY_IMAGES, export_zoo
+from packing.metadata import Names
+from packing.rehearsal import write_sample
+from packing.zoo import Addition, add_model
+
+ROOT = Path(__file__).parent.parent
+NAMES = Names("your-kaggle-name", "benchmark-bundle", "Benchmark bundle", "imet-2019-fgvc6")
+HELP_RUNS = 9
+PICTURES = 200  # different files; the rest are links to them, which the kernel decodes all the same
+SIZE = (400, 300)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the script: images/s, share of the predicting time inside the sessions, peak memory in MB."""
+
+    rate: float
+    share: float
+    peak: float
+
+
+def draw_pictures(folder: Path, count: int) -> Path:
+    """A folder of `count` PNG files of 300x400 and its sample.csv."""
+    images = folder / f"pictures-{count}"
+    images.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for index in range(count):
+        path = images / f"{index:012x}.png"
+        if path.exists():
+            continue
+        if index >= PICTURES:
+            path.hardlink_to(images / f"{index % PICTURES:012x}.png")
+            continue
+        coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(
+            SIZE, Image.Resampling.BICUBIC
+        )
+        grain = random.normal(0, 6, (SIZE[1], SIZE[0], 1))
+        Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(path)
+    write_sample(folder / f"sample-{count}.csv", [f"{index:012x}" for index in range(count)])
+    return images
+
+
+def pack_museum(folder: Path) -> Path:
+    """The demo zoo's bundle."""
+    write_museum(folder / "museum", 0, PARITY_IMAGES)
+    export_zoo(ROOT / "weights_manifest.json", folder / "onnx", folder / "museum" / "test")
+    return pack(ROOT / "weights_manifest.json", folder / "onnx", folder / "bundle", NAMES).dataset
+
+
+def pack_random(folder: Path, architecture: str, image_size: int) -> Path:
+    """A bundle of one network with random weights for the museum's labels."""
+    write_museum(folder, 0, PARITY_IMAGES)
+    manifest, labels, train = folder / "weights_manifest.json", folder / "labels.csv", folder / "train.csv"
+    manifest.unlink(missing_ok=True)
+    outputs = len(labels.read_text(encoding="utf-8").splitlines()) - 1
+    network = timm.create_model(architecture, num_classes=outputs)
+    checkpoint = folder / f"{architecture}.safetensors"
+    safetensors.torch.save_file(network.state_dict(), checkpoint)
+    add_model(manifest, Addition(checkpoint, architecture, image_size, "all", architecture, Resize()), labels, train)
+    export_zoo(manifest, folder / "onnx", folder / "test")
+    return pack(manifest, folder / "onnx", folder / "bundle", NAMES).dataset
+
+
+def run_script(bundle: Path, folder: Path, count: int) -> Run:
+    """Run the bundle over `count` pictures, measuring its process alone."""
+    images = draw_pictures(folder, count)
+    out = folder / "submission.csv"
+    command = [sys.executable, "-I", str(bundle / "inference.pyz"), "--bundle", str(bundle), "--images", str(images)]
+    command += ["--sample", str(folder / f"sample-{count}.csv"), "--out", str(out)]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise RuntimeError(f"{bundle}: its script failed; run it by hand: {' '.join(command)}")
+    log = json.loads((folder / "run_log.json").read_text(encoding="utf-8"))
+    return Run(log["images_per_second"], log["seconds"]["sessions"] / log["seconds"]["predict"], usage.ru_maxrss / 1024)
+
+
+def time_help(bundle: Path) -> float:
+    """Median seconds of --help."""
+    spent = []
+    for _ in range(HELP_RUNS):
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-I", bundle / "inference.pyz", "--help"], check=True, stdout=subprocess.DEVNULL
+        )
+        spent.append(time.perf_counter() - started)
+    return statistics.median(spent)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="where files go")
+    out = parser.parse_args(given).out.resolve()
+    museum = pack_museum(out / "museum")
+    print(f"inference.pyz --help: {time_help(museum):.3f} s, median of {HELP_RUNS}")
+    few, many = (run_script(museum, out, count) for count in (500, 5000))
+    print(f"museum zoo, peak memory: {few.peak:.0f} MB for 500 images, {many.peak:.0f} MB for 5,000 of 300x400")
+    print(f"museum zoo: {many.rate:.1f} images/s, {many.share:.0%} of the predicting time inside session.run")
+    resnet = run_script(pack_random(out / "resnet34", "resnet34", 320), out, 200)
+    print(f"resnet34 at 320 px: {resnet.rate:.1f} images/s, {resnet.share:.0%} inside session.run")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

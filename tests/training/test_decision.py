@@ -1,0 +1,114 @@
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from sklearn.metrics import fbeta_score
+
+from inference.decide import decide
+from inference.labels import Labels
+from inference.manifest import Decision, GroupDecision
+from training.decision import fit_decision
+from training.metrics import THRESHOLDS
+
+
+def make_labels(**sizes: int) -> Labels:
+    """Groups of so many labels each, side by side."""
+    bounds = np.cumsum([0, *sizes.values()])
+    groups = {group: tuple(range(bounds[place], bounds[place + 1])) for place, group in enumerate(sizes)}
+    return Labels(tuple(range(bounds[-1])), tuple(map(str, range(bounds[-1]))), groups)
+
+
+def draw_case(seed: int, images: int, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Scores from 0.05 to 0.95 in steps of 0.1, so that many are equal, and truth."""
+    random = np.random.default_rng(seed)
+    truth = random.random((images, len(labels.ids))) < 0.3
+    scores = np.clip(0.3 * truth + 0.7 * random.random(truth.shape), 0, 0.99)
+    return (np.floor(scores * 10) / 10 + 0.05).astype(np.float32), truth
+
+
+def score_slowly(taken: np.ndarray, truth: np.ndarray) -> float:
+    """Mean F2 from precision and recall, image by image."""
+    total = 0.0
+    for row, true in zip(taken, truth, strict=True):
+        hits = int((row & true).sum())
+        if hits:
+            precision, recall = hits / int(row.sum()), hits / int(true.sum())
+            total += 5 * precision * recall / (4 * precision + recall)
+    return total / len(truth)
+
+
+def list_rules(size: int, thresholds: Iterable[float]) -> list[GroupDecision]:
+    """Every rule that the search knows for a group of at most six labels."""
+    return [
+        GroupDecision(threshold, minimum, maximum)
+        for threshold in thresholds
+        for minimum in range(min(2, size) + 1)
+        for maximum in range(max(minimum, 1), size + 1)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_single_group_gets_the_best_of_all_rules(seed: int) -> None:
+    labels = make_labels(tag=5)
+    scores, truth = draw_case(seed, 8, labels)
+    best = max(
+        score_slowly(decide(scores, labels, Decision({"tag": rule}, ())), truth)
+        for rule in list_rules(5, map(float, THRESHOLDS))
+    )
+    assert fit_decision(scores, truth, labels).f2[-1] == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_groups_get_the_best_pair_of_rules_in_these_cases(seed: int) -> None:
+    # In general a coordinate search may stop short of it.
+    labels = make_labels(culture=2, tag=3)
+    scores, truth = draw_case(seed, 6, labels)
+    steps = [0.005, *(round(0.1 * step, 1) for step in range(1, 10)), 0.995]  # all that separates these scores
+    best = max(
+        score_slowly(decide(scores, labels, Decision({"culture": first, "tag": second}, ())), truth)
+        for first, second in itertools.product(list_rules(2, steps), list_rules(3, steps))
+    )
+    assert fit_decision(scores, truth, labels).f2[-1] == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_stage_loses_against_the_one_before_nor_against_the_best_threshold(seed: int) -> None:
+    labels = make_labels(culture=6, tag=20)
+    random = np.random.default_rng(seed)
+    truth = random.random((200, 26)) < 0.1
+    scores = np.clip(0.2 * truth + random.random(truth.shape) ** 3, 0, 1).astype(np.float32)
+    single, apart, counted = fit_decision(scores, truth, labels).f2
+    plain = max(
+        fbeta_score(truth, scores >= threshold, beta=2, average="samples", zero_division=0)
+        for threshold in map(float, THRESHOLDS[::4])
+    )
+    assert plain - 1e-12 <= single <= apart + 1e-12 <= counted + 2e-12
+
+
+def test_the_figures_are_what_the_kernel_gets_with_the_rules() -> None:
+    labels = make_labels(culture=6, tag=20)
+    random = np.random.default_rng(0)
+    truth = random.random((100, 26)) < 0.1
+    scores = np.clip(0.2 * truth + random.random(truth.shape) ** 3, 0, 1).astype(np.float32)
+    fitted = fit_decision(scores, truth, labels)
+    taken = decide(scores, labels, Decision(fitted.groups, ()))
+    expected = fbeta_score(truth, taken, beta=2, average="samples", zero_division=0)
+    assert fitted.f2[-1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_limits_that_change_nothing_are_not_taken() -> None:
+    labels = make_labels(culture=2, tag=3)
+    truth = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 1, 1]], np.bool_)
+    fitted = fit_decision(np.where(truth, 0.9, 0.1).astype(np.float32), truth, labels)
+    assert fitted.f2 == (1.0, 1.0, 1.0)
+    assert fitted.groups == {"culture": GroupDecision(0.105, 0, 2), "tag": GroupDecision(0.105, 0, 3)}
+
+
+def test_a_group_never_worth_taking_does_not_stop_the_search() -> None:
+    labels = make_labels(culture=2, tag=2)
+    truth = np.array([[0, 0, 1, 0], [0, 0, 0, 1]], np.bool_)
+    scores = np.array([[0.9, 0.9, 0.1, 0.0], [0.9, 0.9, 0.0, 0.1]], np.float32)
+    fitted = fit_decision(scores, truth, labels)
+    assert fitted.f2[-1] == 1.0
+    assert fitted.groups["culture"].threshold > 0.9

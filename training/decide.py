@@ -1,0 +1,47 @@
+"""From a manifest's out-of-fold predictions to its `decision.groups`."""
+
+import dataclasses
+from pathlib import Path
+
+from inference.combine import blend
+from inference.labels import read_labels
+from inference.manifest import check_coverage, read_manifest, verify_files, write_manifest
+from training.data import read_table
+from training.decision import FittedDecision, fit_decision
+from training.out_of_fold import align_scores, read_out_of_fold
+
+
+def decide_manifest(train: Path, manifest_path: Path) -> None:
+    """Fit `decision.groups` of the manifest to the images that all models of its blend held out; print the F2.
+
+    That F2 is fitted on the rows that it is reported on. Nothing but `decision.groups` changes; models of weight 0 do
+    not count. Raises ManifestError, TableError or TrainingError.
+    """
+    manifest, home = read_manifest(manifest_path), manifest_path.parent
+    check_coverage(manifest)
+    verify_files([("labels", manifest.labels)], home)
+    labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
+    table = read_table(train, labels)
+    weighed = {name for weights in manifest.ensemble.weights.values() for name, weight in weights.items() if weight > 0}
+    predictions = {
+        model.name: read_out_of_fold(model, f"models[{index}]", home, labels)
+        for index, model in enumerate(manifest.models)
+        if model.name in weighed
+    }
+    rows, aligned = align_scores(predictions, table.ids)
+    fitted = fit_decision(blend(aligned, manifest, labels), table.targets[rows], labels)
+    decision = dataclasses.replace(manifest.decision, groups=fitted.groups)
+    write_manifest(dataclasses.replace(manifest, decision=decision), manifest_path)
+    print(describe_fit(fitted, len(rows)))
+
+
+def describe_fit(fitted: FittedDecision, images: int) -> str:
+    """The F2 of each stage and the rules of the last, in lines."""
+    stages = ("one threshold for all groups", "a threshold for each group", "and numbers of labels")
+    lines = [f"F2 on {images} images, fitted to the same images:"]
+    lines += [f"  {stage:<30}{f2:.4f}" for stage, f2 in zip(stages, fitted.f2, strict=True)]
+    lines += [
+        f"{group}: threshold {rule.threshold:g}, {rule.minimum} to {rule.maximum} labels"
+        for group, rule in fitted.groups.items()
+    ]
+    return "\n".join(lines)
