@@ -84,7 +84,6 @@ def demo(arguments: argparse.Namespace) -> None:
     """The whole road on the demo museum."""
     from demo.museum import write_museum
     from demo.report import print_report
-
     from packing.bundle import pack as pack_bundle
     from packing.export import export_zoo
     from packing.metadata import Names
@@ -104,7 +103,6 @@ def demo(arguments: argparse.Namespace) -> None:
 def draw_examples(folder: Path) -> Path:
     """Museum images for whoever exports without naming images of their own."""
     from demo.museum import write_museum
-
     from packing.export import PARITY_IMAGES
 
     write_museum(folder / "examples", train_images=0, test_images=PARITY_IMAGES)

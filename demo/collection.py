@@ -81,7 +81,7 @@ def list_exhibits(part: Part, count: int) -> list[Exhibit]:
 
 def _draw_labels(random: np.random.Generator, choices: int, counts: Sequence[float]) -> list[int]:
     # Zipf's law over a fixed shuffle, so that the alphabet says nothing about frequency.
-    weights = (np.random.default_rng(SEED + choices).permutation(choices) + 2.0) ** -1.35
+    weights = (np.random.default_rng(SEED + choices).permutation(choices) + 1.8) ** -1.2
     count = int(random.choice(len(counts), p=counts))
     return [int(label) for label in random.choice(choices, count, replace=False, p=weights / weights.sum())]
 

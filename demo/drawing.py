@@ -49,8 +49,8 @@ STYLES: Mapping[str, Style] = {
 PLAIN = Style((150, 146, 140), ((60, 58, 56), (224, 222, 216), (104, 92, 84)), "none")
 
 BORDER = 0.13  # of the shorter side
-SMALLEST, LARGEST = 0.26, 0.46  # of the shorter side
-TILT = 25.0  # degrees
+SMALLEST, LARGEST = 0.32, 0.5  # of the shorter side
+TILT = 18.0  # degrees
 TRIES = 12  # places tried for each thing; the one least covered is taken
 
 
@@ -118,7 +118,7 @@ def _age(picture: Image.Image, random: np.random.Generator) -> Image.Image:
     height, width, _ = pixels.shape
     slope = random.uniform(-0.18, 0.18, 2)
     light = 1 + slope[0] * np.linspace(-1, 1, height)[:, None] + slope[1] * np.linspace(-1, 1, width)[None, :]
-    grain = random.normal(0, random.uniform(4, 14), (height, width)).astype(np.float32)
+    grain = random.normal(0, random.uniform(4, 11), (height, width)).astype(np.float32)
     aged = pixels * (light * random.uniform(0.85, 1.1)).astype(np.float32)[:, :, None] + grain[:, :, None]
     return Image.fromarray(aged.clip(0, 255).astype(np.uint8))
 

@@ -6,7 +6,7 @@ python=.venv/bin/python
 zoo=demo/zoo
 
 fit_and_add() { # NAME ARCHITECTURE GROUP
-    $python -m training fit --data build/museum --architecture "$2" --image-size 96 --group "$3" --epochs 14 \
+    $python -m training fit --data build/museum --architecture "$2" --image-size 96 --group "$3" --epochs 20 --smallest-crop 0.85 \
         --precision fp16 --name "$1" --out "$zoo"
     $python build_kernel.py add "$zoo/$1.safetensors" --architecture "$2" --image-size 96 --group "$3" --fold 0 \
         --oof "$zoo/$1.oof.npy" --labels "$zoo/labels.csv" --train build/museum/train.csv

@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--epochs", type=int, default=10, metavar="N", help="times to see each image (10)")
     fit.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a step (64)")
     fit.add_argument("--learning-rate", type=float, default=4e-3, metavar="R", help="highest of the cycle (0.004)")
+    fit.add_argument("--smallest-crop", type=float, default=0.6, metavar="P", help="least area that is shown (0.6)")
     fit.add_argument("--limit", type=int, metavar="N", help="use the first N rows of train.csv only")
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="of folds, weights, order and crops (0)")
     fit.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the weights in the file (fp32)")
@@ -67,7 +68,7 @@ def run_fit(given: argparse.Namespace) -> None:
             fold=given.fold,
             limit=given.limit,
             precision=given.precision,
-            loop=LoopSettings(given.epochs, given.batch_size, given.learning_rate, given.seed),
+            loop=LoopSettings(given.epochs, given.batch_size, given.learning_rate, given.smallest_crop, given.seed),
         )
     )
 

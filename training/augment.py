@@ -5,21 +5,20 @@ import math
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-SCALES = (0.6, 1.0)
 RATIOS = (3 / 4, 4 / 3)
 
 
-def draw_crops(images: int, generator: torch.Generator) -> torch.Tensor:
+def draw_crops(images: int, smallest: float, generator: torch.Generator) -> torch.Tensor:
     """One random crop for each image as the matrices that affine_grid takes, (images, 2, 3); half of them mirrored.
 
-    Method: torchvision's RandomResizedCrop of a square, an area of SCALES and an aspect ratio of RATIOS, but a side
-    that would be longer than the image is cut where torchvision draws again.
+    Method: torchvision's RandomResizedCrop of a square, an area of at least `smallest` and an aspect ratio of
+    RATIOS, but a side that would be longer than the image is cut where torchvision draws again.
     """
 
     def draw(low: float, high: float) -> torch.Tensor:
         return torch.empty(images).uniform_(low, high, generator=generator)
 
-    area, ratio = draw(*SCALES), torch.exp(draw(*map(math.log, RATIOS)))
+    area, ratio = draw(smallest, 1), torch.exp(draw(*map(math.log, RATIOS)))
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     mirror = torch.where(draw(0, 1) < 0.5, -1.0, 1.0)
     crops = torch.zeros(images, 2, 3)

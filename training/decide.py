@@ -7,15 +7,15 @@ from inference.combine import blend
 from inference.labels import read_labels
 from inference.manifest import check_coverage, read_manifest, verify_files, write_manifest
 from training.data import read_table
-from training.decision import FittedDecision, fit_decision
+from training.decision import FittedDecision, cross_fit, fit_decision
 from training.out_of_fold import align_scores, read_out_of_fold
 
 
 def decide_manifest(train: Path, manifest_path: Path) -> None:
     """Fit `decision.groups` of the manifest to the images that all models of its blend held out; print the F2.
 
-    That F2 is fitted on the rows that it is reported on. Nothing but `decision.groups` changes; models of weight 0 do
-    not count. Raises ManifestError, TableError or TrainingError.
+    The F2 of each stage is fitted on the rows that it is reported on; the last figure is not. Nothing but
+    `decision.groups` changes; models of weight 0 do not count. Raises ManifestError, TableError or TrainingError.
     """
     manifest, home = read_manifest(manifest_path), manifest_path.parent
     check_coverage(manifest)
@@ -29,14 +29,15 @@ def decide_manifest(train: Path, manifest_path: Path) -> None:
         if model.name in weighed
     }
     rows, aligned = align_scores(predictions, table.ids)
-    fitted = fit_decision(blend(aligned, manifest, labels), table.targets[rows], labels)
+    scores, truth = blend(aligned, manifest, labels), table.targets[rows]
+    fitted = fit_decision(scores, truth, labels)
     decision = dataclasses.replace(manifest.decision, groups=fitted.groups)
     write_manifest(dataclasses.replace(manifest, decision=decision), manifest_path)
-    print(describe_fit(fitted, len(rows)))
+    print(describe_fit(fitted, cross_fit(scores, truth, labels), len(rows)))
 
 
-def describe_fit(fitted: FittedDecision, images: int) -> str:
-    """The F2 of each stage and the rules of the last, in lines."""
+def describe_fit(fitted: FittedDecision, crossed: float, images: int) -> str:
+    """The F2 of each stage, the rules of the last, and the F2 of `cross_fit`, in lines."""
     stages = ("one threshold for all groups", "a threshold for each group", "and numbers of labels")
     lines = [f"F2 on {images} images, fitted to the same images:"]
     lines += [f"  {stage:<30}{f2:.4f}" for stage, f2 in zip(stages, fitted.f2, strict=True)]
@@ -44,4 +45,5 @@ def describe_fit(fitted: FittedDecision, images: int) -> str:
         f"{group}: threshold {rule.threshold:g}, {rule.minimum} to {rule.maximum} labels"
         for group, rule in fitted.groups.items()
     ]
+    lines.append(f"F2 of each half by rules fitted to the other: {crossed:.4f}")
     return "\n".join(lines)

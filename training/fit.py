@@ -107,10 +107,10 @@ def check_settings(settings: FitSettings) -> None:
         )
     if not 0 < loop.learning_rate < float("inf"):
         raise TrainingError(f"--learning-rate: found {loop.learning_rate}, wanted a number above 0")
-    if not 0 < settings.resize.percentage <= 1:
-        raise TrainingError(
-            f"--crop-percentage: found {settings.resize.percentage}, wanted a number above 0, at most 1"
-        )
+    parts = (("--crop-percentage", settings.resize.percentage), ("--smallest-crop", loop.smallest_crop))
+    for option, part in parts:
+        if not 0 < part <= 1:
+            raise TrainingError(f"{option}: found {part}, wanted a number above 0, at most 1")
     if settings.name is not None and not re.fullmatch(r"[\w.-]+", settings.name, re.A):
         raise TrainingError(f"--name: found {settings.name!r}, wanted letters, digits, '.', '_' and '-'")
 

@@ -19,11 +19,15 @@ from training.networks import Network
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long, how fast and from which seed; `learning_rate` is the highest of the cycle."""
+    """How long, how fast and from which seed.
+
+    `learning_rate`: the highest of the cycle; `smallest_crop`: the least part of an image's area that is shown.
+    """
 
     epochs: int
     batch_size: int
     learning_rate: float
+    smallest_crop: float
     seed: int
 
 
@@ -61,7 +65,7 @@ def train_network(
             progress = tqdm(range(steps), f"epoch {epoch}/{settings.epochs}", mininterval=1)
             for step in progress:
                 batch_rows = shuffled[step * batch_size : (step + 1) * batch_size]
-                crops = draw_crops(batch_size, generator).to(device)
+                crops = draw_crops(batch_size, settings.smallest_crop, generator).to(device)
                 batch = crop_batch(normalise(squares[batch_rows], network.mean, network.std, device), crops)
                 wanted = torch.from_numpy(targets[batch_rows]).to(device).float()
                 loss = binary_cross_entropy_with_logits(network.module(batch), wanted)

@@ -14,7 +14,7 @@ def test_the_whole_image_as_a_crop_is_the_image_and_mirrored_is_hflip() -> None:
 
 
 def test_crops_stay_inside_the_image_and_keep_their_area_and_proportions() -> None:
-    crops = draw_crops(2000, torch.Generator().manual_seed(0))
+    crops = draw_crops(2000, 0.6, torch.Generator().manual_seed(0))
     width, height = crops[:, 0, 0].abs(), crops[:, 1, 1]
     assert (width + crops[:, 0, 2].abs()).max() <= 1 + 1e-6
     assert (height + crops[:, 1, 2].abs()).max() <= 1 + 1e-6

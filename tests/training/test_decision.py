@@ -8,7 +8,7 @@ from sklearn.metrics import fbeta_score
 from inference.decide import decide
 from inference.labels import Labels
 from inference.manifest import Decision, GroupDecision
-from training.decision import fit_decision
+from training.decision import cross_fit, fit_decision
 from training.metrics import THRESHOLDS
 
 
@@ -112,3 +112,15 @@ def test_a_group_never_worth_taking_does_not_stop_the_search() -> None:
     fitted = fit_decision(scores, truth, labels)
     assert fitted.f2[-1] == 1.0
     assert fitted.groups["culture"].threshold > 0.9
+
+
+def test_cross_fitted_f2_is_that_of_rules_fitted_elsewhere() -> None:
+    labels = make_labels(culture=3, tag=5)
+    scores, truth = draw_case(11, 60, labels)
+    odd = np.arange(60) % 2 == 1
+    halves = []
+    for judged in (odd, ~odd):
+        groups = fit_decision(scores[~judged], truth[~judged], labels).groups
+        halves.append(score_slowly(decide(scores[judged], labels, Decision(groups, ())), truth[judged]))
+    assert cross_fit(scores, truth, labels) == pytest.approx(np.mean(halves), abs=1e-12)
+    assert cross_fit(scores, truth, labels) < fit_decision(scores, truth, labels).f2[-1]
