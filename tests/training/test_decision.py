@@ -8,7 +8,7 @@ from sklearn.metrics import fbeta_score
 from inference.decide import decide
 from inference.labels import Labels
 from inference.manifest import Decision, GroupDecision
-from training.decision import cross_fit, fit_decision
+from training.decision import Rule, cross_fit, declare_rules, fit_decision, rank_groups, take_by
 from training.metrics import THRESHOLDS
 
 
@@ -95,6 +95,20 @@ def test_the_figures_are_what_the_kernel_gets_with_the_rules() -> None:
     taken = decide(scores, labels, Decision(fitted.groups, ()))
     expected = fbeta_score(truth, taken, beta=2, average="samples", zero_division=0)
     assert fitted.f2[-1] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_counts_as_the_kernel_decides_with_equal_scores_and_images_without_a_label(seed: int) -> None:
+    labels = make_labels(culture=20, tag=40)
+    scores, truth = draw_case(seed, 30, labels)
+    scores[:10] = np.minimum(scores[:10], 0.55)
+    random = np.random.default_rng(seed)
+    for _ in range(20):
+        rules = {group: Rule(int(random.integers(90, 199)), int(random.integers(2)), 3) for group in labels.groups}
+        evidence = rank_groups(scores, truth, labels)
+        counts = [take_by(ranked, rules[group]) for group, ranked in evidence.groups.items()]
+        expected = score_slowly(decide(scores, labels, Decision(declare_rules(rules), ())), truth)
+        assert evidence.score(counts[0] + counts[1])[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_limits_that_change_nothing_are_not_taken() -> None:

@@ -112,6 +112,18 @@ def test_fp16_weights_are_half_as_long_and_fp32_is_the_default(museum: Path, fit
     assert len(whole["fc.bias"]) == 7
 
 
+def test_the_rounded_weights_are_the_ones_that_predict(
+    museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Rounding to fp16 is too small to see in so small a network: to nothing at all is not.
+    def round_away(module: torch.nn.Module, _: str) -> dict[str, torch.Tensor]:
+        return {name: torch.zeros(tensor.shape) for name, tensor in module.state_dict().items()}
+
+    monkeypatch.setattr("training.fit.round_weights", round_away)
+    run_fit(museum, tmp_path, "--group", "tag", "--name", "tags")
+    assert set(np.load(tmp_path / "tags.oof.npy").ravel()) == {0.5}
+
+
 def test_the_printed_f2_is_scikit_learns_at_the_best_threshold(museum: Path, fitted: Fitted) -> None:
     scores = np.load(fitted.out / f"{fitted.name}.oof.npy")
     wanted = dict(read_rows(museum))
