@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from inference.combine import blend
+from inference.errors import TrainingError
 from inference.labels import read_labels
 from inference.manifest import check_coverage, read_manifest, verify_files, write_manifest
 from training.data import read_table
@@ -29,6 +30,8 @@ def decide_manifest(train: Path, manifest_path: Path) -> None:
         if model.name in weighed
     }
     rows, aligned = align_scores(predictions, table.ids)
+    if len(rows) < 2:
+        raise TrainingError(f"{manifest_path}: its models held out one common image; wanted thousands, and 2 at least")
     scores, truth = blend(aligned, manifest, labels), table.targets[rows]
     fitted = fit_decision(scores, truth, labels)
     decision = dataclasses.replace(manifest.decision, groups=fitted.groups)

@@ -85,7 +85,8 @@ def fit(settings: FitSettings) -> None:
     write_checkpoint(state, checkpoint)
     write_out_of_fold(scores, [table.ids[row] for row in held_out], settings.out, name)
     print(report_f2(scores, targets[held_out]))
-    print(f"add it to the zoo:\n  {write_add_command(settings, checkpoint)}")
+    start = shlex.join(["--labels", str(labels_path), "--train", str(settings.data / "train.csv")])
+    print(f"add it to the zoo ({start} starts a manifest):\n  {write_add_command(settings, checkpoint)}")
 
 
 def check_settings(settings: FitSettings) -> None:

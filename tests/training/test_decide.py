@@ -140,8 +140,15 @@ def part_folds(zoo: "Zoo") -> str:
     )
 
 
+def leave_one(zoo: "Zoo") -> str:
+    ids = (zoo.folder / "tag.oof.ids.txt").read_text().split()
+    shared = next(image for image in (zoo.folder / "culture.oof.ids.txt").read_text().split() if image in ids)
+    zoo.replace_scores("tag", np.load(zoo.folder / "tag.oof.npy")[:1], [shared])
+    return f"{zoo.manifest}: its models held out one common image; wanted thousands, and 2 at least\n"
+
+
 @pytest.mark.parametrize(
-    "spoil", [drop_entry, change_file, put_nan, put_logits, drop_id, double_id, rename_image, part_folds]
+    "spoil", [drop_entry, change_file, put_nan, put_logits, drop_id, double_id, rename_image, part_folds, leave_one]
 )
 def test_predictions_that_cannot_be_used_are_told_by_model_and_file(
     spoil: "Callable[[Zoo], str]", make_zoo: "Callable[[], Zoo]", capsys: pytest.CaptureFixture[str]
