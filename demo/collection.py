@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 SEED = 2019
 TRAIN_EXHIBITS = 6000
@@ -80,10 +82,16 @@ def list_exhibits(part: Part, count: int) -> list[Exhibit]:
 
 
 def _draw_labels(random: np.random.Generator, choices: int, counts: Sequence[float]) -> list[int]:
+    count = int(random.choice(len(counts), p=counts))
+    return [int(label) for label in random.choice(choices, count, replace=False, p=_share_labels(choices))]
+
+
+@cache
+def _share_labels(choices: int) -> NDArray[np.float64]:
     # Zipf's law over a fixed shuffle, so that the alphabet says nothing about frequency.
     weights = (np.random.default_rng(SEED + choices).permutation(choices) + 1.8) ** -1.2
-    count = int(random.choice(len(counts), p=counts))
-    return [int(label) for label in random.choice(choices, count, replace=False, p=weights / weights.sum())]
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def _draw_size(random: np.random.Generator) -> tuple[int, int]:

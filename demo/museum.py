@@ -1,6 +1,7 @@
 """The museum as a folder in the shape of Kaggle's iMet 2019."""
 
 import csv
+import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from demo.collection import NAMES, TEST_EXHIBITS, TRAIN_EXHIBITS, Exhibit, list_exhibits
 from demo.drawing import draw_exhibit
+from inference.errors import OutputError
 from inference.files import make_folder, replace_file
 
 CONSTANT_ANSWER = "0 1 2"  # Kaggle's sample says the same of every image
@@ -19,8 +21,13 @@ def write_museum(folder: Path, train_images: int = TRAIN_EXHIBITS, test_images: 
     """labels.csv, train.csv, sample_submission.csv and truth.csv, with pictures in train/ and test/.
 
     train.csv always has every training exhibit, of which the first `train_images` are drawn; the tables of the test
-    part have the `test_images` that are drawn. A picture that is there already stays. Raises OutputError.
+    part have the `test_images` that are drawn. A picture that is there already stays. Raises OutputError, also for a
+    number of pictures that the museum does not have.
     """
+    if not 0 <= train_images <= TRAIN_EXHIBITS:
+        raise OutputError(f"--train: found {train_images}, wanted 0 to {TRAIN_EXHIBITS}, the rows of train.csv")
+    if test_images < 1:
+        raise OutputError(f"--test: found {test_images}, wanted 1 or more; a submission needs a row")
     make_folder(folder)
     train, test = list_exhibits("train", TRAIN_EXHIBITS), list_exhibits("test", test_images)
     draw_pictures(folder, [*train[:train_images], *test])
@@ -38,7 +45,9 @@ def draw_pictures(folder: Path, exhibits: Sequence[Exhibit]) -> None:
     missing = [(exhibit, path) for exhibit, path in wanted if not path.exists()]
     if not missing:
         return
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    # A fork copies the locks of threads that torch or tqdm started; Python 3.12 warns, and may hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
         done = pool.map(_write_picture, missing, chunksize=16)
         for _ in tqdm(done, total=len(missing), desc="museum", unit="picture", leave=False):
             pass

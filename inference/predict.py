@@ -178,7 +178,7 @@ def run_chunk(
     """Every model on the images of one chunk; `rows`: their places in `predictions`."""
     batches = {geometry: np.stack([squares[geometry] for squares in chunk]) for geometry in set(geometries.values())}
     for model, session in zip(models, sessions, strict=True):
-        with log.time_stage("sessions"):
+        with log.time_passes(model.name, len(chunk) * len(model.views)):
             probabilities = session.predict_views(batches[geometries[model.name]], model.views)
         predictions[model.name][rows] = probabilities
 

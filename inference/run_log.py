@@ -24,6 +24,7 @@ class RunLog:
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # image id -> reason
+    passes: dict[str, list[float]] = field(default_factory=dict)  # model -> [images x views, seconds]
 
     @contextmanager
     def time_stage(self, stage: str) -> Iterator[None]:
@@ -33,6 +34,16 @@ class RunLog:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+    @contextmanager
+    def time_passes(self, model: str, count: int) -> Iterator[None]:
+        """Counts `count` passes of a model, images times views, and the seconds spent inside."""
+        total = self.passes.setdefault(model, [0.0, 0.0])
+        before = self.seconds.get("sessions", 0.0)
+        with self.time_stage("sessions"):
+            yield
+        total[0] += count
+        total[1] += self.seconds["sessions"] - before
 
     def note_unreadable(self, image_id: str, reason: str) -> None:
         """Remembers and tells that an image will get the prior's labels."""
@@ -48,6 +59,7 @@ class RunLog:
         document = {
             **self.facts,
             "python": platform.python_version(),
+            "passes_per_second": {model: round(count / spent, 2) for model, (count, spent) in self.passes.items()},
             "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
             "unreadable": self.unreadable,
         }

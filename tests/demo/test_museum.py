@@ -12,6 +12,7 @@ from demo.collection import CULTURES, NAMES, TAGS, list_exhibits, make_exhibit
 from demo.drawing import STYLES, draw_exhibit
 from demo.museum import write_museum
 from demo.shapes import SHAPES, draw_shape
+from inference.errors import OutputError
 
 TRAIN, TEST = list_exhibits("train", 6000), list_exhibits("test", 600)
 
@@ -108,3 +109,19 @@ def test_what_an_exhibit_depicts_changes_its_picture() -> None:
     other = dataclasses.replace(exhibit, labels=(culture, *tags))
     assert np.asarray(draw_exhibit(exhibit)).tolist() != np.asarray(draw_exhibit(other)).tolist()
     assert draw_exhibit(exhibit) == draw_exhibit(make_exhibit("test", 3))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (-5, 1, "--train: found -5, wanted 0 to 6000, the rows of train.csv"),
+        (6001, 1, "--train: found 6001, wanted 0 to 6000, the rows of train.csv"),
+        (0, 0, "--test: found 0, wanted 1 or more; a submission needs a row"),
+    ],
+)
+def test_a_number_that_the_museum_lacks_is_refused_before_anything_is_written(
+    tmp_path: Path, train: int, test: int, message: str
+) -> None:
+    with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
+        write_museum(tmp_path / "museum", train, test)
+    assert not (tmp_path / "museum").exists()

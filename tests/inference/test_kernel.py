@@ -40,6 +40,7 @@ def test_the_bundle_alone_answers_the_sample(workshop: Workshop, tmp_path: Path)
     assert "20/20 images" in finished.stderr
     log = json.loads((tmp_path / "run_log.json").read_text())
     assert log["images"] == 20 and log["unreadable"] == {} and log["providers"] == ["CPUExecutionProvider"]
+    assert set(log["passes_per_second"]) == set(ZOO) and min(log["passes_per_second"].values()) > 0
     assert {"check", "load", "sessions", "predict", "decide", "write", "total"} == set(log["seconds"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run_log.json", "submission.csv"]
 
