@@ -17,5 +17,5 @@ lint: .venv
 .venv: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: this is Python %d.%d; name one from 3.11 on: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(RUN) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch .venv
