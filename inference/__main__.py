@@ -12,6 +12,8 @@ EXAMPLE = """example:
   python inference.pyz --bundle . --images ../imet-2019-fgvc6/test --sample ../imet-2019-fgvc6/sample_submission.csv \\
       --out submission.csv --time-limit 32400
 """
+# Exit codes; 1 is an error, 2 argparse's.
+COMPLETE, DEGRADED = 0, 3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,24 +30,26 @@ def build_parser() -> argparse.ArgumentParser:
         "--sample", type=Path, required=True, help="sample_submission.csv: which images, in which order"
     )
     parser.add_argument("--out", type=Path, required=True, help="the submission to write")
-    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="what progress counts against (manifest's)")
+    parser.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="done before, with a valid file (manifest's)"
+    )
     parser.add_argument("--predictions", type=Path, metavar="DIR", help="keep each model's probabilities here as .npy")
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; 0 when a checked submission is written, 1 after an error, told in one line."""
+    """Run; 0 when a checked submission is written, 3 when it lacks something, 1 after an error, told in one line."""
     given = build_parser().parse_args(arguments)
     # Here and not above, so that --help does not wait for numpy and ONNX Runtime.
     from inference.predict import Request, run
 
     try:
-        run(Request(**vars(given)))
+        complete = run(Request(**vars(given)))
     except VitrineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return COMPLETE if complete else DEGRADED
 
 
 if __name__ == "__main__":

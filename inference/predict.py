@@ -4,8 +4,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import PIL
 from numpy.typing import NDArray
 
 from inference import __version__
+from inference.budget import estimate_reserve, fits_chunk
 from inference.combine import blend
 from inference.decide import decide, list_label_ids
 from inference.errors import ImageError, ManifestError
@@ -30,7 +32,7 @@ from inference.manifest import (
     read_manifest,
     verify_files,
 )
-from inference.run_log import Progress, RunLog
+from inference.run_log import Progress, RunLog, format_seconds
 from inference.sessions import ModelSession
 from inference.submission import check_submission, check_writable, read_ids, write_submission
 
@@ -53,11 +55,12 @@ class Request:
     predictions: Path | None = None
 
 
-def run(request: Request) -> None:
-    """Write submission.csv and run_log.json for every id of the sample submission.
+def run(request: Request) -> bool:
+    """Write submission.csv and run_log.json for every id of the sample; False where the time did not suffice.
 
-    Everything is checked before the first model is loaded. Raises VitrineError; an image that cannot be read raises
-    nothing and gets the prior's labels.
+    Everything is checked before the first model is loaded, and a submission of the prior's labels is written: whatever
+    happens later, a file is there that scores. Raises VitrineError; an image that cannot be read raises nothing and
+    keeps the prior's labels, and so do the images that the time limit leaves no time for.
     """
     started = time.perf_counter()
     log = RunLog()
@@ -68,6 +71,9 @@ def run(request: Request) -> None:
         manifest, labels = read_bundle(request.bundle)
         ids = read_ids(request.sample)
         paths = find_images(request.images, ids)
+    with log.time_stage("prior"):
+        prior = tuple(sorted(manifest.decision.prior))
+        write_submission(request.out, ids, [prior] * len(ids))
     with log.time_stage("load"):
         sessions = [
             ModelSession(model.name, request.bundle / model.onnx["fp32"].file, len(labels.columns(model.group)))
@@ -76,7 +82,12 @@ def run(request: Request) -> None:
     time_limit = request.time_limit or manifest.runtime.time_limit
     describe_run(log, manifest, sessions, len(ids), time_limit)
 
-    predictions = predict_images(manifest, labels, sessions, ids, paths, Progress(len(ids), started, time_limit), log)
+    progress = Progress(len(ids), started, time_limit)
+    deadline = started + time_limit
+    predictions, seen = predict_images(manifest, labels, sessions, ids, paths, deadline, progress, log)
+    if seen < len(ids):
+        note = f"{len(ids) - seen} of {len(ids)} images keep the prior's labels: no time left for them"
+        log.note_degraded(f"{note} before the limit of {format_seconds(time_limit)}")
     with log.time_stage("decide"):
         label_ids = decide_images(predictions, manifest, labels)
     with log.time_stage("write"):
@@ -85,12 +96,13 @@ def run(request: Request) -> None:
         write_submission(request.out, ids, label_ids)
         check_submission(request.out, ids, labels)
     log.seconds["total"] = time.perf_counter() - started
-    log.facts["images_per_second"] = round(len(ids) / log.seconds["predict"], 2)
+    log.facts["images_per_second"] = round(seen / log.seconds["predict"], 2)
     log.write(request.out.with_name("run_log.json"))
     print(
         f"{request.out}: {len(ids)} images, {len(log.unreadable)} of them unreadable, "
         f"{log.seconds['total']:.1f} s, {log.facts['images_per_second']} images/s"
     )
+    return not log.degraded
 
 
 def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
@@ -139,20 +151,28 @@ def predict_images(
     sessions: Sequence[ModelSession],
     ids: Sequence[str],
     paths: Sequence[Path | None],
+    deadline: float,
     progress: Progress,
     log: RunLog,
-) -> Predictions:
-    """Each model's probabilities of each image, mean over the model's views; `paths` as `find_images` gives them.
+) -> tuple[Predictions, int]:
+    """Each model's probabilities of each image, mean over the model's views, and how many images there was time for.
 
-    Images go through in chunks of the batch size: decoded once, seen by every model, forgotten.
+    `paths` as `find_images` gives them; `deadline`: of time.perf_counter(). Images go through in chunks of the batch
+    size: decoded once, seen by every model, forgotten.
     """
     geometries = {model.name: read_geometry(model) for model in manifest.models}
     predictions: Predictions = {
         model.name: np.full((len(ids), len(labels.columns(model.group))), np.nan, np.float16)
         for model in manifest.models
     }
-    with log.time_stage("predict"):
-        for start, chunk in decode_ahead(paths, set(geometries.values()), manifest.runtime.batch_size):
+    chunk_seconds: list[float] = []
+    reserve, seen = 0.0, 0
+    with (
+        log.time_stage("predict"),
+        closing(decode_ahead(paths, set(geometries.values()), manifest.runtime.batch_size)) as chunks,
+    ):
+        began = time.perf_counter()
+        for start, chunk in chunks:
             rows = []
             for row, squares in enumerate(chunk, start):
                 if isinstance(squares, ImageError):
@@ -162,8 +182,17 @@ def predict_images(
             readable = [squares for squares in chunk if not isinstance(squares, ImageError)]
             if readable:
                 run_chunk(manifest.models, sessions, geometries, readable, rows, predictions, log)
+            seen += len(chunk)
             progress.advance(len(chunk))
-    return predictions
+            now = time.perf_counter()
+            chunk_seconds.append(now - began)
+            if not reserve:
+                decide_images({name: array[:seen] for name, array in predictions.items()}, manifest, labels)
+                reserve = estimate_reserve(time.perf_counter() - now, seen, len(ids), log.seconds["prior"])
+            if not fits_chunk(deadline - time.perf_counter(), chunk_seconds, reserve):
+                break
+            began = time.perf_counter()
+    return predictions, seen
 
 
 def run_chunk(
@@ -185,7 +214,7 @@ def run_chunk(
 
 def decode_ahead(
     paths: Sequence[Path | None], geometries: set[Geometry], size: int
-) -> Iterator[tuple[int, list[Squares | ImageError]]]:
+) -> Generator[tuple[int, list[Squares | ImageError]], None, None]:
     """Chunks of `size` images as (place of the first, their squares), decoded by threads ahead of their use."""
 
     def read(path: Path | None) -> Squares | ImageError:

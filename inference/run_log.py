@@ -24,6 +24,7 @@ class RunLog:
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # image id -> reason
+    degraded: list[str] = field(default_factory=list)  # what makes the submission valid but less than it could be
     passes: dict[str, list[float]] = field(default_factory=dict)  # model -> [images x views, seconds]
 
     @contextmanager
@@ -54,6 +55,11 @@ class RunLog:
         elif count == TOLD_IMAGES + 1:
             print(f"{start_line(sys.stderr)}further images like these are listed in run_log.json", file=sys.stderr)
 
+    def note_degraded(self, reason: str) -> None:
+        """Remembers and tells, loudly, what the submission lacks."""
+        self.degraded.append(reason)
+        print(f"{start_line(sys.stderr)}DEGRADED: {reason}", file=sys.stderr)
+
     def write(self, path: Path) -> None:
         """run_log.json, whole or not at all."""
         document = {
@@ -61,6 +67,7 @@ class RunLog:
             "python": platform.python_version(),
             "passes_per_second": {model: round(count / spent, 2) for model, (count, spent) in self.passes.items()},
             "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
+            "degraded": self.degraded,
             "unreadable": self.unreadable,
         }
         with replace_file(path) as temporary:

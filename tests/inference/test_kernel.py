@@ -12,6 +12,7 @@ import timm.data
 import torch
 from PIL import Image
 
+from inference.files import hash_file
 from inference.labels import read_labels
 from inference.manifest import MANIFEST_NAME, read_manifest
 from inference.sessions import ModelSession
@@ -41,7 +42,7 @@ def test_the_bundle_alone_answers_the_sample(workshop: Workshop, tmp_path: Path)
     log = json.loads((tmp_path / "run_log.json").read_text())
     assert log["images"] == 20 and log["unreadable"] == {} and log["providers"] == ["CPUExecutionProvider"]
     assert set(log["passes_per_second"]) == set(ZOO) and min(log["passes_per_second"].values()) > 0
-    assert {"check", "load", "sessions", "predict", "decide", "write", "total"} == set(log["seconds"])
+    assert {"check", "prior", "load", "sessions", "predict", "decide", "write", "total"} == set(log["seconds"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run_log.json", "submission.csv"]
 
 
@@ -96,6 +97,40 @@ def test_a_folder_of_broken_images_still_ends_in_the_prior(own_workshop: Worksho
     assert finished.returncode == 0, finished.stderr
     given = {line.partition(",")[2] for line in (tmp_path / "submission.csv").read_text().splitlines()[1:]}
     assert given == {" ".join(map(str, read_manifest(own_workshop.manifest).decision.prior))}
+
+
+def test_when_the_time_is_up_the_rest_keeps_the_prior_and_the_exit_code_says_so(
+    own_workshop: Workshop, tmp_path: Path
+) -> None:
+    path = own_workshop.dataset / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    document["runtime"]["batch_size"] = 4
+    path.write_text(json.dumps(document))
+    whole = run_script(own_workshop, tmp_path / "whole.csv")
+    assert whole.returncode == 0, whole.stderr
+    finished = run_script(own_workshop, tmp_path / "late" / "submission.csv", "--time-limit", "0.5")
+    assert finished.returncode == 3, finished.stderr
+    note = "16 of 20 images keep the prior's labels: no time left for them before the limit of 0:00"
+    assert f"DEGRADED: {note}\n" in finished.stderr
+    assert json.loads((tmp_path / "late" / "run_log.json").read_text())["degraded"] == [note]
+    rows = (tmp_path / "late" / "submission.csv").read_text().splitlines()
+    prior = " ".join(map(str, read_manifest(path).decision.prior))
+    assert rows[:5] == (tmp_path / "whole.csv").read_text().splitlines()[:5]
+    assert rows[5:] == [f"{image_id},{prior}" for image_id in read_ids(own_workshop.sample)[4:]]
+
+
+def test_a_model_that_does_not_load_leaves_a_submission_of_the_prior(own_workshop: Workshop, tmp_path: Path) -> None:
+    (own_workshop.dataset / "tag.onnx").write_bytes(b"no model")
+    path = own_workshop.dataset / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    document["models"][2]["onnx"]["fp32"]["sha256"] = hash_file(own_workshop.dataset / "tag.onnx")
+    path.write_text(json.dumps(document))
+    finished = run_script(own_workshop, tmp_path / "submission.csv")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: model tag: tag.onnx does not load: ")
+    prior = " ".join(map(str, read_manifest(path).decision.prior))
+    rows = (tmp_path / "submission.csv").read_text().splitlines()[1:]
+    assert rows == [f"{image_id},{prior}" for image_id in read_ids(own_workshop.sample)]
 
 
 def test_two_runs_give_the_same_bytes(workshop: Workshop, tmp_path: Path) -> None:
