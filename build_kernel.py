@@ -46,11 +46,17 @@ def export(arguments: argparse.Namespace) -> None:
 
 def pack(arguments: argparse.Namespace) -> None:
     """Make the dataset and the kernel."""
+    from packing.accelerators import find_accelerator
     from packing.bundle import pack as pack_bundle
     from packing.metadata import Names
+    from packing.wheels import fetch_wheels
 
     names = Names(arguments.owner, arguments.slug, arguments.title, arguments.competition)
-    packed = pack_bundle(arguments.manifest, arguments.onnx, arguments.out, names)
+    accelerator = find_accelerator(arguments.accelerator)
+    wheels = fetch_wheels(arguments.wheels, arguments.wheels_cache) if arguments.wheels else ()
+    packed = pack_bundle(arguments.manifest, arguments.onnx, arguments.out, names, accelerator, wheels)
+    if accelerator.notice:
+        print(f"note: {accelerator.notice}")
     print(f"{packed.dataset}  {packed.size / 1e6:.1f} MB  {names.dataset_id}")
     print(f"{packed.kernel}  {names.kernel_title}")
 
@@ -183,6 +189,17 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--title", default="Vitrine bundle", help="the dataset's title (Vitrine bundle)")
     one.add_argument(
         "--competition", default="imet-2019-fgvc6", help="the competition's name in addresses (iMet 2019's)"
+    )
+    one.add_argument("--accelerator", default="T4x2", metavar="NAME", help="T4x2, P100, L4 or CPU (T4x2)")
+    one.add_argument(
+        "--wheels",
+        nargs="?",
+        const="onnxruntime",
+        choices=("onnxruntime", "cudnn"),
+        help="carry onnxruntime-gpu, which Kaggle's image lacks; with cudnn, the last cuDNN for a P100 too",
+    )
+    one.add_argument(
+        "--wheels-cache", type=Path, default=Path("build/wheels"), metavar="DIR", help="downloads (build/wheels)"
     )
 
     one = command(

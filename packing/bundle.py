@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from inference.manifest import (
     verify_files,
     write_manifest,
 )
+from packing.accelerators import DEFAULT, Accelerator
 from packing.export import hash_source
 from packing.metadata import (
     DATASET_METADATA,
@@ -35,7 +37,17 @@ from packing.notebook import render_notebook
 
 SCRIPT = "inference.pyz"
 LABELS = "labels.csv"
-ENTRY_POINT = "import sys\n\nfrom inference.__main__ import main\n\nsys.exit(main())\n"
+# CUDA's libraries first: once ONNX Runtime is imported, others may be loaded. --help does not need them.
+ENTRY_POINT = """import sys
+
+from inference.__main__ import main
+from inference.wheels import load_libraries
+
+if "--bundle" in sys.argv:
+    for library in load_libraries():
+        print(f"warning: {library} is missing: no model can run on the GPU", file=sys.stderr)
+sys.exit(main())
+"""
 # A zip file cannot hold an earlier date; a fixed one makes two packs equal.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -49,13 +61,20 @@ class Packed:
     size: int
 
 
-def pack(manifest_path: Path, onnx: Path, out: Path, names: Names) -> Packed:
+def pack(
+    manifest_path: Path,
+    onnx: Path,
+    out: Path,
+    names: Names,
+    accelerator: Accelerator = DEFAULT,
+    wheels: Sequence[Path] = (),
+) -> Packed:
     """Make OUT/dataset and OUT/kernel; OUT is replaced where it holds an earlier pack and nothing else.
 
-    `onnx`: the folder of `export`. The same inputs give the same bytes. Raises ManifestError, PackError or OutputError,
-    and leaves OUT as it was.
+    `onnx`: the folder of `export`; `wheels`: files that the kernel installs. The same inputs give the same bytes.
+    Raises ManifestError, PackError or OutputError, and leaves OUT as it was.
     """
-    dataset_metadata, kernel_metadata = make_dataset_metadata(names), make_kernel_metadata(names)
+    dataset_metadata, kernel_metadata = make_dataset_metadata(names), make_kernel_metadata(names, accelerator)
     manifest = read_manifest(manifest_path)
     check_coverage(manifest)
     home = manifest_path.parent
@@ -72,16 +91,23 @@ def pack(manifest_path: Path, onnx: Path, out: Path, names: Names) -> Packed:
         for model in models:
             shutil.copyfile(onnx / model.onnx["fp32"].file, dataset / model.onnx["fp32"].file)
         write_script(dataset / SCRIPT)
+        for wheel in wheels:
+            shutil.copyfile(wheel, dataset / wheel.name)
+        runtime = dataclasses.replace(
+            manifest.runtime,
+            script=FileEntry(SCRIPT, hash_file(dataset / SCRIPT)),
+            wheels=tuple(FileEntry(wheel.name, hash_file(dataset / wheel.name)) for wheel in wheels),
+        )
         bundled = dataclasses.replace(
             manifest,
             labels=dataclasses.replace(manifest.labels, file=LABELS),
             models=models,
-            runtime=dataclasses.replace(manifest.runtime, script=FileEntry(SCRIPT, hash_file(dataset / SCRIPT))),
+            runtime=runtime,
         )
         write_manifest(bundled, dataset / MANIFEST_NAME)
         _write_json(dataset / DATASET_METADATA, dataset_metadata)
         _write_json(kernel / KERNEL_METADATA, kernel_metadata)
-        (kernel / NOTEBOOK).write_text(render_notebook(names), encoding="utf-8")
+        (kernel / NOTEBOOK).write_text(render_notebook(names, accelerator), encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         building.replace(out)

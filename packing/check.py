@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from packing.metadata import (
 from packing.notebook import check_notebook
 
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
+ARCHIVE = re.compile(r".*\.(zip|7z|rar|tgz|tar(\.\w+)?|gz|bz2|xz)", re.IGNORECASE)
+# Kaggle's client takes these for its own and leaves them out of the upload.
+RESERVED = re.compile(r"datapackage\.json|(kernel|model|model-instance)-metadata\.json|dataset-cover-image\.\w+")
+WHEEL = re.compile(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-\d\w*)?-\w[\w.]*-\w[\w.]*-\w[\w.]*\.whl", re.ASCII)
 
 
 def check_bundle(folder: Path) -> Manifest:
@@ -46,6 +51,10 @@ def check_dataset(dataset: Path) -> Manifest:
             raise PackError(f"{path}: a folder; Kaggle's client skips folders, so a bundle is flat")
         if not FILE_NAME.fullmatch(path.name):
             raise PackError(f"{path}: a name that Kaggle changes; wanted only letters, digits, '.', '_' and '-'")
+        if ARCHIVE.fullmatch(path.name):
+            raise PackError(f"{path}: an archive; Kaggle unpacks it, and the kernel finds other files than these")
+        if RESERVED.fullmatch(path.name):
+            raise PackError(f"{path}: a name that Kaggle's client keeps for itself; the file would not be uploaded")
     manifest, _ = read_bundle(dataset)
     check_dataset_metadata(_read_json(dataset / DATASET_METADATA))
     declared = {entry.file for _, entry in list_bundle_files(manifest)} | {MANIFEST_NAME, DATASET_METADATA}
@@ -54,6 +63,13 @@ def check_dataset(dataset: Path) -> Manifest:
             raise PackError(f"{path}: the manifest does not declare it; remove it or pack the bundle again")
     if manifest.runtime.script is None:
         raise PackError(f"{dataset / MANIFEST_NAME}: `runtime.script`: missing; pack the bundle again")
+    for index, wheel in enumerate(manifest.runtime.wheels):
+        if not WHEEL.fullmatch(wheel.file):
+            raise PackError(
+                f"{MANIFEST_NAME}: `runtime.wheels[{index}].file`: found {wheel.file!r}, wanted a wheel's name"
+            )
+        if not zipfile.is_zipfile(dataset / wheel.file):
+            raise PackError(f"{dataset / wheel.file}: not a whole wheel; pack the bundle again with --wheels")
     for model in manifest.models:
         for entry in model.onnx.values():
             check_graph(dataset / entry.file)
@@ -77,7 +93,14 @@ def check_kernel(kernel: Path, dataset: Path) -> None:
         raise PackError(
             f"{kernel / KERNEL_METADATA}: `dataset_sources`: found {metadata['dataset_sources']}, wanted {wanted} in it"
         )
-    check_notebook(kernel / NOTEBOOK)
+    owner, slug, competition = check_notebook(kernel / NOTEBOOK)
+    if f"{owner}/{slug}" != wanted:
+        raise PackError(f"{kernel / NOTEBOOK}: looks for {owner}/{slug}, wanted {wanted}; pack the bundle again")
+    if competition not in metadata["competition_sources"]:
+        raise PackError(
+            f"{kernel / KERNEL_METADATA}: `competition_sources`: found {metadata['competition_sources']}, "
+            f"wanted {competition} in it, which the notebook looks for"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

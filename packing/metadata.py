@@ -1,27 +1,29 @@
 """Kaggle's rules for the two metadata files, after its client's source; checked before anything is uploaded."""
 
+import difflib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from inference.errors import PackError
+from packing.accelerators import ACCELERATORS, DEFAULT, Accelerator
 
 DATASET_METADATA = "dataset-metadata.json"
 KERNEL_METADATA = "kernel-metadata.json"
 NOTEBOOK = "kernel.ipynb"
 MAX_NOTEBOOK_BYTES = 1_000_000
-# Two T4s; what Kaggle gives to whoever asks for the retired P100, too.
-MACHINE_SHAPE = "NvidiaTeslaT4"
 
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _OWNER = re.compile(r"[A-Za-z0-9_-]+")
-_KERNEL_KEYS = {
-    "code_file": NOTEBOOK,
-    "language": "python",
-    "kernel_type": "notebook",
-    "enable_gpu": True,
-    "enable_internet": False,
+_KERNEL_KEYS = {"code_file": NOTEBOOK, "language": "python", "kernel_type": "notebook", "enable_internet": False}
+# What the client reads; any other key it passes over without a word, as it does a misspelt one.
+_KNOWN_KEYS = {
+    DATASET_METADATA: "id id_no title subtitle description licenses keywords resources collaborators data",
+    KERNEL_METADATA: "id id_no title code_file language kernel_type is_private enable_gpu enable_tpu enable_internet "
+    "dataset_sources competition_sources kernel_sources model_sources keywords docker_image_pinning_type docker_image "
+    "machine_shape",
 }
 
 
@@ -44,6 +46,11 @@ class Names:
         """Title of the notebook."""
         return f"{self.title} kernel"
 
+    @property
+    def kernel_id(self) -> str:
+        """owner/slug of the notebook."""
+        return f"{self.owner}/{slugify(self.kernel_title)}"
+
 
 def make_dataset_metadata(names: Names) -> dict[str, Any]:
     """dataset-metadata.json; raises PackError where a name breaks Kaggle's rules."""
@@ -52,14 +59,15 @@ def make_dataset_metadata(names: Names) -> dict[str, Any]:
     return document
 
 
-def make_kernel_metadata(names: Names) -> dict[str, Any]:
+def make_kernel_metadata(names: Names, accelerator: Accelerator = DEFAULT) -> dict[str, Any]:
     """kernel-metadata.json; raises PackError where a name breaks Kaggle's rules."""
     document = {
-        "id": f"{names.owner}/{slugify(names.kernel_title)}",
+        "id": names.kernel_id,
         "title": names.kernel_title,
         **_KERNEL_KEYS,
         "is_private": True,
-        "machine_shape": MACHINE_SHAPE,
+        "enable_gpu": accelerator.devices > 0,
+        "machine_shape": accelerator.machine_shape,
         "docker_image_pinning_type": "original",
         "dataset_sources": [names.dataset_id],
         "competition_sources": [names.competition],
@@ -72,12 +80,15 @@ def make_kernel_metadata(names: Names) -> dict[str, Any]:
 
 def check_dataset_metadata(document: Mapping[str, Any]) -> None:
     """Raises PackError naming the key that Kaggle would refuse, what was found and what it wants."""
+    _check_keys(document, DATASET_METADATA)
     _check_id(document.get("id"), DATASET_METADATA, low=6)
     title = document.get("title")
     _want(DATASET_METADATA, "title", title, isinstance(title, str) and 6 <= len(title) <= 50, "6 to 50 characters")
     licences = document.get("licenses")
-    one = isinstance(licences, list) and len(licences) == 1 and isinstance(licences[0], dict) and "name" in licences[0]
-    _want(DATASET_METADATA, "licenses", licences, one, 'exactly one, as in [{"name": "other"}]')
+    one = (
+        isinstance(licences, list) and len(licences) == 1 and isinstance(licences[0], dict) and licences[0].get("name")
+    )
+    _want(DATASET_METADATA, "licenses", licences, bool(one), 'exactly one, as in [{"name": "other"}]')
     subtitle = document.get("subtitle")
     if subtitle is not None:
         fits = isinstance(subtitle, str) and 20 <= len(subtitle) <= 80
@@ -86,6 +97,7 @@ def check_dataset_metadata(document: Mapping[str, Any]) -> None:
 
 def check_kernel_metadata(document: Mapping[str, Any]) -> None:
     """Raises PackError naming the key that Kaggle would refuse or misread, what was found and what is wanted."""
+    _check_keys(document, KERNEL_METADATA)
     _check_id(document.get("id"), KERNEL_METADATA, low=5)
     title, slug = document.get("title", ""), document["id"].partition("/")[2]
     _want(KERNEL_METADATA, "title", title, isinstance(title, str) and len(title) >= 5, "at least 5 characters")
@@ -93,14 +105,55 @@ def check_kernel_metadata(document: Mapping[str, Any]) -> None:
     for key, wanted in _KERNEL_KEYS.items():
         found = document.get(key)
         _want(KERNEL_METADATA, key, found, found == wanted, repr(wanted))
-    for key in ("dataset_sources", "competition_sources"):
-        sources = document.get(key)
-        _want(KERNEL_METADATA, key, sources, isinstance(sources, list) and bool(sources), "a list of at least one")
+    for key in ("is_private", "enable_gpu"):
+        found = document.get(key)
+        _want(KERNEL_METADATA, key, found, isinstance(found, bool), "true or false")
+    _check_machine(document)
+    pinning = document.get("docker_image_pinning_type", "original")
+    _want(
+        KERNEL_METADATA, "docker_image_pinning_type", pinning, pinning in ("original", "latest"), "original or latest"
+    )
+    _check_sources(document, "dataset_sources", "OWNER/SLUG", _is_reference)
+    _check_sources(
+        document, "competition_sources", "its name in addresses, without /", lambda name: bool(_SLUG.fullmatch(name))
+    )
 
 
 def slugify(title: str) -> str:
-    """A title as Kaggle puts it into an address: 'iMet bundle kernel' to 'imet-bundle-kernel'."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    """A title as Kaggle puts it into an address: 'iMet bundle kernel' to 'imet-bundle-kernel'.
+
+    As the client's python-slugify does it for Latin letters: accents go, and so do commas inside numbers.
+    """
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=\d),(?=\d)", "", plain)).strip("-")
+
+
+def _check_machine(document: Mapping[str, Any]) -> None:
+    gpu, shape = document["enable_gpu"], document.get("machine_shape") or ""
+    shapes = [accelerator.machine_shape for accelerator in ACCELERATORS if accelerator.machine_shape]
+    _want(KERNEL_METADATA, "machine_shape", shape, shape in ("", *shapes), f"one of: {', '.join(shapes)}; or none")
+    _want(KERNEL_METADATA, "enable_gpu", gpu, gpu == bool(shape), f"{bool(shape)}, as `machine_shape` is {shape!r}")
+
+
+def _check_sources(document: Mapping[str, Any], key: str, wanted: str, holds: Callable[[str], bool]) -> None:
+    sources = document.get(key)
+    _want(KERNEL_METADATA, key, sources, isinstance(sources, list) and bool(sources), "a list of at least one")
+    for index, source in enumerate(sources or ()):
+        _want(KERNEL_METADATA, f"{key}[{index}]", source, isinstance(source, str) and holds(source), wanted)
+
+
+def _is_reference(source: str) -> bool:
+    owner, _, slug = source.partition("/")
+    return bool(_OWNER.fullmatch(owner)) and bool(_SLUG.fullmatch(slug))
+
+
+def _check_keys(document: Mapping[str, Any], file: str) -> None:
+    known = _KNOWN_KEYS[file].split()
+    for key in document:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else "Kaggle's client passes over it"
+            raise PackError(f"{file}: `{key}`: unknown key; {hint}")
 
 
 def _check_id(value: Any, file: str, low: int) -> None:

@@ -10,9 +10,11 @@ import pytest
 from inference.errors import OutputError, PackError, VitrineError
 from inference.files import hash_file
 from inference.manifest import MANIFEST_NAME, read_manifest
+from packing.accelerators import ACCELERATORS, find_accelerator
 from packing.bundle import pack
 from packing.check import check_bundle
 from packing.metadata import Names
+from packing.metadata import slugify as make_slug
 from tests.conftest import NAMES, Workshop
 
 
@@ -96,6 +98,45 @@ def test_names_that_kaggle_refuses_are_refused_before_packing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "title",
+    ["Tiny bundle kernel", "iMet 2019: 1,103 labels", "A_b--c (v2.1)", "Musée d'Orsay", "  spaces  ", "Über-Zoo №"],
+)
+def test_titles_become_addresses_as_kaggles_client_makes_them(title: str) -> None:
+    slugify = pytest.importorskip("slugify").slugify
+    assert make_slug(title) == slugify(title)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "shape"),
+    [
+        ("T4x2", True, "NvidiaTeslaT4"),
+        ("p100", True, "NvidiaTeslaP100"),
+        ("L4", True, "NvidiaL4X1"),
+        ("cpu", False, ""),
+    ],
+)
+def test_the_accelerator_is_what_the_metadata_asks_for(
+    name: str, gpu: bool, shape: str, workshop: Workshop, tmp_path: Path
+) -> None:
+    pack(workshop.manifest, workshop.onnx, tmp_path / "bundle", NAMES, find_accelerator(name))
+    metadata = json.loads((tmp_path / "bundle" / "kernel" / "kernel-metadata.json").read_text())
+    assert (metadata["enable_gpu"], metadata["machine_shape"]) == (gpu, shape)
+    check_bundle(tmp_path / "bundle")
+
+
+def test_an_unknown_accelerator_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(PackError) as error:
+        find_accelerator("V100")
+    assert str(error.value) == "no accelerator 'V100'; wanted one of: T4x2, P100, L4, CPU"
+
+
+def test_the_shapes_of_retired_accelerators_are_those_that_kaggles_client_warns_of() -> None:
+    retired = pytest.importorskip("kaggle.api.kaggle_api_extended")._RETIRED_ACCELERATORS
+    for accelerator in ACCELERATORS:
+        assert (accelerator.machine_shape.lower() in retired) == ("retired" in (accelerator.notice or ""))
+
+
 def test_an_export_out_of_date_is_refused(own_workshop: Workshop) -> None:
     document = json.loads(own_workshop.manifest.read_text())
     document["models"][1]["mean"] = [0, 0, 0]
@@ -137,23 +178,67 @@ def remove(file: str) -> Callable[[Path], None]:
     return lambda bundle: (bundle / file).unlink()
 
 
+def swap(file: str, old: str, new: str) -> Callable[[Path], None]:
+    return lambda bundle: void((bundle / file).write_text((bundle / file).read_text().replace(old, new)))
+
+
+def add_wheel(name: str) -> Callable[[Path], None]:
+    """A declared wheel that is an empty file."""
+
+    def apply(bundle: Path) -> None:
+        (bundle / "dataset" / name).touch()
+        path = bundle / "dataset" / MANIFEST_NAME
+        document = json.loads(path.read_text())
+        document["runtime"]["wheels"] = [{"file": name, "sha256": hash_file(bundle / "dataset" / name)}]
+        path.write_text(json.dumps(document))
+
+    return apply
+
+
 DATASET, KERNEL = "dataset/dataset-metadata.json", "kernel/kernel-metadata.json"
 BROKEN = [
     (lambda bundle: (bundle / "dataset" / "more").mkdir(), "{bundle}/dataset/more: a folder; Kaggle's client skips folders, so a bundle is flat"),
     (write("dataset/a b.txt", ""), "{bundle}/dataset/a b.txt: a name that Kaggle changes; wanted only letters, digits, '.', '_' and '-'"),
     (write("dataset/stray.txt", ""), "{bundle}/dataset/stray.txt: the manifest does not declare it; remove it or pack the bundle again"),
+    (write("dataset/more.tar.gz", ""), "{bundle}/dataset/more.tar.gz: an archive; Kaggle unpacks it, and the kernel finds other files than these"),
+    (write("dataset/kernel-metadata.json", ""), "{bundle}/dataset/kernel-metadata.json: a name that Kaggle's client keeps for itself; the file would not be uploaded"),
+    (add_wheel("onnxruntime.whl"), "weights_manifest.json: `runtime.wheels[0].file`: found 'onnxruntime.whl', wanted a wheel's name"),
+    (add_wheel("onnxruntime-1-py3-none-any.whl"), "{bundle}/dataset/onnxruntime-1-py3-none-any.whl: not a whole wheel; pack the bundle again with --wheels"),
+    (remove("dataset/labels.csv"), "weights_manifest.json: `labels.file`: no file labels.csv in {bundle}/dataset"),
+    (write("dataset/labels.csv", "x"), "weights_manifest.json: `labels.sha256`: {bundle}/dataset/labels.csv has 2d711642b726…, wanted {labels}…; the file is not the one declared: bring that one back or declare this one"),
+    (edit(DATASET, title="Tiny"), "dataset-metadata.json: `title`: found 'Tiny', wanted 6 to 50 characters"),
+    (edit(DATASET, licenses=[{"name": "other"}, {"name": "CC0-1.0"}]), "dataset-metadata.json: `licenses`: found [{{'name': 'other'}}, {{'name': 'CC0-1.0'}}], wanted exactly one, as in [{{\"name\": \"other\"}}]"),
+    (edit(DATASET, license="other"), "dataset-metadata.json: `license`: unknown key; did you mean `licenses`?"),
+    (edit(DATASET, colour="red"), "dataset-metadata.json: `colour`: unknown key; Kaggle's client passes over it"),
     (remove(DATASET), "{bundle}/dataset/dataset-metadata.json: missing; pack the bundle again"),
     (write(DATASET, "[]"), "{bundle}/dataset/dataset-metadata.json: found list, wanted an object"),
     (edit(DATASET, licenses=[]), "dataset-metadata.json: `licenses`: found [], wanted exactly one, as in [{{\"name\": \"other\"}}]"),
     (edit(DATASET, subtitle="short"), "dataset-metadata.json: `subtitle`: found 'short', wanted 20 to 80 characters, or none"),
     (edit(DATASET, id="museum-owner/other-bundle"), "{bundle}/kernel/kernel-metadata.json: `dataset_sources`: found ['museum-owner/tiny-bundle'], wanted museum-owner/other-bundle in it"),
     (edit(KERNEL, enable_internet=True), "kernel-metadata.json: `enable_internet`: found True, wanted False"),
-    (edit(KERNEL, enable_gpu=False), "kernel-metadata.json: `enable_gpu`: found False, wanted True"),
+    (edit(KERNEL, enable_gpu=False), "kernel-metadata.json: `enable_gpu`: found False, wanted True, as `machine_shape` is 'NvidiaTeslaT4'"),
+    (edit(KERNEL, enable_gpu="true"), "kernel-metadata.json: `enable_gpu`: found 'true', wanted true or false"),
+    (edit(KERNEL, machine_shape="T4"), "kernel-metadata.json: `machine_shape`: found 'T4', wanted one of: NvidiaTeslaT4, NvidiaTeslaP100, NvidiaL4X1; or none"),
+    (edit(KERNEL, machine_shape=""), "kernel-metadata.json: `enable_gpu`: found True, wanted False, as `machine_shape` is ''"),
+    (edit(KERNEL, is_private=None), "kernel-metadata.json: `is_private`: found None, wanted true or false"),
+    (edit(KERNEL, language="r"), "kernel-metadata.json: `language`: found 'r', wanted 'python'"),
+    (edit(KERNEL, kernel_type="script"), "kernel-metadata.json: `kernel_type`: found 'script', wanted 'notebook'"),
+    (edit(KERNEL, code_file="main.py"), "kernel-metadata.json: `code_file`: found 'main.py', wanted 'kernel.ipynb'"),
+    (edit(KERNEL, docker_image_pinning_type="newest"), "kernel-metadata.json: `docker_image_pinning_type`: found 'newest', wanted original or latest"),
+    (edit(KERNEL, dataset_source=[]), "kernel-metadata.json: `dataset_source`: unknown key; did you mean `dataset_sources`?"),
+    (edit(KERNEL, dataset_sources=["tiny-bundle"]), "kernel-metadata.json: `dataset_sources[0]`: found 'tiny-bundle', wanted OWNER/SLUG"),
+    (edit(KERNEL, competition_sources=["c/tiny-competition"]), "kernel-metadata.json: `competition_sources[0]`: found 'c/tiny-competition', wanted its name in addresses, without /"),
+    (edit(KERNEL, competition_sources=["other-competition"]), "{bundle}/kernel/kernel-metadata.json: `competition_sources`: found ['other-competition'], wanted tiny-competition in it, which the notebook looks for"),
+    (edit(KERNEL, id="tiny-bundle-kernel"), "kernel-metadata.json: `id`: found 'tiny-bundle-kernel', wanted OWNER/SLUG with your Kaggle user name"),
+    (edit(KERNEL, title="Tiny"), "kernel-metadata.json: `title`: found 'Tiny', wanted at least 5 characters"),
     (edit(KERNEL, title="Another title"), "kernel-metadata.json: `title`: found 'Another title', wanted a title that Kaggle turns into the id's tiny-bundle-kernel"),
     (edit(KERNEL, dataset_sources=[]), "kernel-metadata.json: `dataset_sources`: found [], wanted a list of at least one"),
     (remove(KERNEL), "{bundle}/kernel/kernel-metadata.json: missing; pack the bundle again"),
     (remove("kernel/kernel.ipynb"), "{bundle}/kernel/kernel.ipynb: no such notebook; pack the bundle again"),
     (write("kernel/kernel.ipynb", " " * 1_000_000), "{bundle}/kernel/kernel.ipynb: 1000000 bytes, wanted less than 1000000; Kaggle refuses larger sources"),
+    (write("kernel/kernel.ipynb", "print(1)"), "{bundle}/kernel/kernel.ipynb: not a notebook: Notebook does not appear to be JSON: 'print(1)'"),
+    (edit("kernel/kernel.ipynb", cells=[]), "{bundle}/kernel/kernel.ipynb: has no line `OWNER, SLUG, COMPETITION = …`; pack the bundle again"),
+    (swap("kernel/kernel.ipynb", "museum-owner", "other-owner"), "{bundle}/kernel/kernel.ipynb: looks for other-owner/tiny-bundle, wanted museum-owner/tiny-bundle; pack the bundle again"),
     (edit("kernel/kernel.ipynb", cells=[{"cell_type": "code"}]), "{bundle}/kernel/kernel.ipynb: not a notebook: The notebook is invalid and is missing an expected key: metadata"),
     (edit("dataset/weights_manifest.json", extra=1), "weights_manifest.json: `extra`: unknown key; known here: decision, ensemble, labels, models, runtime, schema_version"),
 ]  # fmt: skip
@@ -161,10 +246,15 @@ BROKEN = [
 
 @pytest.mark.parametrize(("breakage", "message"), BROKEN, ids=[message[:70] for _, message in BROKEN])
 def test_check_names_what_is_broken(breakage: Callable[[Path], None], message: str, own_workshop: Workshop) -> None:
+    labels = hash_file(own_workshop.dataset / "labels.csv")[:12]
     breakage(own_workshop.bundle)
     with pytest.raises(VitrineError) as error:
         check_bundle(own_workshop.bundle)
-    assert str(error.value) == message.format(bundle=own_workshop.bundle)
+    assert str(error.value) == message.format(bundle=own_workshop.bundle, labels=labels)
+
+
+def test_at_least_25_breakages_are_refused_each_with_its_own_message() -> None:
+    assert len({message for _, message in BROKEN}) == len(BROKEN) >= 25
 
 
 def test_check_refuses_weights_kept_in_another_file(own_workshop: Workshop) -> None:

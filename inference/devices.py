@@ -1,0 +1,135 @@
+"""Which GPUs are here, asked of NVIDIA's driver itself, and whether one real batch runs.
+
+`python -m inference.devices --bundle DIR --images DIR` runs the batch in a process of its own: a kernel image that the
+GPU does not know, or two cuDNNs mixed, may end the process, and must not end the run.
+"""
+
+import argparse
+import ctypes
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from inference.errors import ImageError, VitrineError
+from inference.wheels import DRIVER, load_libraries
+
+# CUdevice_attribute of cuda.h.
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU: its CUDA compute capability, as (7, 5), and its memory in bytes."""
+
+    name: str
+    capability: tuple[int, int]
+    memory: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One batch that ran: on which provider, of how many images, after how many seconds from loading the model.
+
+    `missing`: CUDA libraries that a GPU's provider needs and that are nowhere.
+    """
+
+    model: str
+    provider: str
+    onnxruntime: str
+    images: int
+    seconds: float
+    missing: tuple[str, ...]
+
+
+def read_devices(driver: Any = None) -> tuple[Device, ...]:
+    """The GPUs that the driver shows to this process; none where there is no driver.
+
+    `driver`: libcuda, or what answers like it. CUDA_VISIBLE_DEVICES counts, as for any CUDA program.
+    """
+    try:
+        driver = driver or ctypes.CDLL(DRIVER)
+    except OSError:
+        return ()
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    devices = []
+    for ordinal in range(count.value):
+        handle, memory, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+        if driver.cuDeviceGet(ctypes.byref(handle), ordinal) != 0:
+            continue
+        driver.cuDeviceGetName(name, len(name), handle)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
+        capability = []
+        for attribute in (CAPABILITY_MAJOR, CAPABILITY_MINOR):
+            number = ctypes.c_int()
+            driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, handle)
+            capability.append(number.value)
+        devices.append(Device(name.value.decode(errors="replace"), (capability[0], capability[1]), memory.value))
+    return tuple(devices)
+
+
+def try_batch(bundle: Path, images: Path) -> Trial:
+    """Run the bundle's smallest model on one batch of the folder's images, as many as its batch size.
+
+    Raises VitrineError where the model is not the declared one, does not load or does not run.
+    """
+    missing = load_libraries()
+    import numpy as np
+    import onnxruntime
+
+    from inference.images import SUFFIXES, read_geometry, read_squares
+    from inference.labels import read_labels
+    from inference.manifest import MANIFEST_NAME, read_manifest, verify_files
+    from inference.sessions import ModelSession
+
+    started = time.perf_counter()
+    manifest = read_manifest(bundle / MANIFEST_NAME)
+    labels = read_labels(bundle / manifest.labels.file, manifest.labels.groups)
+    entries = [(model, entry) for model in manifest.models for entry in model.onnx.values()]
+    model, entry = min(entries, key=lambda pair: (bundle / pair[1].file).stat().st_size)
+    verify_files([(f"models.{model.name}", entry)], bundle)
+    session = ModelSession(model.name, bundle / entry.file, len(labels.columns(model.group)))
+    geometry = read_geometry(model)
+    squares: list[Any] = []
+    for path in sorted(images.iterdir()):
+        if len(squares) == manifest.runtime.batch_size:
+            break
+        if path.suffix.lower() in SUFFIXES:
+            try:
+                squares.append(read_squares(path, {geometry})[geometry])
+            except ImageError:
+                continue
+    if squares:
+        session.predict(np.stack(squares))
+    return Trial(
+        model=model.name,
+        provider=session.provider,
+        onnxruntime=onnxruntime.__version__,
+        images=len(squares),
+        seconds=round(time.perf_counter() - started, 2),
+        missing=missing,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the trial as a line of JSON; 1 after an error, told in one line."""
+    parser = argparse.ArgumentParser(prog="python -m inference.devices", description="Run one real batch.")
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of weights_manifest.json")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    given = parser.parse_args(arguments)
+    try:
+        trial = try_batch(given.bundle, given.images)
+    except (VitrineError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(asdict(trial)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

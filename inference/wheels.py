@@ -1,0 +1,93 @@
+"""The wheels that a bundle carries: which fit here, how they are installed, and how their CUDA libraries are loaded."""
+
+import ctypes
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from inference.errors import SessionError
+
+DRIVER = "libcuda.so.1"
+# Folder below site-packages/nvidia and library, in the order in which they can be loaded; cuBLAS wants cuBLASLt.
+CUDA_LIBRARIES = (
+    ("cuda_runtime", "libcudart.so.12"),
+    ("cublas", "libcublasLt.so.12"),
+    ("cublas", "libcublas.so.12"),
+    ("cuda_nvrtc", "libnvrtc.so.12"),
+    ("curand", "libcurand.so.10"),
+    ("cufft", "libcufft.so.11"),
+)
+# In this order, each by its full path: cuDNN opens its parts by name, and would take another cuDNN's.
+CUDNN_LIBRARIES = tuple(
+    f"libcudnn{part}.so.9"
+    for part in (
+        "_graph",
+        "_ops",
+        "_cnn",
+        "_adv",
+        "_engines_precompiled",
+        "_engines_runtime_compiled",
+        "_heuristic",
+        "",
+    )
+)
+
+
+def choose_wheels(names: Iterable[str], gpu: bool, python: tuple[int, int] = sys.version_info[:2]) -> list[str]:
+    """The wheel files that fit this Python, in order; NVIDIA's own only with a GPU: they are large and idle without.
+
+    Raises nothing: a bundle without a fitting wheel gives an empty list.
+    """
+    tag = f"cp{python[0]}{python[1]}"
+    fitting = []
+    for name in names:
+        # distribution-version(-build)-python-abi-platform.whl
+        distribution, tags = name.partition("-")[0], name.removesuffix(".whl").split("-")[-3:-2]
+        pythons = tags[0].split(".") if tags else []
+        if (tag in pythons or "py3" in pythons) and (gpu or not distribution.startswith("nvidia_")):
+            fitting.append(name)
+    return fitting
+
+
+def install_wheels(wheels: Sequence[Path], target: Path) -> None:
+    """Install the wheels into the folder `target`, and touch nothing else; raises SessionError with pip's last line."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+    command += ["--disable-pip-version-check", "--target", str(target), *map(str, wheels)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        last = (finished.stderr.strip() or "pip failed").splitlines()[-1]
+        raise SessionError(f"{', '.join(wheel.name for wheel in wheels)} cannot be installed: {last}")
+
+
+def load_libraries(path: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Load the CUDA and cuDNN libraries for ONNX Runtime before anything else can load others; names what is missing.
+
+    They are looked for in the `nvidia` folder of each entry of `path` (sys.path), then where the system looks. Does
+    nothing where there is no NVIDIA driver.
+    """
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return ()
+    places = [Path(entry, "nvidia") for entry in (sys.path if path is None else path)]
+    missing = [name for folder, name in CUDA_LIBRARIES if not _load(_find(places, folder, name) or name)]
+    whole = _find(places, "cudnn", CUDNN_LIBRARIES[-1])
+    if whole:
+        missing += [name for name in CUDNN_LIBRARIES if not _load(str(Path(whole).with_name(name)))]
+    elif not _load(CUDNN_LIBRARIES[-1]):
+        missing.append(CUDNN_LIBRARIES[-1])
+    return tuple(missing)
+
+
+def _find(places: Iterable[Path], folder: str, name: str) -> str | None:
+    found = (place / folder / "lib" / name for place in places)
+    return next((str(path) for path in found if path.is_file()), None)
+
+
+def _load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True
