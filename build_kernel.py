@@ -57,12 +57,31 @@ def pack(arguments: argparse.Namespace) -> None:
     packed = pack_bundle(arguments.manifest, arguments.onnx, arguments.out, names, accelerator, wheels)
     if accelerator.notice:
         print(f"note: {accelerator.notice}")
+    if not wheels:
+        print("note: Kaggle's image has no onnxruntime; `pack --wheels` carries it")
     print(f"{packed.dataset}  {packed.size / 1e6:.1f} MB  {names.dataset_id}")
     print(f"{packed.kernel}  {names.kernel_title}")
 
 
 def dry_run(arguments: argparse.Namespace) -> None:
     """Run a bundle as Kaggle would."""
+    if arguments.like_kaggle:
+        from packing.like_kaggle import PAGE, rehearse_like_kaggle
+
+        near = rehearse_like_kaggle(
+            arguments.bundle,
+            arguments.images,
+            arguments.sample,
+            arguments.out,
+            arguments.cache,
+            arguments.limit,
+            arguments.time_limit,
+            arguments.layout,
+            arguments.python,
+        )
+        print(f"{arguments.out / 'submission.csv'}: valid; the page is {arguments.out / PAGE}")
+        print(near.describe())
+        return
     from packing.rehearsal import rehearse
 
     rehearsal = rehearse(
@@ -84,6 +103,21 @@ def check(arguments: argparse.Namespace) -> None:
 
     manifest = check_bundle(arguments.bundle)
     print(f"{arguments.bundle}: good; {len(manifest.models)} models")
+
+
+def upload(arguments: argparse.Namespace) -> None:
+    """Bring a bundle to Kaggle."""
+    from packing.upload import describe_upload, follow_kernel, prepare_upload, push_kernel, upload_dataset
+
+    limits = {"ready_limit": arguments.ready_limit, "run_limit": arguments.run_limit, "pause": arguments.pause}
+    prepared = prepare_upload(arguments.bundle, **limits)
+    if arguments.print:
+        print(describe_upload(prepared, arguments.wait, arguments.out))
+        return
+    if not upload_dataset(prepared):
+        print(f"{prepared.dataset_id}: Kaggle has this bundle already")
+    pushed = push_kernel(prepared)
+    print(follow_kernel(prepared, pushed, arguments.out) if arguments.wait else f"{pushed}: pushed, and running")
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -216,8 +250,28 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--time-limit", type=seconds, metavar="TIME", help="such as 9h or 90m (the manifest's)")
     one.add_argument("--predictions", action="store_true", help="keep each model's probabilities in DIR/predictions")
 
+    one.add_argument(
+        "--like-kaggle", action="store_true", help="run the notebook, in an environment like Kaggle's image"
+    )
+    one.add_argument("--layout", choices=("newer", "older"), default="newer", help="Kaggle's mount layout (newer)")
+    one.add_argument("--python", metavar="PYTHON", help="for that environment (python3.12, or the nearest there is)")
+    one.add_argument("--cache", type=Path, default=Path("build"), metavar="DIR", help="for that environment (build)")
+
     one = command("check", check, "check a bundle against Kaggle's rules and its own hashes", "build/bundle")
     one.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder of a pack, or its dataset folder")
+
+    one = command("upload", upload, "bring a bundle to Kaggle with its own client, and run it", "build/bundle --wait")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder of a pack")
+    one.add_argument("--wait", action="store_true", help="follow the notebook to its end and fetch its results")
+    one.add_argument("--print", action="store_true", help="show the commands and run none")
+    one.add_argument(
+        "--out", type=Path, default=Path("build/upload"), metavar="DIR", help="for the results (build/upload)"
+    )
+    one.add_argument(
+        "--ready-limit", type=seconds, default=1800.0, metavar="TIME", help="for the dataset to be ready (30m)"
+    )
+    one.add_argument("--run-limit", type=seconds, default=43200.0, metavar="TIME", help="for the notebook (12h)")
+    one.add_argument("--pause", type=seconds, default=10.0, metavar="TIME", help="between two questions (10s)")
 
     one = command("demo", demo, "the whole road on the demo museum, with its F2", "--out build/demo")
     one.add_argument("--out", type=Path, default=Path("build/demo"), metavar="DIR", help="where to (build/demo)")

@@ -8,6 +8,7 @@ Stands alone: it imports the standard library only, so that it adds nothing to w
 import errno
 import os
 import runpy
+import socket
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -37,7 +38,7 @@ def close_doors(read_only: Sequence[str]) -> None:
     roots = tuple(os.path.realpath(folder) + os.sep for folder in read_only)
 
     def refuse(event: str, arguments: tuple[object, ...]) -> None:
-        if event in NETWORK:
+        if event in NETWORK and not _is_local(event, arguments):
             raise PermissionError(errno.EPERM, "no network in a kernel")
         if event == "open":
             path, _, flags = arguments
@@ -49,6 +50,13 @@ def close_doors(read_only: Sequence[str]) -> None:
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsdecode(path))
 
     sys.addaudithook(refuse)
+
+
+def _is_local(event: str, arguments: tuple[object, ...]) -> bool:
+    # Sockets of files and of pairs lead nowhere; asyncio and notebooks cannot do without.
+    if event == "socket.__new__":
+        return arguments[1] == socket.AF_UNIX
+    return event == "socket.connect" and getattr(arguments[0], "family", None) == socket.AF_UNIX
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Workshop
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("add", "export", "pack", "dry-run", "check", "demo")
+COMMANDS = ("add", "export", "pack", "dry-run", "check", "upload", "demo")
 
 
 def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -36,8 +36,13 @@ def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
     assert added.stdout == "weights_manifest.json: added everything, test_resnet at 64 px for all\n", added.stderr
     exported = call("export", "--images", workshop.images, cwd=tmp_path)
     assert exported.stdout.startswith("build/onnx/everything.onnx  1.5 MB  opset 18  parity "), exported.stderr
-    packed = call("pack", "--owner", "me", cwd=tmp_path)
-    assert "me/vitrine-bundle" in packed.stdout, packed.stderr
+    packed = call("pack", "--owner", "me", "--accelerator", "P100", cwd=tmp_path)
+    assert packed.stdout.splitlines()[:2] == [
+        "note: Kaggle has retired the P100: a kernel that asks for it runs on NvidiaTeslaT4, which is two T4s. "
+        "The bundle itself still runs on a P100 elsewhere, with `--wheels cudnn`",
+        "note: Kaggle's image has no onnxruntime; `pack --wheels` carries it",
+    ], packed.stderr
+    assert "me/vitrine-bundle" in packed.stdout
     assert call("check", "build/bundle", cwd=tmp_path).stdout == "build/bundle: good; 1 models\n"
     run = call(
         "dry-run", "--bundle", "build/bundle/dataset", "--images", workshop.images, "--sample", workshop.sample,
@@ -52,6 +57,8 @@ def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
     [
         (("check", "absent"), "absent: no such bundle; `build_kernel.py pack` makes one"),
         (("export", "--manifest", "no.json", "--images", "x"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
+        (("pack", "--accelerator", "V100"), "no accelerator 'V100'; wanted one of: T4x2, P100, L4, CPU"),
+        (("upload", "absent"), "absent: no such bundle; `build_kernel.py pack` makes one"),
         (("pack", "--manifest", "no.json"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
         (("pack", "--manifest", "no.json", "--slug", "x"), "dataset-metadata.json: `id`: found 'your-kaggle-name/x', wanted a slug of 6 to 50 of a-z, 0-9 and -"),
         (

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import nbclient
 import nbformat
 import pytest
 
+from inference.files import hash_file
 from inference.manifest import MANIFEST_NAME
 from tests.conftest import NAMES, Workshop
 
@@ -23,6 +25,8 @@ def kaggle(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     root = tmp_path / "kaggle"
     (root / "working").mkdir(parents=True)
     monkeypatch.setenv("KAGGLE_ROOT", str(root))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     return root
 
 
@@ -34,9 +38,11 @@ def mount(workshop: Workshop, root: Path, layout: str) -> Path:
     return bundle
 
 
-def execute(workshop: Workshop) -> str:
-    """The notebook's printed output; raises CellExecutionError as Kaggle would report it."""
+def execute(workshop: Workshop, first: str = "") -> str:
+    """The notebook's printed output, `first` run before it; raises CellExecutionError as Kaggle would report it."""
     notebook = nbformat.read(workshop.bundle / "kernel" / "kernel.ipynb", as_version=4)
+    if first:
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     pictures = sum("image/png" in output.get("data", {}) for output in outputs)
@@ -85,13 +91,10 @@ def test_the_notebook_says_what_to_attach(workshop: Workshop, kaggle: Path) -> N
 @pytest.mark.filterwarnings("ignore")
 def test_without_onnxruntime_and_without_a_wheel_the_notebook_says_so(workshop: Workshop, kaggle: Path) -> None:
     mount(workshop, kaggle, "older")
-    notebook = nbformat.read(workshop.bundle / "kernel" / "kernel.ipynb", as_version=4)
-    hide = "import importlib.util\nimportlib.util.find_spec = lambda name: None"
-    notebook.cells.insert(1, nbformat.v4.new_code_cell(hide))
     with pytest.raises(
         nbclient.exceptions.CellExecutionError, match=r"onnxruntime is not installed and the bundle carries no wheel"
     ):
-        nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+        execute(workshop, "import importlib.util\nimportlib.util.find_spec = lambda name: None")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -105,3 +108,86 @@ def test_a_carried_wheel_with_another_hash_is_not_installed(workshop: Workshop, 
         nbclient.exceptions.CellExecutionError, match=r"onnxruntime-1-py3-none-any\.whl has \w+, wanted 000"
     ):
         execute(workshop)
+
+
+# Two T4s, as the driver would show them, in the notebook's own process; the script's finds none.
+GPUS = """
+import sys
+sys.path.insert(0, {script!r})
+import inference.devices
+t4 = inference.devices.Device("Tesla T4", (7, 5), 15_828_320_256)
+inference.devices.read_devices = lambda: (t4, t4)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_gpu_that_onnxruntime_does_not_use_is_told_in_red(workshop: Workshop, kaggle: Path) -> None:
+    script = mount(workshop, kaggle, "older") / "inference.pyz"
+    told = execute(workshop, GPUS.format(script=str(script)))
+    assert told.count("Tesla T4, compute capability 7.5, 15.8 GB\n") == 2
+    assert "\x1b[1;31mDEGRADED: ONNX Runtime does not use the GPU (" in told and "packed for T4x2" not in told
+    assert "submission.csv: valid, 20 rows" in told
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_gpu_on_which_a_batch_dies_is_left_for_the_cpu(workshop: Workshop, kaggle: Path) -> None:
+    script = mount(workshop, kaggle, "older") / "inference.pyz"
+    die = """
+import os, subprocess
+really = subprocess.run
+def run(command, env, **options):
+    if "CUDA_VISIBLE_DEVICES" not in env:
+        return subprocess.CompletedProcess(command, -6, "", "CUDA error 209: no kernel image is available\\n")
+    return really(command, env=env, **options)
+os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+subprocess.run = run
+"""
+    told = execute(workshop, GPUS.format(script=str(script)) + die)
+    assert (
+        "DEGRADED: the GPU cannot be used: CUDA error 209: no kernel image is available; runs on the CPU\x1b[0m" in told
+    )
+    assert "images through" in told and "submission.csv: valid, 20 rows" in told
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exit_code_3_and_what_was_left_out_are_told_in_red_and_do_not_fail(
+    own_workshop: Workshop, kaggle: Path
+) -> None:
+    bundle = mount(own_workshop, kaggle, "newer")
+    script = bundle / "inference.pyz"
+    with zipfile.ZipFile(script) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["__main__.py"] = b"""
+import json, pathlib, sys
+from inference.__main__ import main
+main()
+path = pathlib.Path(sys.argv[sys.argv.index("--out") + 1]).with_name("run_log.json")
+log = json.loads(path.read_text())
+path.write_text(json.dumps(log | {"degraded": ["the clock was short"], "dropped": ["tag/hflip"]}))
+sys.exit(3)
+"""
+    with zipfile.ZipFile(script, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    document = json.loads((bundle / MANIFEST_NAME).read_text())
+    document["runtime"]["script"]["sha256"] = hash_file(script)
+    (bundle / MANIFEST_NAME).write_text(json.dumps(document))
+    told = execute(own_workshop)
+    assert "\x1b[1;31mDEGRADED: the clock was short\x1b[0m" in told
+    assert "\x1b[1;31mDEGRADED: left out: tag/hflip\x1b[0m" in told
+    assert "submission.csv: valid, 20 rows" in told
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_matplotlib_the_page_has_words_only(workshop: Workshop, kaggle: Path) -> None:
+    mount(workshop, kaggle, "older")
+    told = execute(workshop, "import sys\nsys.modules['matplotlib'] = sys.modules['matplotlib.pyplot'] = None")
+    assert "without matplotlib, no pictures" in told and "\n0 pictures" in told
+    assert any(name in told for name in ("culture::greek", "tag::birds", "tag::trees"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_label_counts_stand_against_those_of_the_training_table(workshop: Workshop, kaggle: Path) -> None:
+    mount(workshop, kaggle, "older")
+    shutil.copy(workshop.home / "train.csv", kaggle / "input" / NAMES.competition / "train.csv")
+    assert "1.75 labels an image in train.csv" in execute(workshop)  # 2 + 3 + 1 + 1 labels of 4 images

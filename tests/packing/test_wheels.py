@@ -13,9 +13,10 @@ import pytest
 from inference.errors import PackError
 from inference.files import hash_file
 from inference.manifest import MANIFEST_NAME, read_manifest
+from inference.wheels import CUDNN_LIBRARIES
 from packing.bundle import pack
 from packing.check import check_bundle
-from packing.wheels import IMAGE_LIBRARIES, ONNXRUNTIME, fetch_wheels, verify_wheel
+from packing.wheels import CUDNN, IMAGE_LIBRARIES, ONNXRUNTIME, fetch_wheels, verify_wheel
 from tests.conftest import NAMES, Workshop
 from tests.packing.elf import list_needed
 
@@ -132,11 +133,11 @@ real = pytest.mark.skipif(
 
 
 @real
-@pytest.mark.parametrize("python", ONNXRUNTIME.pythons)
-def test_every_library_that_the_cuda_provider_needs_is_in_the_wheel_or_in_kaggles_image(
-    python: str, tmp_path: Path
+@pytest.mark.parametrize("python", [*ONNXRUNTIME.pythons, None])
+def test_every_library_that_the_cuda_provider_and_cudnn_need_is_in_their_wheel_or_in_kaggles_image(
+    python: str | None, tmp_path: Path
 ) -> None:
-    wheels = [*ONNXRUNTIME.find_wheels(CACHE, python)]
+    wheels = (ONNXRUNTIME if python else CUDNN).find_wheels(CACHE, python)
     if not wheels:
         pytest.skip(f"build/wheels holds none for {python}")
     with zipfile.ZipFile(wheels[0]) as archive:
@@ -149,8 +150,11 @@ def test_every_library_that_the_cuda_provider_needs_is_in_the_wheel_or_in_kaggle
             if extracted.name == "libonnxruntime_providers_cuda.so" and shutil.which("readelf"):
                 assert needed[extracted.name] == read_with_readelf(extracted)
             extracted.unlink()
-    provider = needed["libonnxruntime_providers_cuda.so"]
-    assert {"libcudnn.so.9", "libcublas.so.12", "libcudart.so.12"} <= set(provider), "nothing was read"
+    if python:
+        provider = needed["libonnxruntime_providers_cuda.so"]
+        assert {"libcudnn.so.9", "libcublas.so.12", "libcudart.so.12"} <= set(provider), "nothing was read"
+    else:
+        assert set(CUDNN_LIBRARIES) <= carried and "libcudnn_graph.so.9" in needed["libcudnn_cnn.so.9"]
     absent = {name: set(wanted) - carried - IMAGE_LIBRARIES for name, wanted in needed.items()}
     assert {name: wanted for name, wanted in absent.items() if wanted} == {}
 

@@ -1,0 +1,189 @@
+"""The rehearsal as near to Kaggle as a machine allows: the notebook, in an image like Kaggle's, behind walls."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nbclient
+import nbconvert
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+
+from inference.errors import RehearsalError
+from inference.files import make_folder
+from inference.predict import read_bundle
+from inference.submission import check_submission, read_ids
+from packing.image import prepare_image
+from packing.metadata import NOTEBOOK
+from packing.notebook import check_notebook
+from packing.rehearsal import Rehearsal, write_sample
+from packing.walls import build_walls
+
+Layout = Literal["newer", "older"]
+RESULTS = ("submission.csv", "run_log.json")
+PAGE = "kernel.html"
+_FIRST = re.compile(r"first prediction ([\d.]+) s after the notebook's start")
+
+
+@dataclass(frozen=True)
+class KaggleRehearsal:
+    """A rehearsed notebook that ended well.
+
+    `first_prediction`: seconds from the notebook's first line to the first batch through a model, None where the
+    notebook did not say; `seconds`: from starting Python to the last cell's end; `walls`: what kept it in.
+    """
+
+    run: Rehearsal
+    first_prediction: float | None
+    seconds: float
+    walls: str
+
+    def describe(self) -> str:
+        """Lines for a person."""
+        first = "not told" if self.first_prediction is None else f"{self.first_prediction:.1f} s"
+        return (
+            f"{self.walls}\n"
+            f"notebook {self.seconds:.1f} s from its start to its end, first prediction after {first}\n"
+            f"{self.run.describe()}"
+        )
+
+
+def rehearse_like_kaggle(
+    bundle: Path,
+    images: Path,
+    sample: Path,
+    out: Path,
+    cache: Path,
+    limit: int | None = None,
+    time_limit: float | None = None,
+    layout: Layout = "newer",
+    python: str | None = None,
+) -> KaggleRehearsal:
+    """Execute the notebook beside the dataset `bundle` in a tree like /kaggle; its page and results go to `out`.
+
+    `limit`: only the first images; `time_limit` in seconds, None for the manifest's; `layout`: which of Kaggle's mount
+    layouts; `python`, `cache`: see `prepare_image`. Raises RehearsalError where a cell fails or the limit is passed,
+    with the page as far as it came, or SubmissionError.
+    """
+    manifest, labels = read_bundle(bundle)
+    kernel = bundle.resolve().parent / "kernel"
+    names = check_notebook(kernel / NOTEBOOK)
+    ids = read_ids(sample)[:limit]
+    seconds = time_limit or manifest.runtime.time_limit
+    interpreter = prepare_image(cache, python)
+    make_folder(out)
+    with tempfile.TemporaryDirectory(prefix="kaggle-", dir=out) as temporary:
+        root = Path(temporary).resolve()
+        build_tree(root, layout, names, bundle, images, sample, ids)
+        inputs = [root / "input", bundle, images, interpreter.parent.parent]
+        walls = build_walls(inputs, root / "hooks")
+        environment = {
+            "PATH": os.defpath,
+            "HOME": str(root / "home"),
+            "TMPDIR": str(root / "tmp"),
+            "LANG": "C.UTF-8",
+            "KAGGLE_ROOT": str(root),
+            "VITRINE_TIME_LIMIT": str(seconds),
+            "PYTHONPATH": os.pathsep.join(walls.python_path),
+        }
+        started = time.monotonic()
+        notebook = nbformat.read(kernel / NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+        try:
+            execute(notebook, [*walls.prefix, str(interpreter)], root / "working", environment, seconds)
+        except nbclient.exceptions.CellTimeoutError as error:
+            raise RehearsalError(
+                f"{kernel / NOTEBOOK}: passed its limit of {seconds:.0f} s; see {out / PAGE}"
+            ) from error
+        except nbclient.exceptions.CellExecutionError as error:
+            raise RehearsalError(
+                f"{kernel / NOTEBOOK}: stops with {error.ename}: {error.evalue}; see {out / PAGE}"
+            ) from error
+        except nbclient.exceptions.DeadKernelError as error:
+            raise RehearsalError(f"{kernel / NOTEBOOK}: its Python died; see {out / PAGE}") from error
+        finally:
+            spent = time.monotonic() - started
+            write_page(notebook, out / PAGE)
+        check_submission(root / "working" / RESULTS[0], ids, labels)
+        log: dict[str, Any] = json.loads((root / "working" / RESULTS[1]).read_text(encoding="utf-8"))
+        for name in RESULTS:
+            os.replace(root / "working" / name, out / name)
+    run = Rehearsal(len(ids), len(log["unreadable"]), log["seconds"]["total"], log["images_per_second"], seconds)
+    first = _FIRST.search(_read_output(notebook))
+    return KaggleRehearsal(run, float(first[1]) if first else None, spent, walls.description)
+
+
+def build_tree(
+    root: Path,
+    layout: Layout,
+    names: tuple[str, str, str],
+    bundle: Path,
+    images: Path,
+    sample: Path,
+    ids: list[str],
+) -> None:
+    """A tree like /kaggle in `root`; `names`: owner, slug and competition. train.csv beside the sample is there too."""
+    owner, slug, competition = names
+    newer = layout == "newer"
+    dataset = root / "input" / (f"datasets/{owner}/{slug}" if newer else slug)
+    place = root / "input" / (f"competitions/{competition}" if newer else competition)
+    for folder in (dataset.parent, place, root / "working", root / "home", root / "tmp"):
+        folder.mkdir(parents=True, exist_ok=True)
+    dataset.symlink_to(bundle.resolve(), target_is_directory=True)
+    (place / "test").symlink_to(images.resolve(), target_is_directory=True)
+    write_sample(place / "sample_submission.csv", ids)
+    train = sample.with_name("train.csv")
+    if train.is_file():
+        shutil.copyfile(train, place / "train.csv")
+
+
+def execute(
+    notebook: nbformat.NotebookNode, python: list[str], working: Path, environment: dict[str, str], seconds: float
+) -> None:
+    """Run every cell in a Python of its own, which we reach by sockets in a folder, as it has no network.
+
+    Raises nbclient's CellExecutionError, CellTimeoutError or DeadKernelError; outputs are in `notebook` all the same.
+    """
+    with _make_folder_for_sockets() as folder:
+        specification = {
+            "argv": [*python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "Kaggle",
+            "language": "python",
+        }
+        (folder / "kaggle").mkdir()
+        (folder / "kaggle" / "kernel.json").write_text(json.dumps(specification), encoding="utf-8")
+        manager = AsyncKernelManager(
+            kernel_name="kaggle",
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False),
+            transport="ipc",
+            ip=str(folder / "socket"),
+        )
+        client = nbclient.NotebookClient(notebook, km=manager, timeout=int(seconds) + 1)
+        client.owns_km = True
+        client.execute(cwd=str(working), env=environment)
+
+
+def write_page(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """The executed notebook as one HTML file."""
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)  # type: ignore[no-untyped-call]
+    path.write_text(page, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _make_folder_for_sockets() -> Iterator[Path]:
+    # A socket's path may have 107 bytes, so it cannot be deep in the user's folders.
+    with tempfile.TemporaryDirectory(prefix="k") as folder:
+        yield Path(folder)
+
+
+def _read_output(notebook: nbformat.NotebookNode) -> str:
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    return "".join(output.get("text", "") for output in outputs)

@@ -1,0 +1,229 @@
+"""The bundle to Kaggle: dataset, wait, notebook, wait, results. Any step may be repeated; nothing goes up twice."""
+
+import json
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference.errors import PackError
+from inference.files import hash_file, make_folder
+from inference.manifest import MANIFEST_NAME
+from inference.run_log import format_seconds
+from packing.check import check_bundle
+from packing.kaggle_client import ATTEMPTS, Answer, ask_client, call_client
+from packing.metadata import DATASET_METADATA, KERNEL_METADATA
+
+RESULTS = r"^(submission\.csv|run_log\.json)$"
+ENDS = ("complete", "error", "cancel_requested", "cancel_acknowledged")
+SETTLED = ("ready", "failed", "deleted")
+_STATUS = re.compile(r'has status "(?:\w+\.)?(\w+)"')
+_FAILURE = re.compile(r'Failure message: "(.*)"', re.DOTALL)
+_VERSION = re.compile(r"Kernel version (\d+) ")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A packed bundle on its way; `ready_limit`, `run_limit`: seconds to wait for the dataset and for the notebook.
+
+    `pause`: seconds between two questions.
+    """
+
+    dataset: Path
+    kernel: Path
+    dataset_id: str
+    kernel_id: str
+    notes: str
+    ready_limit: float = 1800.0
+    run_limit: float = 12 * 3600.0
+    pause: float = 10.0
+
+
+def prepare_upload(bundle: Path, **limits: float) -> Upload:
+    """Check the bundle and read its names; raises PackError or ManifestError for what Kaggle would refuse."""
+    check_bundle(bundle)
+    dataset, kernel = bundle / "dataset", bundle / "kernel"
+    if not kernel.is_dir():
+        raise PackError(f"{bundle}: no kernel folder; name the folder of a pack, which holds dataset and kernel")
+    dataset_id = json.loads((dataset / DATASET_METADATA).read_text(encoding="utf-8"))["id"]
+    kernel_id = json.loads((kernel / KERNEL_METADATA).read_text(encoding="utf-8"))["id"]
+    # The manifest has the hash of every other file, so its own stands for all.
+    return Upload(dataset, kernel, dataset_id, kernel_id, f"vitrine {hash_file(dataset / MANIFEST_NAME)}", **limits)
+
+
+def describe_upload(upload: Upload, wait: bool, out: Path) -> str:
+    """The commands that an upload runs, a line each, for a person to read or to run."""
+    commands = [
+        (["datasets", "status", upload.dataset_id], "is it there?"),
+        (["datasets", "download", upload.dataset_id, "-f", MANIFEST_NAME], "is it this very bundle?"),
+        (_create(upload), "where it is not there"),
+        (_version(upload), "where it is another"),
+        (["datasets", "status", upload.dataset_id], "until it says ready"),
+        (["kernels", "push", "-p", str(upload.kernel)], ""),
+    ]
+    if wait:
+        commands += [(["kernels", "status", upload.kernel_id], "until it says COMPLETE")]
+        commands += [(_output(upload.kernel_id, out), "")]
+    return "\n".join(f"kaggle {shlex.join(given)}" + (f"  # {why}" if why else "") for given, why in commands)
+
+
+def upload_dataset(upload: Upload) -> bool:
+    """Create or version the dataset and wait until it is ready; False where Kaggle has this very bundle already.
+
+    Raises PackError with Kaggle's reason, or where it is not ready within the limit.
+    """
+    for attempt in range(ATTEMPTS):
+        state = _wait_while_processing(upload)
+        if state and is_uploaded(upload):
+            return False
+        size = sum(path.stat().st_size for path in upload.dataset.iterdir()) / 1e6
+        print(f"{upload.dataset_id}: uploading {size:.1f} MB as a new {'version' if state else 'dataset'}")
+        watch = sys.stderr.isatty()
+        answer = call_client((_version(upload) if state else _create(upload)) + ([] if watch else ["--quiet"]), watch)
+        if answer.fault is None:
+            wait_for_dataset(upload)
+            return True
+        if answer.fault != "transient" or attempt == ATTEMPTS - 1:
+            raise _refuse(upload.dataset_id, "the dataset is not taken", answer)
+        # After a lost connection Kaggle may have it all the same, so the next round looks first.
+        pause = upload.pause * 2**attempt
+        print(f"{upload.dataset_id}: {answer.reason}; again in {pause:.0f} s", file=sys.stderr)
+        time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def read_dataset_state(upload: Upload) -> str | None:
+    """What Kaggle says of the dataset, such as 'ready'; None where there is none.
+
+    Kaggle answers 403 for a dataset that does not exist as for one that is another's; which it is, `create` will say.
+    """
+    answer = ask_client(["datasets", "status", upload.dataset_id], pause=upload.pause)
+    if answer.fault in ("absent", "forbidden"):
+        return None
+    if answer.fault is not None:
+        raise _refuse(upload.dataset_id, "no answer about the dataset", answer)
+    return answer.said.split()[-1].lower()
+
+
+def is_uploaded(upload: Upload) -> bool:
+    """Whether the dataset at Kaggle has this bundle's manifest, and with it the hash of every file."""
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        given = ["datasets", "download", upload.dataset_id, "-f", MANIFEST_NAME, "-p", folder]
+        answer = ask_client([*given, "--unzip", "--force", "--quiet"], pause=upload.pause)
+        fetched = Path(folder, MANIFEST_NAME)
+        return answer.fault is None and fetched.is_file() and f"vitrine {hash_file(fetched)}" == upload.notes
+
+
+def wait_for_dataset(upload: Upload) -> None:
+    """Wait until Kaggle has processed this bundle, and not only an earlier version; raises PackError at the limit."""
+
+    def ask() -> tuple[str, bool]:
+        state = read_dataset_state(upload) or "not there yet"
+        if state in ("failed", "deleted"):
+            raise PackError(f"{upload.dataset_id}: Kaggle says {state}; open the dataset's page, then upload again")
+        if state != "ready":
+            return state, False
+        return ("ready", True) if is_uploaded(upload) else ("ready, with an earlier version", False)
+
+    _poll(upload.dataset_id, ask, upload.ready_limit, upload.pause)
+
+
+def _wait_while_processing(upload: Upload) -> str | None:
+    """The dataset's state once nothing is on its way there, such as a version of an earlier, interrupted upload."""
+    state = read_dataset_state(upload)
+    if state in (None, *SETTLED):
+        return state
+
+    def ask() -> tuple[str, bool]:
+        now = read_dataset_state(upload) or "deleted"
+        return now, now in SETTLED
+
+    return _poll(upload.dataset_id, ask, upload.ready_limit, upload.pause)
+
+
+def push_kernel(upload: Upload) -> str:
+    """Push the notebook, which runs it; returns OWNER/SLUG/VERSION. Raises PackError with Kaggle's reason."""
+    answer = ask_client(["kernels", "push", "-p", str(upload.kernel)], pause=upload.pause)
+    if answer.fault is not None:
+        raise _refuse(upload.kernel_id, "the notebook is not taken", answer)
+    version = _VERSION.search(answer.said)
+    return f"{upload.kernel_id}/{version[1]}" if version else upload.kernel_id
+
+
+def follow_kernel(upload: Upload, pushed: str, out: Path) -> str:
+    """Wait for the notebook's end and fetch its log, run_log.json and submission.csv; one line of how it went.
+
+    Raises PackError where it failed or is not at its end within the limit.
+    """
+    said = ""
+
+    def ask() -> tuple[str, bool]:
+        nonlocal said
+        answer = ask_client(["kernels", "status", pushed], pause=upload.pause)
+        status = _STATUS.search(answer.said)
+        if answer.fault is not None or status is None:
+            raise _refuse(pushed, "no answer about the notebook", answer)
+        said = answer.said
+        return status[1].lower(), status[1].lower() in ENDS
+
+    end = _poll(pushed, ask, upload.run_limit, upload.pause)
+    make_folder(out)
+    answer = ask_client(_output(pushed, out), pause=upload.pause)
+    log = out / f"{upload.kernel_id.partition('/')[2]}.log"
+    if end != "complete":
+        failure = _FAILURE.search(said)
+        raise PackError(f"{pushed}: ended with {end}: {failure[1] if failure else 'without a message'}; see {log}")
+    if answer.fault is not None:
+        raise _refuse(pushed, "complete, but its results cannot be fetched", answer)
+    return f"{pushed}: complete, {_describe_run(out / 'run_log.json')}; results in {out}"
+
+
+def _describe_run(path: Path) -> str:
+    try:
+        log: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        states = [*log.get("degraded", ()), *log.get("dropped", ())]
+        return (
+            f"{log['images']} images in {format_seconds(log['seconds']['total'])}, {log['images_per_second']} images/s "
+            f"on {', '.join(log['providers'])}" + (f"; DEGRADED: {'; '.join(map(str, states))}" if states else "")
+        )
+    except (OSError, ValueError, KeyError) as error:
+        return f"without a readable {path.name} ({type(error).__name__})"
+
+
+def _poll(what: str, ask: Callable[[], tuple[str, bool]], limit: float, pause: float) -> str:
+    started, shown = time.monotonic(), ""
+    while True:
+        state, done = ask()
+        spent = time.monotonic() - started
+        if state != shown:
+            print(f"{what}: {state}, after {format_seconds(spent)}", flush=True)
+            shown = state
+        if done:
+            return state
+        if spent + pause > limit:
+            raise PackError(
+                f"{what}: still {state} after {format_seconds(spent)}; the same command goes on from here later"
+            )
+        time.sleep(pause)
+
+
+def _create(upload: Upload) -> list[str]:
+    return ["datasets", "create", "-p", str(upload.dataset)]
+
+
+def _version(upload: Upload) -> list[str]:
+    return ["datasets", "version", "-p", str(upload.dataset), "-m", upload.notes]
+
+
+def _output(kernel: str, out: Path) -> list[str]:
+    return ["kernels", "output", kernel, "-p", str(out), "--force", "--file-pattern", RESULTS]
+
+
+def _refuse(what: str, problem: str, answer: Answer) -> PackError:
+    hint = "; are you logged in as its owner, and is your phone number verified?" if answer.fault == "forbidden" else ""
+    return PackError(f"{what}: {problem}: {answer.reason}{hint}")

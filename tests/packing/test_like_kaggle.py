@@ -1,0 +1,176 @@
+"""The rehearsal of the whole notebook; without Kaggle's image, in this Python, which has ONNX Runtime already."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import packing.image
+import packing.like_kaggle
+from inference.errors import RehearsalError
+from packing.bundle import pack
+from packing.image import MARKER, find_interpreter, prepare_image
+from packing.like_kaggle import rehearse_like_kaggle
+from packing.walls import Walls, build_walls
+from packing.wheels import ONNXRUNTIME
+from tests.conftest import NAMES, Workshop
+
+BUILD = Path(__file__).parents[2] / "build"
+pytestmark = pytest.mark.filterwarnings("ignore")  # of zmq, tornado and nbconvert, which are not ours
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This Python instead of an environment like Kaggle's image."""
+    monkeypatch.setattr(packing.like_kaggle, "prepare_image", lambda cache, python: Path(sys.executable))
+
+
+def write_notebook(bundle: Path, *cells: str) -> Path:
+    """A notebook of these cells in place of the bundle's."""
+    names = f'OWNER, SLUG, COMPETITION = "{NAMES.owner}", "{NAMES.slug}", "{NAMES.competition}"'
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (names, *cells)])
+    path = bundle / "kernel" / "kernel.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["newer", "older"])
+def test_the_notebook_ends_in_a_valid_submission_and_a_page_in_both_layouts(
+    layout: packing.like_kaggle.Layout, here: None, workshop: Workshop, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    rehearsed = rehearse_like_kaggle(
+        workshop.dataset, workshop.images, workshop.sample, out, tmp_path, limit=5, layout=layout
+    )
+    assert rehearsed.run.images == 5 and rehearsed.first_prediction is not None
+    assert 0 < rehearsed.first_prediction < rehearsed.seconds
+    assert sorted(path.name for path in out.iterdir()) == ["kernel.html", "run_log.json", "submission.csv"]
+    assert (out / "submission.csv").read_text().count("\n") == 6
+    page = (out / "kernel.html").read_text()
+    place = f"input/datasets/{NAMES.owner}/{NAMES.slug}" if layout == "newer" else f"input/{NAMES.slug}"
+    assert place in page and "data:image/png;base64," in page and "DEGRADED: packed for T4x2" in page
+
+
+PROBE = """
+import json, os, socket, sys
+from pathlib import Path
+root, told = Path(os.environ["KAGGLE_ROOT"]), {}
+def attempt(name, action):
+    try:
+        action()
+        told[name] = "done"
+    except OSError as error:
+        told[name] = "refused"
+attempt("network", lambda: socket.create_connection(("127.0.0.1", int("%d")), timeout=5))
+attempt("input", lambda: (root / "input" / "new").write_text("x"))
+attempt("dataset", lambda: (root / "input/datasets/%s/%s/labels.csv").open("a"))
+attempt("image", lambda: next((root / "input/competitions/%s/test").iterdir()).open("ab"))
+attempt("working", lambda: (root / "working" / "new").write_text("x"))
+raise RuntimeError(json.dumps(told, sort_keys=True))
+"""
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_the_walls_keep_the_notebook_from_the_network_and_its_inputs(
+    namespaces: bool, here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not namespaces:
+        monkeypatch.setattr("packing.walls.shutil.which", lambda name: None)
+    elif not build_walls([own_workshop.dataset], tmp_path / "hooks").prefix:
+        pytest.skip("this system gives us no namespaces")
+    with open_port() as port:
+        write_notebook(own_workshop.bundle, PROBE % (port, NAMES.owner, NAMES.slug, NAMES.competition))
+        with pytest.raises(RehearsalError) as error:
+            rehearse_like_kaggle(
+                own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path
+            )
+    told = '{"dataset": "refused", "image": "refused", "input": "refused", "network": "refused", "working": "done"}'
+    assert str(error.value) == (
+        f"{own_workshop.bundle}/kernel/kernel.ipynb: stops with RuntimeError: {told}; see {tmp_path}/out/kernel.html"
+    )
+    assert "RuntimeError" in (tmp_path / "out" / "kernel.html").read_text()
+
+
+class open_port:
+    """A port of this machine that takes connections."""
+
+    def __enter__(self) -> int:
+        import socket
+
+        self.server = socket.create_server(("127.0.0.1", 0))
+        port: int = self.server.getsockname()[1]
+        return port
+
+    def __exit__(self, *error: object) -> None:
+        self.server.close()
+
+
+def test_a_notebook_that_passes_its_limit_is_stopped(here: None, own_workshop: Workshop, tmp_path: Path) -> None:
+    path = write_notebook(own_workshop.bundle, "import time; time.sleep(300)")
+    with pytest.raises(RehearsalError) as error:
+        rehearse_like_kaggle(
+            own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, time_limit=1
+        )
+    assert str(error.value) == f"{path}: passed its limit of 1 s; see {tmp_path}/out/kernel.html"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kernel.html"]
+
+
+def test_hooks_refuse_only_sockets_that_lead_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packing.walls.shutil.which", lambda name: None)
+    walls = build_walls([tmp_path / "input"], tmp_path / "hooks")
+    assert isinstance(walls, Walls) and walls.prefix == ()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(walls.python_path)}
+    for program, code in (("import asyncio; asyncio.run(asyncio.sleep(0))", 0), ("import socket; socket.socket()", 1)):
+        finished = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False)
+        assert finished.returncode == code, finished.stderr
+
+
+def test_a_python_that_is_not_of_kaggles_images_is_passed_over(tmp_path: Path) -> None:
+    old = tmp_path / "python2.7"
+    old.write_text("#!/bin/sh\necho 2 7\n")
+    broken = tmp_path / "python3.12"
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    kaggles = tmp_path / "kaggles"
+    kaggles.write_text("#!/bin/sh\necho 3 12\n")
+    for path in (old, broken, kaggles):
+        path.chmod(0o755)
+    assert find_interpreter([str(old), str(broken), "absent", str(kaggles)]) == (str(kaggles), (3, 12))
+    with pytest.raises(RehearsalError) as error:
+        find_interpreter([str(old), "absent"])
+    assert str(error.value) == f"no Python 3.11 to 3.13 among {old}, absent; name one with --python"
+
+
+def test_an_environment_that_pip_cannot_fill_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing.image, "PACKAGES", {sys.version_info[:2]: ("absent-of-vitrine==1",)})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(RehearsalError, match=r"cannot be made: ERROR: No matching distribution found for absent-of-v"):
+        prepare_image(tmp_path, sys.executable)
+    assert not list(tmp_path.rglob(MARKER))
+
+
+IMAGES = sorted(BUILD.glob(f"image-3.*/{MARKER}"))
+
+
+@pytest.mark.skipif(
+    not (IMAGES and ONNXRUNTIME.find_wheels(BUILD / "wheels", IMAGES[-1].parent.name[-4:].replace(".", ""))),
+    reason="needs build/wheels (pack --wheels) and build/image-3.* (dry-run --like-kaggle)",
+)
+def test_with_real_wheels_the_first_prediction_comes_within_a_minute(workshop: Workshop, tmp_path: Path) -> None:
+    version = IMAGES[-1].parent.name.removeprefix("image-")
+    wheels = ONNXRUNTIME.find_wheels(BUILD / "wheels", version.replace(".", ""))
+    packed = pack(workshop.manifest, workshop.onnx, tmp_path / "bundle", NAMES, wheels=wheels)
+    inside = IMAGES[-1].parent / "bin" / "python"
+    absent = subprocess.run([inside, "-c", "import onnxruntime"], capture_output=True, text=True, check=False)
+    assert "No module named 'onnxruntime'" in absent.stderr
+    rehearsed = rehearse_like_kaggle(
+        packed.dataset, workshop.images, workshop.sample, tmp_path / "out", BUILD, python=str(inside)
+    )
+    assert rehearsed.first_prediction is not None and rehearsed.first_prediction < 60
+    page = (tmp_path / "out" / "kernel.html").read_text()
+    assert "installed onnxruntime_gpu-1.26.0" in page and "onnxruntime 1.26.0, Python" in page
+    still = subprocess.run([inside, "-c", "import onnxruntime"], capture_output=True, text=True, check=False)
+    assert "No module named 'onnxruntime'" in still.stderr, "the image was touched"
