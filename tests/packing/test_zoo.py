@@ -13,7 +13,8 @@ from sklearn.metrics import fbeta_score
 from inference.errors import VitrineError
 from inference.labels import read_labels
 from inference.manifest import MANIFEST_NAME, FileEntry, Resize, read_manifest
-from packing.zoo import Addition, add_model, choose_prior
+from inference.zoo import choose_prior
+from packing.zoo import Addition, add_model
 from tests.conftest import Workshop, write_network, write_rows
 
 ADDITION = Addition(Path(), "test_resnet", 64, "tag", "new", Resize("crop", 0.9), fold=2)

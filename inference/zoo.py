@@ -1,0 +1,120 @@
+"""The manifest at home: started from labels.csv and train.csv, and grown model by model; nobody writes JSON by hand."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from inference.errors import ManifestError, TableError
+from inference.files import hash_file
+from inference.labels import Labels, read_group_prefixes, read_labels
+from inference.manifest import (
+    Decision,
+    Ensemble,
+    FileEntry,
+    GroupDecision,
+    LabelsEntry,
+    Manifest,
+    Model,
+    OutOfFold,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from inference.tables import parse_label_ids, read_columns
+
+# Where a decision starts until `python -m training decide` has fitted it: the 1st place of iMet 2019 took culture
+# above 0.28 and tag above 0.10, up to eight labels.
+UNFITTED = GroupDecision(threshold=0.2, minimum=0, maximum=8)
+LONGEST_PRIOR = 20
+
+
+def open_manifest(path: Path, labels: Path | None, train: Path | None) -> Manifest:
+    """The manifest at `path`, or where there is none yet one without models, from labels.csv and train.csv.
+
+    Nothing is written yet. Raises ManifestError, LabelsError or TableError naming the file.
+    """
+    if not path.exists():
+        if not (labels and train):
+            raise ManifestError(f"{path}: no such file; give --labels labels.csv and --train train.csv to start one")
+        return create_manifest(path, labels, train)
+    manifest = read_manifest(path)
+    verify_files([("labels", manifest.labels)], path.parent)
+    return manifest
+
+
+def create_manifest(path: Path, labels: Path, train: Path) -> Manifest:
+    """A manifest without models; its groups are the prefixes in labels.csv, its prior comes from train.csv.
+
+    Nothing is written yet. Raises LabelsError or TableError naming the file.
+    """
+    prefixes = read_group_prefixes(labels)
+    return Manifest(
+        labels=LabelsEntry(**dataclasses.asdict(declare_file(labels, path.parent)), groups=prefixes),
+        models=(),
+        ensemble=Ensemble({group: {} for group in prefixes}),
+        decision=Decision(dict.fromkeys(prefixes, UNFITTED), choose_prior(train, read_labels(labels, prefixes))),
+    )
+
+
+def choose_prior(train: Path, labels: Labels) -> tuple[int, ...]:
+    """The k most frequent labels, with the k whose F2 is highest when every image of train.csv is given them.
+
+    That is the best that can be said of an image that cannot be read. Raises TableError.
+    """
+    rows = [set(parse_label_ids(cell)) for (cell,) in read_columns(train, ("attribute_ids",))]
+    counts = Counter(label for row in rows for label in row)
+    unknown = counts.keys() - set(labels.ids)
+    if unknown or not counts:
+        raise TableError(f"{train}: " + (f"label id {min(unknown)} is not in labels.csv" if unknown else "no labels"))
+    ranked = [label for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][:LONGEST_PRIOR]
+    sizes = np.array([len(row) for row in rows])
+    hits = np.cumsum([[label in row for row in rows] for label in ranked], axis=0)  # (labels given, images)
+    given = np.arange(1, len(ranked) + 1)[:, None]
+    scores = (5 * hits / (4 * sizes + given)).mean(axis=1)
+    return tuple(sorted(ranked[: int(scores.argmax()) + 1]))
+
+
+def append_model(manifest: Manifest, model: Model, path: Path) -> None:
+    """Write the manifest with one model more to `path`; the model joins the blend of its groups with weight 1.
+
+    Raises ManifestError.
+    """
+    groups = manifest.groups_of(model)
+    weights = {
+        group: {**given, model.name: 1.0} if group in groups else dict(given)
+        for group, given in manifest.ensemble.weights.items()
+    }
+    grown = dataclasses.replace(manifest, models=(*manifest.models, model), ensemble=Ensemble(weights))
+    write_manifest(grown, path)
+
+
+def declare_file(file: Path, folder: Path) -> FileEntry:
+    """The entry of a file below `folder`, the manifest's; raises ManifestError where it lies elsewhere."""
+    if not file.is_file():
+        raise ManifestError(f"{file}: no such file")
+    try:
+        inside = file.resolve().relative_to(folder.resolve())
+    except ValueError:
+        raise ManifestError(
+            f"{file}: lies outside the manifest's folder {folder.resolve()}; move it there or choose another --manifest"
+        ) from None
+    return FileEntry(inside.as_posix(), hash_file(file))
+
+
+def declare_out_of_fold(scores: Path, folder: Path, outputs: int) -> OutOfFold:
+    """The entry of NAME.oof.npy and NAME.oof.ids.txt below `folder`, the manifest's; `outputs`: labels of the group.
+
+    Raises ManifestError where they lie elsewhere or are no predictions of that many labels.
+    """
+    ids = scores.with_suffix(".ids.txt")
+    entry = OutOfFold(declare_file(scores, folder), declare_file(ids, folder))
+    try:
+        array = np.load(scores, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ManifestError(f"{scores}: not an array: {error}") from error
+    wanted = (len(ids.read_text(encoding="utf-8").split()), outputs)
+    if array.shape != wanted or array.dtype != np.float16:
+        raise ManifestError(f"{scores}: found {array.dtype} {array.shape}, wanted float16 {wanted} after {ids.name}")
+    return entry
