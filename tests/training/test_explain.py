@@ -1,0 +1,358 @@
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from inference.errors import TrainingError
+from inference.files import hash_file
+from inference.images import Geometry, resize_image
+from inference.labels import Labels
+from inference.manifest import Model, Resize, read_manifest
+from training.explain import (
+    Eye,
+    Look,
+    choose_panels,
+    compute_heat,
+    describe_look,
+    draw_page,
+    explain,
+    locate_square,
+    look_at,
+    overlay_heat,
+    spread_heat,
+)
+from training.networks import Network
+from training.zoos import open_zoo
+
+if TYPE_CHECKING:
+    from conftest import Zoo
+
+LABELS = Labels((0, 1, 2), ("culture::red", "culture::blue", "tag::red"), {"culture": (0, 1), "tag": (2,)})
+SHAPES = [Resize(), Resize("squash", 0.8), Resize("crop", 1.0), Resize("crop", 0.875)]
+
+
+class RedAndBlue(nn.Module):
+    """Three outputs: how much red there is, how much blue, and red again; each cell is 4 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 2, 4, 4, bias=False)
+        with torch.no_grad():
+            self.features.weight.copy_(torch.tensor([[1.0, -1, -1], [-1, -1, 1]])[..., None, None].expand(2, 3, 4, 4))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        red, blue = self.features(batch).relu().mean(dim=(2, 3)).unbind(dim=1)
+        return torch.stack([red, blue, red], dim=1) - 0.5
+
+
+def declare_model(size: int = 64, group: str = "all", **changes: Any) -> Model:
+    return Model("eye", "red_and_blue", group, size, (0.0,) * 3, (1.0,) * 3, "bilinear", **changes)
+
+
+def open_red_and_blue(model: Model) -> Eye:
+    module = RedAndBlue().eval()
+    return Eye(model, Network(module, model.mean, model.std, model.interpolation), module.features, frozenset({"seen"}))
+
+
+def add_network(zoo: "Zoo", name: str, architecture: str = "test_resnet", size: int = 96) -> None:
+    """Give a model of the zoo a network with random weights."""
+    document = json.loads(zoo.manifest.read_text())
+    torch.manual_seed(len(name))
+    model = next(model for model in document["models"] if model["name"] == name)
+    outputs = {"culture": 3, "tag": 4, "all": 7}[model["group"]]
+    sized = {"img_size": size} if "vit" in architecture or "swin" in architecture else {}
+    network = timm.create_model(architecture, num_classes=outputs, **sized)
+    path = zoo.folder / f"{name}.safetensors"
+    safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, path)
+    model.update(architecture=architecture, image_size=size, checkpoint={"file": path.name, "sha256": hash_file(path)})
+    zoo.manifest.write_text(json.dumps(document))
+
+
+@pytest.fixture
+def zoo(make_zoo: "Callable[[], Zoo]") -> "Zoo":
+    """A culture and a tag model with networks, and one of all labels in their midst with weight 0."""
+    made = make_zoo()
+    document = json.loads(made.manifest.read_text())
+    whole = {**document["models"][0], "name": "whole", "group": "all", "out_of_fold": None}
+    document["models"].insert(0, whole)
+    document["ensemble"]["weights"]["culture"]["whole"] = 0.0
+    made.manifest.write_text(json.dumps(document))
+    for name in ("culture", "tag", "whole"):
+        add_network(made, name)
+    return made
+
+
+def list_ids(zoo: "Zoo") -> list[str]:
+    return [line.split(",")[0] for line in zoo.train.read_text().split("\n")[1:] if line]
+
+
+def test_the_map_is_that_of_gradients_taken_by_hand() -> None:
+    torch.manual_seed(0)
+    before = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(inplace=True), nn.Conv2d(5, 6, 3, padding=1))
+    after = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(6, 4, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(7))
+    batch = torch.randn(1, 3, 21, 17)
+    module = nn.Sequential(before, after)
+    module(batch)
+    for output in range(7):
+        features = before(batch).detach().requires_grad_()  # (1, 6, 10, 8)
+        (gradient,) = torch.autograd.grad(after(features.clone())[0, output], features)
+        expected = np.zeros((10, 8))
+        for channel in range(6):
+            weight = gradient[0, channel].sum().item() / 80
+            expected += weight * features[0, channel].detach().numpy()
+        found = compute_heat(module, before, batch, output)
+        assert found.shape == (10, 8)
+        np.testing.assert_allclose(found, np.maximum(expected, 0), atol=1e-7)
+        assert found.max() > 0
+
+
+def test_the_map_of_frozen_weights_is_the_same() -> None:
+    module, batch = RedAndBlue(), torch.rand(1, 3, 16, 16)
+    before = compute_heat(module, module.features, batch, 0)
+    np.testing.assert_array_equal(compute_heat(module.requires_grad_(False), module.features, batch, 0), before)
+
+
+@pytest.mark.parametrize("resize", SHAPES)
+@pytest.mark.parametrize("size", [(120, 80), (70, 180)])
+def test_a_network_that_looks_for_a_colour_looks_where_it_is(size: tuple[int, int], resize: Resize) -> None:
+    image = Image.new("RGB", size, "black")
+    middle = size[0] // 2, size[1] // 2
+    boxes = {
+        # As long as two cells, so that one lies in it whole.
+        "red": (middle[0] - 30, middle[1] - 27, middle[0] - 14, middle[1] - 3),
+        "blue": (middle[0] + 8, middle[1] + 4, middle[0] + 30, middle[1] + 28),
+    }
+    for colour, box in boxes.items():
+        image.paste(colour, box)
+    model = declare_model(resize=resize)
+    looks = look_at(open_red_and_blue(model), image, LABELS.columns("culture"), 0.0, LABELS)
+    assert {LABELS.names[look.column] for look in looks} == {"culture::red", "culture::blue"}
+    for look in looks:
+        left, top, right, bottom = boxes[LABELS.names[look.column].removeprefix("culture::")]
+        spread = spread_heat(look.heat, *size, Geometry(64, resize, "bilinear"))
+        y, x = np.unravel_index(int(np.nanargmax(spread)), spread.shape)
+        assert left <= x < right
+        assert top <= y < bottom
+        hot = np.nan_to_num(spread) > 0.5 * np.nanmax(spread)
+        rows, columns = np.nonzero(hot)
+        reach = 2 * 4 * max(size) / 64  # two cells
+        assert left - reach < columns.min()
+        assert columns.max() < right + reach
+        assert top - reach < rows.min()
+        assert rows.max() < bottom + reach
+
+
+@pytest.mark.parametrize("resize", SHAPES)
+@pytest.mark.parametrize("size", [(250, 90), (64, 200), (101, 101), (240, 7), (1, 33)])
+def test_a_map_covers_what_the_kernels_square_shows(size: tuple[int, int], resize: Resize) -> None:
+    width, height = size
+    # Each pixel tells where it is: column in red, row in green.
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    image = Image.fromarray(np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8))
+    geometry = Geometry(32, resize, "bilinear")
+    square = resize_image(image, geometry).astype(float)
+    left, top, right, bottom = locate_square(width, height, geometry)
+    spread = spread_heat(np.ones((2, 2), np.float32), width, height, geometry)
+    seen = ~np.isnan(spread)
+    assert (seen.sum(), seen[top:bottom, left:right].all()) == ((right - left) * (bottom - top), True)
+    # The middle of the square's first pixel is half a pixel of the square inside the box.
+    half = (right - left) / 64, (bottom - top) / 64
+    for found, low, high, step in (
+        ((square[0, 0, 0], square[0, -1, 0]), left, right, half[0]),
+        ((square[0, 0, 1], square[-1, 0, 1]), top, bottom, half[1]),
+    ):
+        assert found[0] == pytest.approx(low + step - 0.5, abs=1.5 + step / 2)
+        assert found[1] == pytest.approx(high - step - 0.5, abs=1.5 + step / 2)
+
+
+def test_the_probability_is_the_mean_over_the_models_views() -> None:
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(4, 3)).eval()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    batch = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    plain, flipped = (module(given).sigmoid()[0].detach().numpy() for given in (batch, batch.flip(3)))
+    for views, expected in ((("identity",), plain), (("identity", "hflip"), (plain + flipped) / 2)):
+        model = declare_model(8, views=views)
+        eye = Eye(model, Network(module, model.mean, model.std, "bilinear"), module[0], frozenset())
+        looks = look_at(eye, image, (0, 1, 2), 0.0, LABELS)
+        assert [look.column for look in looks] == np.argsort(-expected).tolist()
+        assert [look.probability for look in looks] == pytest.approx(sorted(expected, reverse=True))
+
+
+def test_labels_from_the_threshold_on_are_shown_and_the_best_in_any_case() -> None:
+    image = Image.new("RGB", (64, 64), "black")
+    image.paste("red", (0, 0, 32, 32))
+    image.paste("blue", (40, 40, 56, 56))
+    eye = open_red_and_blue(declare_model())
+    both = look_at(eye, image, (0, 1), 0.5, LABELS)
+    assert [look.column for look in both] == [0, 1]
+    red, blue = (look.probability for look in both)
+    assert [look.column for look in look_at(eye, image, (0, 1), (red + blue) / 2, LABELS)] == [0]
+    assert [look.column for look in look_at(eye, image, (0, 1), 1.0, LABELS)] == [0]
+    assert [look.column for look in look_at(eye, image, (2,), 1.0, LABELS)] == [2], "a group's labels only"
+
+
+def test_a_caption_tells_label_probability_truth_and_how_coarse_the_map_is() -> None:
+    eye = open_red_and_blue(declare_model())
+    look = Look(eye, 1, 0.456, 0.4, np.ones((2, 3), np.float32))
+    truth = np.array([True, False, True])
+    assert describe_look(look, "other", LABELS, None) == ["culture::blue  0.46", "eye, map of 3 x 2"]
+    assert describe_look(look, "seen", LABELS, truth) == [
+        "culture::blue  0.46, false",
+        "eye, map of 3 x 2",
+        "image held out of its training",
+    ]
+    nowhere = dataclasses.replace(look, column=2, threshold=0.5, heat=np.zeros((2, 2), np.float32))
+    assert describe_look(nowhere, "other", LABELS, truth) == [
+        "tag::red  0.46, true",
+        "eye, map of 2 x 2",
+        "it may have been trained on this image",
+        "the best, but below the threshold of 0.5",
+        "no place speaks for it",
+    ]
+
+
+def test_an_overlay_is_grey_where_nothing_speaks_red_where_most_does_and_dark_where_nothing_was_shown() -> None:
+    spread = np.array([[0, 2, np.nan]], np.float32)
+    grey, red, dark = overlay_heat(Image.new("RGB", (3, 1), (128, 128, 128)), spread)[0]
+    assert grey == pytest.approx([128 / 255] * 3)
+    assert red[0] > 1.5 * max(red[1:])
+    assert dark == pytest.approx([0.4 * 128 / 255] * 3)
+
+
+@pytest.mark.parametrize("size", [(400, 20), (20, 400), (150, 100), (1500, 1000)])
+def test_a_page_has_a_panel_a_map_and_writes_names_as_they_are(size: tuple[int, int]) -> None:
+    labels = Labels((0, 1), ("tag::$100_{bill$", "tag::" + "very long " * 12), {"tag": (0, 1)})
+    eye = open_red_and_blue(declare_model())
+    looks = [Look(eye, column, 0.5, 0.4, np.eye(3, dtype=np.float32)) for column in (0, 1)]
+    figure = draw_page("an_id", Image.new("RGB", size, "green"), looks, labels, np.array([True, False]))
+    figure.draw_without_rendering()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert [title.split("\n")[0] for title in titles][:2] == ["an_id", "tag::$100_{bill$  0.50, true"]
+    assert len(titles) == 3
+    whole = figure.bbox
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    for box in boxes:
+        assert whole.x0 - 1 <= box.x0
+        assert box.x1 <= whole.x1 + 1
+        assert whole.y0 - 1 <= box.y0
+        assert box.y1 <= whole.y1 + 1
+    assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    for axes in figure.axes:
+        assert axes.bbox.width / axes.bbox.height == pytest.approx(size[0] / size[1], rel=0.02)
+
+
+def test_one_picture_an_image_the_same_each_time(
+    zoo: "Zoo", museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = list_ids(zoo)[:2]
+    explain(zoo.manifest, museum / "train", [*ids, ids[0]], tmp_path / "new" / "a", train=zoo.train)
+    explain(zoo.manifest, museum / "train", ids, tmp_path / "b", train=zoo.train)
+    assert sorted(path.name for path in (tmp_path / "new" / "a").iterdir()) == sorted(f"{image}.png" for image in ids)
+    for image in ids:
+        first, second = (tmp_path / folder / f"{image}.png" for folder in ("new/a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+        with Image.open(first) as page:
+            assert page.width > 600
+    assert capsys.readouterr().out.splitlines()[:2] == [f"{tmp_path}/new/a/{image}.png" for image in ids]
+
+
+def test_the_default_is_the_first_weighed_model_of_a_group_best_of_it_alone(zoo: "Zoo") -> None:
+    def show(*names: str) -> list[tuple[str, str]]:
+        return [(model.name, group) for model, group in choose_panels(open_zoo(zoo.manifest), names)]
+
+    assert show() == [("culture", "culture"), ("tag", "tag")]
+    document = json.loads(zoo.manifest.read_text())
+    document["ensemble"]["weights"] = {"culture": {"culture": 1, "whole": 1}, "tag": {"tag": 0, "whole": 0.5}}
+    document["models"][1].update(name="culture_f1", fold=1)
+    document["ensemble"]["weights"]["culture"]["culture_f1"] = document["ensemble"]["weights"]["culture"].pop("culture")
+    zoo.manifest.write_text(json.dumps(document))
+    assert show() == [("culture_f1", "culture"), ("whole", "tag")]
+    assert show("whole", "culture") == [("whole", "culture"), ("whole", "tag"), ("culture_f1", "culture")]
+
+
+def ask_elsewhere(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
+    known = list_ids(zoo)[3]
+    return [known[:-2]], [], f"{images}: no image '{known[:-2]}'; did you mean {known}?"
+
+
+def ask_nothing_like(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
+    return [list_ids(zoo)[0], "???"], [], f"{images}: no image '???'; it holds 60 images"
+
+
+def tear_image(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
+    (images / "torn.png").write_bytes(b"no image")
+    return (
+        ["torn"],
+        [],
+        f"{images}: image torn.png: UnidentifiedImageError: cannot identify image file 'torn.png'; "
+        "wanted one that can be read",
+    )
+
+
+def misspell_model(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
+    return list_ids(zoo)[:1], ["hole"], f"{zoo.manifest}: no model 'hole'; did you mean whole?"
+
+
+def weigh_nothing(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
+    document = json.loads(zoo.manifest.read_text())
+    document["ensemble"]["weights"] = {"culture": {}, "tag": {}}
+    zoo.manifest.write_text(json.dumps(document))
+    return list_ids(zoo)[:1], [], f"{zoo.manifest}: no model has a weight above 0; choose some with --models"
+
+
+def take_transformer(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
+    add_network(zoo, "tag", "test_vit", 64)
+    return (
+        list_ids(zoo)[:1],
+        ["tag"],
+        "model tag: its last feature layer, blocks.5 of test_vit, gives 17 x 64; Grad-CAM wants channels x height x "
+        "width of more than one place, as convolutional networks have: choose other models with --models",
+    )
+
+
+def take_one_cell(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
+    add_network(zoo, "tag", "test_resnet", 32)
+    return (
+        list_ids(zoo)[:1],
+        ["tag"],
+        "model tag: its last feature layer, layer4 of test_resnet, gives 96 x 1 x 1; Grad-CAM wants channels x height "
+        "x width of more than one place, as convolutional networks have: choose other models with --models",
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [ask_elsewhere, ask_nothing_like, tear_image, misspell_model, weigh_nothing, take_transformer, take_one_cell],
+)
+def test_what_cannot_be_explained_is_told_with_what_was_wanted(
+    spoil: "Callable[[Zoo, Path], tuple[list[str], list[str], str]]", zoo: "Zoo", museum: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in (museum / "train").iterdir():
+        (images / path.name).symlink_to(path)
+    ids, names, message = spoil(zoo, images)
+    with pytest.raises(TrainingError) as told:
+        explain(zoo.manifest, images, ids, tmp_path / "out", names)
+    assert str(told.value) == message
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_no_folder_of_images_and_other_ids_than_declared_are_told(zoo: "Zoo", museum: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=re.escape(f"{tmp_path}/nowhere: no such folder of images")):
+        explain(zoo.manifest, tmp_path / "nowhere", ["a"], tmp_path / "out")
+    (zoo.folder / "tag.oof.ids.txt").write_text("changed\n")
+    with pytest.raises(Exception, match=re.escape("`tag.out_of_fold.ids.sha256`: ")):
+        explain(zoo.manifest, museum / "train", list_ids(zoo)[:1], tmp_path / "out")
+    assert read_manifest(zoo.manifest).models[2].name == "tag"

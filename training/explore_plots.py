@@ -1,0 +1,282 @@
+"""The plots of the page that explore writes, each an SVG in a data address; no pyplot, no state of matplotlib's."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from training.explore import LabelCount, Part
+
+WIDTH = 11.25  # inches, 1080 px of the page
+PART_COLOURS = {"train": "#2f6fa8", "test": "#e2711d"}
+PART_TINTS = {"train": ("#a9c9e6", "#0b2f52"), "test": ("#f7c79f", "#7a3205")}
+# ColorBrewer's Dark2 without its orange, which is test's.
+GROUP_COLOURS = ("#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#444444")
+INK = "#333333"
+FIGURES = ("mean", "deviation", "minimum", "maximum")
+RATIO_TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50, 100)
+BINS = 48
+Values = NDArray[Any]
+
+
+def choose_colours(number: int) -> list[str]:
+    """As many colours for groups, those of GROUP_COLOURS over and over."""
+    return [GROUP_COLOURS[place % len(GROUP_COLOURS)] for place in range(number)]
+
+
+def plot_colours(parts: Sequence["Part"], channels: Sequence[str], first: int) -> str:
+    """A row for each channel, a column for each figure: how the images of each part are distributed.
+
+    `first`: the place of the first channel in `Part.colours`.
+    """
+    figure, grid = _make_grid(len(channels), len(FIGURES), 1.5, 0.55)
+    edges = np.linspace(0, 256, 33)
+    for row, channel in enumerate(channels):
+        for column, name in enumerate(FIGURES):
+            axes = grid[row, column]
+            _draw_shares(axes, edges, {part.name: part.colours[:, first + row, column] for part in parts})
+            axes.set_xlim(0, 256)
+            axes.set_xticks([0, 64, 128, 192, 255])
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.tick_params(labelbottom=row == len(channels) - 1)
+            if row == 0:
+                axes.set_title(name, fontsize=10, color=INK)
+        grid[row, 0].set_ylabel(f"{channel}\n% of images", fontsize=9)
+    _add_legend(figure, parts, "upper right")
+    return _encode(figure)
+
+
+def plot_sizes(parts: Sequence["Part"]) -> str:
+    """Widths against heights of each part, the darker the more images, and the distributions of both parts."""
+    widths = {part.name: part.sizes[:, 0] for part in parts}
+    heights = {part.name: part.sizes[:, 1] for part in parts}
+    extent = (*_pad_range(widths), *_pad_range(heights))
+    shape = (2, 2) if len(parts) > 1 else (1, 3)
+    figure, grid = _make_grid(*shape, 2.8, 0.3, between=0.75, aside=0.3)
+    for part, axes in zip(parts, grid.flat, strict=False):
+        cells = axes.hexbin(
+            widths[part.name],
+            heights[part.name],
+            gridsize=(44, 22),
+            bins="log",
+            mincnt=1,
+            xscale="log" if _is_wide(widths) else "linear",
+            yscale="log" if _is_wide(heights) else "linear",
+            extent=extent,
+            # From a tint that still shows: a cell of one image is as much a fact as the crowd.
+            cmap=LinearSegmentedColormap.from_list(part.name, [*PART_TINTS[part.name]]),
+            linewidths=0.2,
+        )
+        bar = figure.colorbar(cells, ax=axes, fraction=0.05, pad=0.02, aspect=30)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=8, color="#999999", labelcolor=INK)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(_format_number))
+        _scale_axis(axes, "x", widths)
+        _scale_axis(axes, "y", heights)
+        axes.set_title(f"{part.name}: images of each size", fontsize=10, color=INK)
+        axes.set_xlabel("width, px", fontsize=9)
+        axes.set_ylabel("height, px", fontsize=9)
+        _style(axes)
+    for axes, name, samples in zip(grid.ravel()[-2:], ("width", "height"), (widths, heights), strict=True):
+        _draw_shares(axes, _choose_edges(samples), samples)
+        _scale_axis(axes, "x", samples)
+        axes.set_xlabel(f"{name}, px", fontsize=9)
+        axes.set_ylabel("% of images", fontsize=9)
+    _add_legend(axes, parts, "lower right")
+    return _encode(figure)
+
+
+def plot_ratios(parts: Sequence["Part"]) -> str:
+    """Width over height, tall images left and wide ones right, 1:2 as far from the middle as 2:1."""
+    figure, ((axes,),) = _make_grid(1, 1, 2.3, 0.3)
+    longest = max(1.2, *(float(part.lengths.max()) for part in parts)) * 1.02
+    # An odd number of bins puts 1:1 into the middle of one.
+    _draw_shares(axes, np.geomspace(1 / longest, longest, 62), {part.name: part.ratios for part in parts})
+    axes.set_xscale("log")
+    axes.set_xlim(1 / longest, longest)
+    ticks = [tick for tick in RATIO_TICKS if tick < longest]
+    axes.xaxis.set_major_locator(FixedLocator([1 / tick for tick in ticks[:0:-1]] + ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda ratio, _: f"{ratio:.3g}:1" if ratio >= 1 else f"1:{1 / ratio:.3g}")
+    )
+    axes.set_xlabel("width : height", fontsize=9)
+    axes.set_ylabel("% of images", fontsize=9)
+    _add_legend(axes, parts, "lower right")
+    return _encode(figure)
+
+
+def plot_counts(counts: Sequence["LabelCount"], colours: Mapping[str, str], bounds: Sequence[int]) -> str:
+    """Images of each label, the labels of each group from the most frequent to the rarest, on a log scale."""
+    figure, ((axes,),) = _make_grid(1, 1, 3.8, 0.1, right=0.55)
+    for group, colour in colours.items():
+        images = np.sort([count.images for count in counts if count.group == group and count.images])[::-1]
+        axes.plot(
+            np.arange(1, len(images) + 1),
+            images,
+            color=colour,
+            linewidth=2,
+            marker="o" if len(images) <= 60 else None,
+            markersize=4,
+            label=_escape(group),
+        )
+    axes.set_yscale("log")
+    most = max(count.images for count in counts)
+    axes.set_ylim(0.8, max(2, most) * 1.4)
+    axes.yaxis.set_major_formatter(FuncFormatter(_format_number))
+    for bound in bounds:
+        if bound < most * 1.4:
+            axes.axhline(bound, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            axes.annotate(
+                f"{bound:,}",
+                (1, bound),
+                xycoords=("axes fraction", "data"),
+                xytext=(4, 0),
+                textcoords="offset points",
+                fontsize=8,
+                color="#777777",
+                va="center",
+            )
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}" if rank else ""))
+    axes.set_xlabel("rank of the label in its group", fontsize=9)
+    axes.set_ylabel("images", fontsize=9)
+    axes.legend(fontsize=9, frameon=False, loc="upper right")
+    _style(axes)
+    return _encode(figure)
+
+
+def plot_lengths(lengths: Mapping[str, NDArray[np.int64]], colours: Mapping[str, str]) -> str:
+    """How many images have how many labels, of all groups and of each."""
+    columns = min(3, len(lengths))
+    rows = -(-len(lengths) // columns)
+    figure, grid = _make_grid(rows, columns, 2.0, 0.3, between=0.75)
+    for axes, (group, numbers) in zip(grid.flat, lengths.items(), strict=False):
+        shares = 100 * np.bincount(numbers) / len(numbers)
+        axes.bar(np.arange(len(shares)), shares, 0.86, color=colours.get(group, "#555555"))
+        axes.set_xlim(-0.7, max(len(shares), 3) - 0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(group, fontsize=10, color=INK, parse_math=False)
+        axes.set_xlabel("labels an image", fontsize=9)
+        axes.set_ylabel("% of images", fontsize=9)
+        _style(axes)
+    for axes in grid.ravel()[len(lengths) :]:
+        axes.remove()
+    return _encode(figure)
+
+
+def _make_grid(
+    rows: int,
+    columns: int,
+    height: float,
+    top: float,
+    right: float = 0.1,
+    between: float = 0.2,
+    aside: float = 0.22,
+) -> tuple[Figure, NDArray[Any]]:
+    # In inches: the height of a row, the margins above and beside all, the space between rows; `aside` is the space
+    # between columns for their width. matplotlib's own layout draws everything twice, seconds for a page.
+    total = rows * height + (rows - 1) * between + top + 0.5
+    figure = Figure(figsize=(WIDTH, total))
+    figure.subplots_adjust(0.7 / WIDTH, 0.5 / total, 1 - right / WIDTH, 1 - top / total, aside, between / height)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _draw_shares(axes: Axes, edges: Values, samples: Mapping[str, Values]) -> None:
+    # Shares, not counts: test is a fraction of train's size.
+    for name, values in samples.items():
+        shares = 100 * np.histogram(values, edges)[0] / len(values)
+        filled = name == "train"
+        axes.stairs(
+            shares,
+            edges,
+            fill=filled,
+            color=PART_COLOURS[name],
+            alpha=0.45 if filled else 1,
+            linewidth=0 if filled else 1.6,
+        )
+    _style(axes)
+
+
+def _choose_edges(samples: Mapping[str, Values]) -> Values:
+    # Between whole pixels: narrower bins would be empty now and then, which reads as a comb in the data.
+    least, most = _find_range(samples)
+    if _is_wide(samples):
+        return np.unique(np.geomspace(least, most + 1, BINS + 1).round()) - 0.5
+    step = max(1, -(-(most + 1 - least) // BINS))
+    return np.arange(least, most + 1 + step, step) - 0.5
+
+
+def _scale_axis(axes: Axes, side: str, samples: Mapping[str, Values]) -> None:
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    if _is_wide(samples):
+        (axes.set_xscale if side == "x" else axes.set_yscale)("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_formatter(FuncFormatter(_format_number))
+
+
+def _format_number(number: float, _: int | None = None) -> str:
+    return f"{number:,.0f}"
+
+
+def _pad_range(samples: Mapping[str, Values]) -> tuple[float, float]:
+    # hexbin wants exponents where the scale is logarithmic, and divides by the width of the range.
+    least, most = _find_range(samples)
+    ends = np.array([least - 0.5, most + 0.5])
+    low, high = np.log10(ends) if _is_wide(samples) else ends
+    return float(low), float(high)
+
+
+def _find_range(samples: Mapping[str, Values]) -> tuple[int, int]:
+    values = np.concatenate(list(samples.values()))
+    return int(values.min()), int(values.max())
+
+
+def _is_wide(samples: Mapping[str, Values]) -> bool:
+    least, most = _find_range(samples)
+    return most >= 8 * least
+
+
+def _style(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(labelsize=8, color="#999999", labelcolor=INK)
+
+
+def _add_legend(target: Figure | Axes, parts: Sequence["Part"], place: Literal["upper right", "lower right"]) -> None:
+    if len(parts) > 1:
+        handles: list[Artist] = [
+            Patch(color=PART_COLOURS["train"], alpha=0.45, linewidth=0, label="train"),
+            Line2D([], [], color=PART_COLOURS["test"], linewidth=1.6, label="test"),
+        ]
+        target.legend(
+            handles=handles, bbox_to_anchor=(1, 1), loc=place, ncols=2, fontsize=9, frameon=False, borderaxespad=0.1
+        )
+
+
+def _escape(text: str) -> str:
+    return text.replace("$", r"\$")  # or matplotlib reads a formula
+
+
+def _encode(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    # Ids in the file are hashes; without a salt of ours they differ from run to run.
+    with matplotlib.rc_context({"svg.hashsalt": "vitrine"}):
+        figure.savefig(buffer, format="svg", dpi=192, metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,15 @@
+"""Figures as text."""
+
+from collections.abc import Sequence
+
+
+def align_columns(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines of a table, its first `left` columns flush left and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
