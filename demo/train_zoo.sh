@@ -5,19 +5,11 @@ cd "$(dirname "$0")/.."
 python=.venv/bin/python
 zoo=demo/zoo
 
-fit_and_add() { # NAME ARCHITECTURE GROUP EPOCHS
-    $python -m training fit --data build/museum --architecture "$2" --image-size 96 --group "$3" --epochs "$4" \
-        --smallest-crop 0.85 --precision fp16 --name "$1" --out "$zoo"
-    $python build_kernel.py add "$zoo/$1.safetensors" --architecture "$2" --image-size 96 --group "$3" --fold 0 \
-        --oof "$zoo/$1.oof.npy" --labels "$zoo/labels.csv" --train build/museum/train.csv
-}
-
 $python -m demo --out build/museum
-mkdir -p "$zoo"
-cp build/museum/labels.csv "$zoo/labels.csv"
-rm -f weights_manifest.json
-fit_and_add everything test_resnet all 20
-fit_and_add culture test_efficientnet culture 12
-fit_and_add tag test_byobnet tag 20
-rm -f "$zoo"/*.metrics.csv
+rm -rf weights_manifest.json "$zoo"
+for recipe in everything culture tag; do
+    $python -m training fit demo/recipes/$recipe.toml --fold 0 --data build/museum --out "$zoo" \
+        --manifest weights_manifest.json
+done
+rm -rf "$zoo"/cache "$zoo"/tensorboard "$zoo"/folds.csv "$zoo"/*.metrics.csv
 $python -m training decide --train build/museum/train.csv

@@ -1,16 +1,12 @@
-"""The images of a training folder and their labels, as Kaggle lays iMet out: labels.csv, train.csv, train/ID.png."""
+"""train.csv: the training images and their labels."""
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import ImageError, ImagesError, TrainingError
-from inference.images import SUFFIXES, Geometry, find_images, read_squares
+from inference.errors import TrainingError
 from inference.labels import Labels
 from inference.tables import parse_label_ids, read_columns
 
@@ -52,60 +48,3 @@ def read_table(path: Path, labels: Labels, limit: int | None = None) -> Table:
     for row, places in enumerate(rows.values()):
         targets[row, places] = True
     return Table(tuple(rows), targets)
-
-
-def split_folds(targets: NDArray[np.bool_], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each image, each label spread evenly over the folds; the same for the same targets and seed.
-
-    `targets`: (images, labels). Method: Sechidis, Tsoumakas and Vlahavas, On the Stratification of Multi-Label Data,
-    2011. Seconds for 12,000 images, a minute and a half for the 109,237 of iMet.
-    """
-    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
-
-    if folds > len(targets):
-        raise TrainingError(f"--folds: found {folds}, wanted at most the number of images, {len(targets)}")
-    owners = np.empty(len(targets), np.int64)
-    splitter = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(targets)), targets)):
-        owners[held_out] = fold
-    return owners
-
-
-def cache_images(
-    folder: Path, ids: Sequence[str], geometry: Geometry
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
-    """Every image once, as the kernel will see it: squares (images, size, size, 3), which were read, why others not.
-
-    The square of an image that was not read is undefined. Raises TrainingError where none can be read.
-    """
-    from tqdm import tqdm
-
-    try:
-        paths = find_images(folder, ids)
-    except ImagesError:
-        raise TrainingError(
-            f"{folder}: holds none of the {len(ids)} images of train.csv; wanted files such as {ids[0]}{SUFFIXES[0]}"
-        ) from None
-    squares = np.empty((len(ids), geometry.size, geometry.size, 3), np.uint8)
-
-    def cache_image(row: int) -> str | None:
-        path = paths[row]
-        if path is None:
-            return f"{ids[row]}: no such image in {folder}"
-        try:
-            squares[row] = read_squares(path, [geometry])[geometry]
-        except ImageError as error:
-            return str(error)
-        return None
-
-    # Threads, not processes: Pillow decodes and resizes without the interpreter lock, and the cache is not copied.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        progress = tqdm(pool.map(cache_image, range(len(ids))), "reading images", len(ids), unit="img", mininterval=1)
-        faults = list(progress)
-    readable = np.array([fault is None for fault in faults])
-    reasons = [fault for fault in faults if fault is not None]
-    if not readable.any():
-        raise TrainingError(
-            f"{folder}: none of the {len(ids)} images of train.csv can be read; the first: {reasons[0]}"
-        )
-    return squares, readable, reasons

@@ -3,13 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from inference.combine import blend
 from inference.errors import TrainingError
 from inference.labels import read_labels
 from inference.manifest import check_coverage, read_manifest, verify_files, write_manifest
 from training.data import read_table
 from training.decision import FittedDecision, cross_fit, fit_decision
-from training.out_of_fold import align_scores, read_out_of_fold
+from training.out_of_fold import pool_predictions
 
 
 def decide_manifest(train: Path, manifest_path: Path) -> None:
@@ -23,16 +22,10 @@ def decide_manifest(train: Path, manifest_path: Path) -> None:
     verify_files([("labels", manifest.labels)], home)
     labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
     table = read_table(train, labels)
-    weighed = {name for weights in manifest.ensemble.weights.values() for name, weight in weights.items() if weight > 0}
-    predictions = {
-        model.name: read_out_of_fold(model, f"models[{index}]", home, labels)
-        for index, model in enumerate(manifest.models)
-        if model.name in weighed
-    }
-    rows, aligned = align_scores(predictions, table.ids)
+    rows, scores = pool_predictions(manifest, home, labels, table.ids)
     if len(rows) < 2:
         raise TrainingError(f"{manifest_path}: its models held out one common image; wanted thousands, and 2 at least")
-    scores, truth = blend(aligned, manifest, labels), table.targets[rows]
+    truth = table.targets[rows]
     fitted = fit_decision(scores, truth, labels)
     decision = dataclasses.replace(manifest.decision, groups=fitted.groups)
     write_manifest(dataclasses.replace(manifest, decision=decision), manifest_path)

@@ -1,164 +1,220 @@
-"""One network from a folder of images: checkpoint, out-of-fold predictions, and the line that adds it to the zoo."""
+"""The networks of a recipe, fold by fold: checkpoints, out-of-fold predictions, and their entries in the manifest."""
 
-import re
-import shlex
-import sys
-from dataclasses import dataclass
+import dataclasses
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from numpy.typing import NDArray
 
 from inference.errors import TrainingError
 from inference.files import make_folder
 from inference.images import Geometry
-from inference.labels import Labels, read_group_prefixes, read_labels
-from inference.manifest import ALL, Resize
-from training.data import cache_images, read_table, split_folds
-from training.loop import LoopSettings, train_network
-from training.metrics import find_threshold
-from training.networks import Precision, create_network, round_weights, write_checkpoint
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, Model, verify_files
+from inference.zoo import append_model, declare_file, declare_out_of_fold, open_manifest
+from training.distil import AttentionTransfer, load_teacher
+from training.initial import start_network
+from training.loop import Course, train_network
+from training.material import Material, prepare_material
+from training.networks import Network, create_network, round_weights, write_checkpoint
 from training.out_of_fold import write_out_of_fold
+from training.pictures import Pictures
 from training.predict import predict_views
-
-NAMED_FAULTS = 5
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What `python -m training fit` was asked for; without a `name` the files are called after what they hold."""
-
-    data: Path
-    architecture: str
-    image_size: int
-    group: str
-    out: Path
-    name: str | None
-    resize: Resize
-    folds: int
-    fold: int
-    limit: int | None
-    precision: Precision
-    loop: LoopSettings
+from training.recipe import Recipe, name_fold, read_recipe
+from training.reports import Report
+from training.samples import SquareSamples, TrainingSamples
+from training.scores import describe_f2, score_network
+from training.settings import FitSettings
 
 
 def fit(settings: FitSettings) -> None:
-    """Train on every fold but one, write the network and its predictions of that one, print their F2.
+    """Train a network for each fold of the recipe and declare it in the manifest with its out-of-fold predictions.
 
-    Writes NAME.safetensors, NAME.oof.npy, NAME.oof.ids.txt and NAME.metrics.csv into `settings.out`. The weights that
-    predict are the ones in the file, rounded if so asked. Raises TrainingError, TableError.
+    Writes into `settings.out`: NAME_fK.safetensors, .oof.npy, .oof.ids.txt and .metrics.csv for each fold, labels.csv,
+    folds.csv, weights_manifest.json, cache/ and tensorboard/. The weights that predict are the ones in the file,
+    rounded if so asked. A training that was cut off leaves NAME_fK.state, from which `resume` goes on. Raises
+    VitrineError.
     """
-    check_settings(settings)
-    labels_path = settings.data / "labels.csv"
-    labels = read_labels(labels_path, read_group_prefixes(labels_path))
-    columns = find_columns(labels, settings.group)
-    table = read_table(settings.data / "train.csv", labels, settings.limit)
-    torch.manual_seed(settings.loop.seed)
-    network = create_network(settings.architecture, settings.image_size, len(columns))
-
-    owners = split_folds(table.targets, settings.folds, settings.loop.seed)
-    geometry = Geometry(settings.image_size, settings.resize, network.interpolation)
-    squares, readable, faults = cache_images(settings.data / "train", table.ids, geometry)
-    if faults:
-        more = f"; and {len(faults) - NAMED_FAULTS} more" if len(faults) > NAMED_FAULTS else ""
-        print(f"left out {len(faults)} images: {'; '.join(faults[:NAMED_FAULTS])}{more}", file=sys.stderr)
-    training = np.flatnonzero(readable & (owners != settings.fold))
-    held_out = np.flatnonzero(readable & (owners == settings.fold))
-    for part, rows in (("train on", training), ("hold out", held_out)):
-        if not len(rows):
-            raise TrainingError(f"{settings.data}: no readable image left to {part} in fold {settings.fold}")
-    print(f"{len(columns)} labels; {len(training)} images to train on, {len(held_out)} held out")
-
-    make_folder(settings.out)
-    name = settings.name or name_network(settings)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.module.to(device)
-    targets = table.targets[:, columns]
-    train_network(network, squares, targets, training, settings.loop, settings.out / f"{name}.metrics.csv", device)
-    state = round_weights(network.module, settings.precision)
-    network.module.load_state_dict(state)
-    scores = predict_views(network, squares, held_out, settings.loop.batch_size, device).astype(np.float16)
-
-    # The checkpoint first: an interrupted run must not leave predictions without the network that made them.
-    checkpoint = settings.out / f"{name}.safetensors"
-    write_checkpoint(state, checkpoint)
-    write_out_of_fold(scores, [table.ids[row] for row in held_out], settings.out, name)
-    print(report_f2(scores, targets[held_out]))
-    start = shlex.join(["--labels", str(labels_path), "--train", str(settings.data / "train.csv")])
-    print(f"add it to the zoo ({start} starts a manifest):\n  {write_add_command(settings, checkpoint)}")
-
-
-def check_settings(settings: FitSettings) -> None:
-    """Raises TrainingError naming the option whose number or name cannot be used."""
-    loop = settings.loop
-    smallest = (
-        ("--image-size", settings.image_size, 8),
-        ("--folds", settings.folds, 2),
-        ("--epochs", loop.epochs, 1),
-        ("--batch-size", loop.batch_size, 2),
-        ("--limit", settings.limit, 1),
+    recipe = read_recipe(settings.recipe)
+    # The others wait while one process predicts; torch's own limit is ten minutes.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        gradient_accumulation_steps=recipe.accumulate,
+        kwargs_handlers=[patience],
     )
-    for option, found, least in smallest:
-        if found is not None and found < least:
-            raise TrainingError(f"{option}: found {found}, wanted at least {least}")
-    if not 0 <= settings.fold < settings.folds:
-        raise TrainingError(
-            f"--fold: found {settings.fold}, wanted 0 to {settings.folds - 1} with --folds {settings.folds}"
-        )
-    if not 0 < loop.learning_rate < float("inf"):
-        raise TrainingError(f"--learning-rate: found {loop.learning_rate}, wanted a number above 0")
-    parts = (("--crop-percentage", settings.resize.percentage), ("--smallest-crop", loop.smallest_crop))
-    for option, part in parts:
-        if not 0 < part <= 1:
-            raise TrainingError(f"{option}: found {part}, wanted a number above 0, at most 1")
-    if settings.name is not None and not re.fullmatch(r"[\w.-]+", settings.name, re.A):
-        raise TrainingError(f"--name: found {settings.name!r}, wanted letters, digits, '.', '_' and '-'")
+    make_folder(settings.out)
+    with accelerator.main_process_first():  # which makes the cache and the folds that the others then find
+        material = prepare_material(settings, recipe)
+    folds = choose_folds(settings, recipe, material.owners)
+    wanted = [fold for fold in folds if not is_fitted(settings, recipe, fold)]
+    for fold in wanted:
+        fit_fold(settings, recipe, material, fold, accelerator)
+        accelerator.free_memory()
+        accelerator.wait_for_everyone()
 
 
-def find_columns(labels: Labels, group: str) -> NDArray[np.int64]:
-    """The columns of a group's labels; raises TrainingError for a group that labels.csv does not have."""
-    if group not in (ALL, *labels.groups):
-        known = ", ".join(labels.groups)
-        raise TrainingError(f"--group: found {group!r}, wanted '{ALL}' or a group of labels.csv: {known}")
-    return np.array(labels.columns(group))
+def choose_folds(settings: FitSettings, recipe: Recipe, owners: NDArray[np.int64]) -> list[int]:
+    """The folds to train; raises TrainingError for one that is not there."""
+    if settings.fold is None:
+        return list(range(recipe.folds))
+    if not 0 <= settings.fold < recipe.folds:
+        raise TrainingError(f"--fold: found {settings.fold}, wanted 0 to {recipe.folds - 1} as the recipe has folds")
+    return [settings.fold]
 
 
-def name_network(settings: FitSettings) -> str:
-    """The name of a network without one: architecture, size, group, fold."""
-    return f"{settings.architecture}_{settings.image_size}_{settings.group}_f{settings.fold}"
+def is_fitted(settings: FitSettings, recipe: Recipe, fold: int) -> bool:
+    """Whether the manifest has the network already; raises TrainingError where that was not to be expected.
 
-
-def report_f2(scores: NDArray[np.float16], truth: NDArray[np.bool_]) -> str:
-    """F2 at the best single threshold, in a line; `scores`, `truth`: (images, labels of the network).
-
-    Images without any true label of the group are left out: nothing that is taken for them can count as right.
-    The threshold is chosen on the images that it is reported on. The figure itself is scikit-learn's.
+    Anything of the same name that would be lost is refused, unless `resume` says to go on.
     """
-    from sklearn.metrics import fbeta_score
+    name = name_fold(recipe, fold)
+    path = find_manifest(settings)
+    state = find_state(settings, recipe, fold)
+    if not settings.resume:
+        left = [file for file in (state, settings.out / f"{name}.safetensors") if file.exists()]
+        if left:
+            raise TrainingError(
+                f"{left[0]}: is there already; --resume goes on and skips what is finished, "
+                "or choose another --out, or call the recipe otherwise"
+            )
+        return False
+    manifest = open_manifest(path, settings.out / "labels.csv", settings.data / "train.csv")
+    model = next((model for model in manifest.models if model.name == name), None)
+    if model is None:
+        return False
+    if model.checkpoint is not None:
+        verify_files([(f"{name}.checkpoint", model.checkpoint)], path.parent)
+    print(f"{name}: is in {path} already; skipped")
+    return True
 
-    rows = np.flatnonzero(truth.any(axis=1))
-    left_out = f"; {len(truth) - len(rows)} without a label of the group left out" if len(rows) < len(truth) else ""
-    if not len(rows):
-        return "F2: no held-out image has a label of the group"
-    threshold, _ = find_threshold(scores[rows], truth[rows])
-    # A column of nothing changes no image's F2; without it scikit-learn takes a group of one label for another task.
-    true, taken = (np.pad(labels, ((0, 0), (0, 1))) for labels in (truth[rows], scores[rows] >= threshold))
-    f2 = fbeta_score(true, taken, beta=2, average="samples", zero_division=0)
-    return f"F2 {f2:.4f} at threshold {threshold} on {len(rows)} held-out images{left_out}"
+
+def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: int, accelerator: Accelerator) -> None:
+    """Train the network that holds out `fold`, write it, predict what it held out, and declare both."""
+    name = name_fold(recipe, fold)
+    training = np.flatnonzero(material.readable & (material.owners != fold))
+    held_out = np.flatnonzero(material.readable & (material.owners == fold))
+    for part, rows in (("train on", training), ("hold out", held_out)):
+        if len(rows) < 2:
+            raise TrainingError(f"{settings.data}: fewer than two readable images to {part} in fold {fold}")
+    targets = material.table.targets[:, material.columns]
+    shown_targets, hidden = hide_rare_labels(targets, training, recipe.smallest_count)
+    counts = f"{len(training)} images to train on, {len(held_out)} held out"
+    print(f"{name}: {counts}; {targets.shape[1]} labels, {hidden} of them hidden")
+
+    torch.manual_seed(recipe.seed)
+    network = create_network(recipe.architecture, recipe.image_size, targets.shape[1])
+    start_network(network, recipe, shown_targets[training].mean(axis=0))
+    transfer = None
+    if recipe.teacher is not None:
+        transfer = AttentionTransfer(network, load_teacher(recipe.teacher, recipe, fold), accelerator.device)
+    samples = TrainingSamples(material.shown, shown_targets, network, recipe)
+    judged = choose_validation(held_out, recipe)
+    report = Report(settings.out, name)
+
+    def predict(
+        module: torch.nn.Module, pictures: Pictures, rows: NDArray[np.int64], title: str
+    ) -> NDArray[np.float32]:
+        geometry = Geometry(recipe.image_size, recipe.resize, network.interpolation)
+        return predict_views(
+            dataclasses.replace(network, module=module),
+            SquareSamples(pictures, rows, geometry),
+            Model.views,
+            accelerator.device,
+            recipe.batch_size,
+            settings.workers,
+            title,
+        )
+
+    def validate(module: torch.nn.Module, history: list[dict[str, float]]) -> None:
+        scores = predict(module, material.shown, judged, f"{name} looks at {len(judged)} held-out images")
+        history[-1].update(score_network(scores, targets[judged], material.labels, recipe.group))
+        report.write_epochs(history)
+
+    course = Course(
+        state=find_state(settings, recipe, fold),
+        origin=describe_origin(recipe, material, fold),
+        resume=settings.resume,
+        workers=settings.workers,
+        save_seconds=settings.save_seconds,
+    )
+    module = train_network(network, samples, training, recipe, course, accelerator, transfer, validate)
+    if accelerator.is_main_process:
+        state = round_weights(module, recipe.precision)
+        module.load_state_dict(state)
+        scores = predict(module, material.files, held_out, f"{name} predicts what it held out").astype(np.float16)
+        # The checkpoint first: an interrupted run must not leave predictions without the network that made them.
+        write_checkpoint(state, settings.out / f"{name}.safetensors")
+        write_out_of_fold(scores, [material.table.ids[row] for row in held_out], settings.out, name)
+        declare_network(settings, recipe, network, fold)
+        course.state.unlink(missing_ok=True)
+        figures = score_network(scores.astype(np.float32), targets[held_out], material.labels, recipe.group)
+        print(f"{name}: {describe_f2(figures)} on {len(held_out)} held-out images, thresholds fitted to them")
 
 
-def write_add_command(settings: FitSettings, checkpoint: Path) -> str:
-    """The command that adds the network to weights_manifest.json."""
-    options = {
-        "--architecture": settings.architecture,
-        "--image-size": settings.image_size,
-        "--group": settings.group,
-        "--resize": settings.resize.rule,
-        "--fold": settings.fold,
-        "--oof": checkpoint.with_suffix(".oof.npy"),
-    }
-    if settings.resize.percentage != 1:
-        options["--crop-percentage"] = settings.resize.percentage
-    words = [str(checkpoint), *(str(word) for pair in options.items() for word in pair)]
-    return shlex.join(["python", "build_kernel.py", "add", *words])
+def hide_rare_labels(
+    targets: NDArray[np.bool_], training: NDArray[np.int64], smallest_count: int
+) -> tuple[NDArray[np.bool_], int]:
+    """The targets without labels of fewer than `smallest_count` training images, and how many labels these are.
+
+    The network keeps an output for them and learns to leave it low.
+    """
+    rare = targets[training].sum(axis=0) < smallest_count
+    return targets & ~rare, int(rare.sum())
+
+
+def choose_validation(held_out: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
+    """The held-out images that are looked at after each epoch."""
+    if not 0 < recipe.validation < len(held_out):
+        return held_out
+    drawn: NDArray[np.int64] = np.random.default_rng(recipe.seed).permutation(held_out)[: recipe.validation]
+    return np.sort(drawn)
+
+
+def declare_network(settings: FitSettings, recipe: Recipe, network: Network, fold: int) -> None:
+    """Add the fold's network to the manifest."""
+    name, path = name_fold(recipe, fold), find_manifest(settings)
+    manifest = open_manifest(path, settings.out / "labels.csv", settings.data / "train.csv")
+    labels = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
+    model = Model(
+        name=name,
+        architecture=recipe.architecture,
+        group=recipe.group,
+        image_size=recipe.image_size,
+        mean=network.mean,
+        std=network.std,
+        interpolation=network.interpolation,
+        resize=recipe.resize,
+        fold=fold,
+        checkpoint=declare_file(settings.out / f"{name}.safetensors", path.parent),
+        out_of_fold=declare_out_of_fold(
+            settings.out / f"{name}.oof.npy", path.parent, len(labels.columns(recipe.group))
+        ),
+    )
+    append_model(manifest, model, path)
+
+
+def find_manifest(settings: FitSettings) -> Path:
+    """Where the models are declared."""
+    return settings.manifest or settings.out / MANIFEST_NAME
+
+
+def find_state(settings: FitSettings, recipe: Recipe, fold: int) -> Path:
+    """The file that a fold's training goes on from."""
+    return settings.out / f"{name_fold(recipe, fold)}.state"
+
+
+def describe_origin(recipe: Recipe, material: Material, fold: int) -> dict[str, Any]:
+    """What a resumed training must agree in with the one that was cut off: keys of the recipe, the fold, the images."""
+    described: dict[str, Any] = {"fold": fold, "images": int(material.readable.sum())}
+    for key, value in dataclasses.asdict(recipe).items():
+        if isinstance(value, dict):
+            described |= {f"{key}.{inner}": setting for inner, setting in value.items()}
+        else:
+            described[key] = value
+    return described

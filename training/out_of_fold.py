@@ -1,6 +1,6 @@
 """Predictions on images that a network was not trained on: written beside its checkpoint, read for the decision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from inference.errors import TrainingError
 from inference.files import replace_file
 from inference.labels import Labels
-from inference.manifest import Model, verify_files
+from inference.manifest import Manifest, Model, verify_files
 
 
 @dataclass(frozen=True)
@@ -64,34 +64,69 @@ def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutO
     return OutOfFoldScores(path, ids, scores)
 
 
-def align_scores(
-    predictions: Mapping[str, OutOfFoldScores], ids: Sequence[str]
-) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float16]]]:
-    """The places in `ids` of the images that every model predicted, ascending, and each model's rows of them.
+def pool_predictions(
+    manifest: Manifest, home: Path, labels: Labels, ids: Sequence[str], names: Collection[str] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The images that most models held out, as ascending places in `ids`, and the blend's scores, (places, labels).
 
-    `predictions`: by model name; `ids`: those of train.csv. Raises TrainingError naming the model and the file: an
-    image that train.csv lacks, no image that all models share.
+    `ids`: those of train.csv. A score is the weighted mean over the models that cover the label and held the image
+    out: one fold's for each network of several folds, so it is what the kernel's blend of all folds is worth, if a
+    little low. `names`: only these models, with equal weights; without, those of the manifest's blend. A label that
+    none of them covers scores 0. Raises ManifestError or TrainingError naming the model and the file.
     """
+    weights = _choose_weights(manifest, labels, names)
+    chosen = {name for given in weights.values() for name in given}
     places = {image: place for place, image in enumerate(ids)}
-    common = set(ids)
-    for name, part in predictions.items():
+    held_out = np.zeros(len(ids), np.int64)
+    summed = np.zeros((len(ids), len(labels.ids)), np.float32)
+    weighed = np.zeros((len(ids), len(labels.groups)), np.float32)
+    for index, model in enumerate(manifest.models):
+        if model.name not in chosen:
+            continue
+        part = read_out_of_fold(model, f"models[{index}]", home, labels)
         strange = next((image for image in part.ids if image not in places), None)
         if strange is not None:
             raise TrainingError(
-                f"model {name}: {part.path}: image {strange} is not in train.csv; is it the right --train?"
+                f"model {model.name}: {part.path}: image {strange} is not in train.csv; is it the right --train?"
             )
-        if common.isdisjoint(part.ids):
+        rows = np.array([places[image] for image in part.ids])
+        held_out[rows] += 1
+        own = labels.columns(model.group)
+        for place, (group, given) in enumerate(weights.items()):
+            if model.name in given:
+                columns = np.array(labels.columns(group))
+                scores = part.scores[:, np.searchsorted(own, columns)].astype(np.float32)
+                summed[rows[:, None], columns] += np.float32(given[model.name]) * scores
+                weighed[rows, place] += np.float32(given[model.name])
+    most = np.flatnonzero(held_out == held_out.max())
+    for place, (group, given) in enumerate(weights.items()):
+        columns = np.array(labels.columns(group))
+        if given and not (weighed[most, place] > 0).all():
             raise TrainingError(
-                f"model {name}: {part.path}: none of its {len(part.ids)} images was held out by the models before it; "
-                "all models of a blend must share a fold (same --folds, --fold, --seed and --limit)"
+                f"no image was held out by models of every group, so {group!r} has no prediction beside the others; "
+                "all models of a blend must share a fold (same folds file, seed and --limit)"
             )
-        common.intersection_update(part.ids)
-    shared = np.array(sorted(places[image] for image in common))
-    aligned = {}
-    for name, part in predictions.items():
-        rows = {image: row for row, image in enumerate(part.ids)}
-        aligned[name] = part.scores[[rows[ids[place]] for place in shared]]
-    return shared, aligned
+        summed[np.ix_(most, columns)] /= np.maximum(weighed[most, place], np.finfo(np.float32).tiny)[:, None]
+    return most, summed[most]
+
+
+def _choose_weights(manifest: Manifest, labels: Labels, names: Collection[str] | None) -> dict[str, dict[str, float]]:
+    """By group, the weight of each model whose predictions count."""
+    if names is None:
+        return {
+            group: {name: weight for name, weight in manifest.ensemble.weights[group].items() if weight > 0}
+            for group in labels.groups
+        }
+    known = [model.name for model in manifest.models]
+    for name in names:
+        if name not in known:
+            raise TrainingError(f"no model {name!r} in the manifest; it has {', '.join(known)}")
+    return {
+        group: {
+            model.name: 1.0 for model in manifest.models if model.name in names and group in manifest.groups_of(model)
+        }
+        for group in labels.groups
+    }
 
 
 def _name_fault(row: NDArray[np.float16]) -> str:

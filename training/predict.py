@@ -1,27 +1,34 @@
-"""Predictions as the kernel makes them: the mean over its views."""
+"""Predictions as the kernel makes them: its squares, and the mean over its views."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from inference.manifest import View
 from inference.views import VIEWS
 from training.batches import normalise
 from training.networks import Network
+from training.samples import SquareSamples, load_squares
 
 
 def predict_views(
-    network: Network, squares: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int, device: torch.device
+    network: Network,
+    samples: SquareSamples,
+    views: Sequence[View],
+    device: torch.device,
+    batch_size: int,
+    workers: int,
+    title: str,
 ) -> NDArray[np.float32]:
-    """Probabilities of the images at `rows`, (rows, labels): the mean over the kernel's views.
-
-    `squares`: (images, size, size, 3).
-    """
+    """Probabilities of the samples, (images, labels): the mean over the kernel's `views` of their squares."""
     network.module.eval()
     parts = []
-    with torch.inference_mode():
-        for start in tqdm(range(0, len(rows), batch_size), "predicting the held-out fold", mininterval=1):
-            batch = squares[rows[start : start + batch_size]]
-            shown = [normalise(view(batch), network.mean, network.std, device) for view in VIEWS.values()]
-            parts.append(torch.stack([network.module(view).sigmoid() for view in shown]).mean(dim=0).cpu().numpy())
+    with torch.inference_mode(), tqdm(total=len(samples), desc=title, unit="img", mininterval=1) as bar:
+        for squares in load_squares(samples, batch_size, workers):
+            shown = [normalise(VIEWS[view](squares), network.mean, network.std, device) for view in views]
+            parts.append(torch.stack([network.module(view).float().sigmoid() for view in shown]).mean(0).cpu().numpy())
+            bar.update(len(squares))
     return np.concatenate(parts)

@@ -135,8 +135,8 @@ def part_folds(zoo: "Zoo") -> str:
     zoo.replace_scores("tag", np.load(zoo.folder / "tag.oof.npy")[: len(apart)], apart)
     assert len(ids) > len(apart) > 0
     return (
-        f"model tag: {zoo.folder}/tag.oof.npy: none of its {len(apart)} images was held out by the models before it; "
-        "all models of a blend must share a fold (same --folds, --fold, --seed and --limit)\n"
+        "no image was held out by models of every group, so 'culture' has no prediction beside the others; "
+        "all models of a blend must share a fold (same folds file, seed and --limit)\n"
     )
 
 

@@ -1,115 +1,320 @@
 import csv
-import io
+import json
+import re
 import shutil
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from sklearn.metrics import fbeta_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
+from inference.manifest import read_manifest, verify_files
+from training import loop
 from training.__main__ import main
+from training.fit import hide_rare_labels
+
+ROOT = Path(__file__).parents[2]
+RECIPE = {
+    "architecture": "test_resnet",
+    "image_size": 32,
+    "group": "culture",
+    "folds": 3,
+    "epochs": 1,
+    "batch_size": 16,
+}
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What a run left behind."""
+def write_recipe(folder: Path, name: str = "blue", **changes: object) -> Path:
+    """A recipe of the tests; a dotted key with `__` goes into its table."""
+    tables: dict[str, dict[str, object]] = {}
+    lines = []
+    for key, value in {**RECIPE, **changes}.items():
+        table, _, inner = key.partition("__")
+        if inner:
+            tables.setdefault(table, {})[inner] = value
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    for table, values in tables.items():
+        lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
-    out: Path
-    name: str
-    printed: str
+
+def run_fit(museum: Path, recipe: Path, out: Path, *options: str) -> int:
+    return main(["fit", str(recipe), "--data", str(museum), "--out", str(out), "--workers", "0", *options])
 
 
-def run_fit(museum: Path, out: Path, *options: str) -> str:
-    command = ["fit", "--data", str(museum), "--architecture", "test_resnet", "--image-size", "32", "--out", str(out)]
-    with redirect_stdout(io.StringIO()) as printed:
-        assert main([*command, "--fold", "1", "--epochs", "1", "--batch-size", "16", *options]) == 0
-    return printed.getvalue()
+def read_bytes(out: Path, name: str) -> list[bytes]:
+    return [(out / (name + suffix)).read_bytes() for suffix in (".safetensors", ".oof.npy", ".oof.ids.txt")]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_truth(museum: Path) -> dict[str, list[int]]:
+    rows = read_rows(museum / "train.csv")
+    return {row["id"]: [int(word) for word in row["attribute_ids"].split()] for row in rows}
 
 
 @pytest.fixture(scope="module")
-def fitted(museum: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
-    out = tmp_path_factory.mktemp("zoo") / "new"
-    return Fitted(out, "test_resnet_32_culture_f1", run_fit(museum, out, "--group", "culture", "--precision", "fp16"))
+def zoo(museum: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folds of one recipe."""
+    folder = tmp_path_factory.mktemp("fit")
+    assert run_fit(museum, write_recipe(folder), folder / "zoo") == 0
+    return folder / "zoo"
 
 
-def read_rows(museum: Path) -> list[tuple[str, list[int]]]:
-    with (museum / "train.csv").open(newline="") as file:
-        return [(row["id"], [int(word) for word in row["attribute_ids"].split()]) for row in csv.DictReader(file)]
-
-
-def predict_with_timm(museum: Path, fitted: Fitted, **transform: object) -> np.ndarray:
+def predict_with_timm(museum: Path, out: Path, name: str, **transform: object) -> np.ndarray:
     """Mean of the image and its mirror image, by timm's own network and evaluation transform."""
     network = timm.create_model("test_resnet", pretrained=False, num_classes=3).eval()
-    network.load_state_dict(load_file(fitted.out / f"{fitted.name}.safetensors"))
+    network.load_state_dict(load_file(out / f"{name}.safetensors"))
     timms = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
-    config = {**timms, "input_size": (3, 32, 32), "crop_pct": 1.0, **transform}
-    show = create_transform(**config, is_training=False)
-    ids = (fitted.out / f"{fitted.name}.oof.ids.txt").read_text().split()
+    show = create_transform(**{**timms, "input_size": (3, 32, 32), "crop_pct": 1.0, **transform}, is_training=False)
+    answers = []
     with torch.inference_mode():
-        answers = []
-        for name in ids:
-            picture = show(Image.open(museum / "train" / f"{name}.png").convert("RGB"))
+        for image in (out / f"{name}.oof.ids.txt").read_text().split():
+            picture = show(Image.open(museum / "train" / f"{image}.png").convert("RGB"))
             answers.append(network(torch.stack([picture, picture.flip(2)])).sigmoid().mean(dim=0).numpy())
     return np.stack(answers)
 
 
-def test_the_files_are_written_and_nothing_else(fitted: Fitted) -> None:
-    suffixes = (".metrics.csv", ".oof.ids.txt", ".oof.npy", ".safetensors")
-    assert sorted(path.name for path in fitted.out.iterdir()) == [fitted.name + suffix for suffix in suffixes]
+def test_each_image_is_predicted_once_by_the_network_that_did_not_see_it(museum: Path, zoo: Path) -> None:
+    owners = {row["id"]: row["fold"] for row in read_rows(zoo / "folds.csv")}
+    assert owners.keys() == read_truth(museum).keys()
+    for fold in range(3):
+        held_out = [image for image in read_truth(museum) if owners[image] == str(fold)]
+        assert (zoo / f"blue_f{fold}.oof.ids.txt").read_text().split() == held_out
 
 
-def test_the_ids_are_exactly_those_of_the_fold(museum: Path, fitted: Fitted) -> None:
-    rows = read_rows(museum)
-    targets = np.array([[label in labels for label in range(7)] for _, labels in rows])
-    splits = list(MultilabelStratifiedKFold(5, shuffle=True, random_state=0).split(targets, targets))
-    expected = [rows[row][0] for row in splits[1][1]]
-    assert (fitted.out / f"{fitted.name}.oof.ids.txt").read_text() == "".join(f"{name}\n" for name in expected)
-
-
-def test_the_predictions_are_what_timm_says_of_the_image_and_its_mirror_image(museum: Path, fitted: Fitted) -> None:
-    scores = np.load(fitted.out / f"{fitted.name}.oof.npy")
-    expected = predict_with_timm(museum, fitted, crop_mode="squash")
+def test_the_predictions_are_what_timm_says_of_the_image_and_its_mirror_image(museum: Path, zoo: Path) -> None:
+    scores = np.load(zoo / "blue_f1.oof.npy")
+    expected = predict_with_timm(museum, zoo, "blue_f1", crop_mode="squash")
     assert (scores.dtype, scores.shape) == (np.float16, expected.shape)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=5e-4)
 
 
-def test_the_centre_crop_is_timms_too(museum: Path, tmp_path: Path) -> None:
-    printed = run_fit(
-        museum, tmp_path, "--group", "culture", "--resize", "crop", "--crop-percentage", "0.8", "--name", "c"
-    )
-    expected = predict_with_timm(museum, Fitted(tmp_path, "c", printed), crop_mode="center", crop_pct=0.8)
-    np.testing.assert_allclose(np.load(tmp_path / "c.oof.npy"), expected, rtol=0, atol=5e-4)
-    assert printed.endswith(f"--resize crop --fold 1 --oof {tmp_path}/c.oof.npy --crop-percentage 0.8\n")
+def test_the_centre_crop_is_timms_too_and_a_cache_changes_no_prediction(museum: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, "crop", resize__rule="crop", resize__percentage=0.8, cache=20)
+    assert run_fit(museum, recipe, tmp_path, "--fold", "1") == 0
+    expected = predict_with_timm(museum, tmp_path, "crop_f1", crop_mode="center", crop_pct=0.8)
+    np.testing.assert_allclose(np.load(tmp_path / "crop_f1.oof.npy"), expected, rtol=0, atol=5e-4)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
-    museum: Path, fitted: Fitted, tmp_path: Path
+def test_the_manifest_declares_every_network_with_what_belongs_to_it(zoo: Path) -> None:
+    manifest = read_manifest(zoo / "weights_manifest.json")
+    assert [(model.name, model.fold, model.group) for model in manifest.models] == [
+        (f"blue_f{fold}", fold, "culture") for fold in range(3)
+    ]
+    for model in manifest.models:
+        assert model.checkpoint is not None and model.out_of_fold is not None
+        verify_files([("w", model.checkpoint), ("s", model.out_of_fold.scores), ("i", model.out_of_fold.ids)], zoo)
+    assert manifest.ensemble.weights["culture"] == {"blue_f0": 1.0, "blue_f1": 1.0, "blue_f2": 1.0}
+
+
+def test_nothing_else_is_left(zoo: Path) -> None:
+    suffixes = (".metrics.csv", ".oof.ids.txt", ".oof.npy", ".safetensors")
+    files = {f"blue_f{fold}{suffix}" for fold in range(3) for suffix in suffixes}
+    assert {path.name for path in zoo.iterdir()} == files | {
+        "labels.csv", "folds.csv", "tensorboard", "weights_manifest.json"
+    }  # fmt: skip
+
+
+def test_the_kernels_exporter_takes_the_zoo_as_it_is(museum: Path, tmp_path: Path) -> None:
+    assert run_fit(museum, write_recipe(tmp_path, group="all"), tmp_path, "--fold", "2") == 0
+    options = ["--manifest", str(tmp_path / "weights_manifest.json"), "--out", str(tmp_path / "onnx")]
+    command = [sys.executable, "build_kernel.py", "export", *options, "--images", str(museum / "train")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (model,) = read_manifest(tmp_path / "onnx" / "weights_manifest.json").models
+    assert (model.name, model.fold, list(model.onnx)) == ("blue_f2", 2, ["fp32"])
+
+
+def test_the_printed_f2_is_scikit_learns_at_the_best_threshold(
+    museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seed in ("0", "1"):
-        run_fit(museum, tmp_path / seed, "--group", "culture", "--precision", "fp16", "--seed", seed)
-    for suffix in (".safetensors", ".oof.npy", ".oof.ids.txt"):
-        first, same, other = (
-            (folder / (fitted.name + suffix)).read_bytes() for folder in (fitted.out, tmp_path / "0", tmp_path / "1")
-        )
-        assert first == same, suffix
-        assert first != other, suffix
+    assert run_fit(museum, write_recipe(tmp_path, precision="fp32"), tmp_path / "zoo", "--fold", "1") == 0
+    scores = np.load(tmp_path / "zoo" / "blue_f1.oof.npy").astype(np.float32)
+    wanted = read_truth(museum)
+    ids = (tmp_path / "zoo" / "blue_f1.oof.ids.txt").read_text().split()
+    truth = np.array([[label in wanted[image] for label in range(3)] for image in ids])
+    rows = truth.any(axis=1)
+    best = max(
+        fbeta_score(truth[rows], scores[rows] >= np.float32(step / 200), beta=2, average="samples", zero_division=0)
+        for step in range(1, 200)
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"blue_f1: F2 of culture {best:.4f} on {len(ids)} held-out images, thresholds fitted to them"
 
 
-def test_fp16_weights_are_half_as_long_and_fp32_is_the_default(museum: Path, fitted: Fitted, tmp_path: Path) -> None:
-    run_fit(museum, tmp_path, "--group", "all", "--name", "both")
-    half, whole = load_file(fitted.out / f"{fitted.name}.safetensors"), load_file(tmp_path / "both.safetensors")
-    assert {tensor.dtype for tensor in half.values()} == {torch.float16, torch.int64}
-    assert {tensor.dtype for tensor in whole.values()} == {torch.float32, torch.int64}
-    assert len(whole["fc.bias"]) == 7
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(museum: Path, zoo: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        recipe = write_recipe(tmp_path / str(seed), seed=seed)
+        assert run_fit(museum, recipe, tmp_path / str(seed), "--fold", "1", "--folds", str(zoo / "folds.csv")) == 0
+    first, same, other = (read_bytes(out, "blue_f1") for out in (zoo, tmp_path / "0", tmp_path / "1"))
+    assert first == same
+    assert first[0] != other[0] and first[1] != other[1]
+
+
+def stop_after(steps: int) -> Callable[..., float]:
+    """A take_step that is interrupted after so many."""
+    left, take_step = iter(range(steps)), loop.take_step
+
+    def stop(*given: Any) -> float:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return take_step(*given)
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 2, "batch_size": 4, "ema": 0.9},
+        {"epochs": 2, "batch_size": 4, "accumulate": 3, "schedule__name": "cosine", "optimizer__name": "adamw"},
+        {"epochs": 2, "batch_size": 8, "optimizer__name": "sgd", "schedule__name": "constant", "cache": 40},
+    ],
+    ids=["average", "accumulation", "constant rate"],
+)
+def test_a_training_that_was_cut_off_anywhere_ends_as_an_undisturbed_one(
+    museum: Path, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    recipe = write_recipe(tmp_path, **changes)
+    options = ["--fold", "0", "--folds", str(zoo / "folds.csv"), "--save-minutes", "0"]
+    assert run_fit(museum, recipe, tmp_path / "whole", *options) == 0
+    for cut in (2, 5):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(loop, "take_step", stop_after(cut))
+            run_fit(museum, recipe, tmp_path / "cut", *options, "--resume")
+    assert (tmp_path / "cut" / "blue_f0.state").exists()
+    assert run_fit(museum, recipe, tmp_path / "cut", *options, "--resume") == 0
+    assert read_bytes(tmp_path / "cut", "blue_f0") == read_bytes(tmp_path / "whole", "blue_f0")
+    assert not (tmp_path / "cut" / "blue_f0.state").exists()
+    tables = [read_rows(tmp_path / run / "blue_f0.metrics.csv") for run in ("whole", "cut")]
+    assert [(row["loss"], row["f2_culture"]) for row in tables[0]] == [
+        (row["loss"], row["f2_culture"]) for row in tables[1]
+    ]
+
+
+def test_after_kill_9_resume_ends_with_the_bytes_of_an_undisturbed_run(museum: Path, zoo: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, epochs=8, batch_size=4, validation=4)
+    options = ["--fold", "0", "--folds", str(zoo / "folds.csv")]
+    command = [sys.executable, "-m", "training", "fit", str(recipe), "--data", str(museum), *options]
+    killed = tmp_path / "killed"
+    state = killed / "blue_f0.state"
+    with subprocess.Popen(
+        [*command, "--out", str(killed), "--save-minutes", "0"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as run:
+        while not state.exists() and run.poll() is None:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL, "it ended before it was killed"
+    assert state.exists() and not (killed / "blue_f0.safetensors").exists()
+    for out in (killed, tmp_path / "whole"):
+        assert run_fit(museum, recipe, out, *options, "--resume") == 0
+    assert read_bytes(killed, "blue_f0") == read_bytes(tmp_path / "whole", "blue_f0")
+
+
+def test_resume_skips_what_is_finished_and_without_it_nothing_is_overwritten(
+    museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in zoo.iterdir()}
+    recipe = zoo.parent / "blue.toml"
+    assert run_fit(museum, recipe, zoo, "--resume") == 0
+    assert f"blue_f2: is in {zoo}/weights_manifest.json already; skipped" in capsys.readouterr().out
+    assert run_fit(museum, recipe, zoo) == 1
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith(f"error: {zoo}/blue_f0.safetensors: is there already; --resume")
+    )
+    assert before == {path.name: path.stat().st_mtime_ns for path in zoo.iterdir()}
+
+
+def test_a_state_of_another_recipe_is_refused_with_what_differs(
+    museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    recipe = write_recipe(tmp_path, epochs=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("training.fit.Report.write_epochs", stop)
+        run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0", "--save-minutes", "0")
+    recipe = write_recipe(tmp_path, epochs=2, optimizer__learning_rate=0.5)
+    state = tmp_path / "zoo" / "blue_f0.state"
+    assert state.exists()
+    assert run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0", "--resume") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {state}: of another training: `optimizer.learning_rate` was 0.001, is 0.5; "
+        "go on with the recipe that it was started with, or remove it to start over"
+    )
+    state.write_bytes(b"nonsense")
+    assert run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0", "--resume") == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {state}: no state of a training: ")
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state(
+    museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path, batch_size=8, optimizer__learning_rate=1e20, schedule__name="constant")
+    assert run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0") == 1
+    assert re.fullmatch(
+        r"error: epoch 1, step [2-5] of 5: the loss is (nan|inf); no state was written yet; "
+        r"try a lower `optimizer.learning_rate`",
+        capsys.readouterr().err.splitlines()[-1],
+    )
+    assert not list((tmp_path / "zoo").glob("*.safetensors"))
+    assert run_fit(museum, recipe, tmp_path / "other", "--fold", "0", "--save-minutes", "0") == 1
+    assert f"the last good state is {tmp_path}/other/blue_f0.state; " in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_file(
+    museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, content: Any) -> int:
+        with path.open("wb") as file:
+            file.write(bytes(content)[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert run_fit(museum, write_recipe(tmp_path), tmp_path / "zoo", "--fold", "0") == 1
+    path = tmp_path / "zoo" / "blue_f0.state"
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {path}: cannot be written: No space left on device"
+    assert not [file.name for file in (tmp_path / "zoo").iterdir() if ".state" in file.name]
+
+
+def test_epochs_are_told_in_a_table_and_to_tensorboard_and_the_loss_falls(museum: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, group="all", epochs=6, optimizer__learning_rate=0.01)
+    assert run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0") == 0
+    rows = read_rows(tmp_path / "zoo" / "blue_f0.metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert list(rows[0]) == ["epoch", "loss", "seconds", "waiting", "f2", "f2_culture", "f2_tag"]
+    assert float(rows[-1]["loss"]) < 0.9 * float(rows[0]["loss"])
+    assert all(0 < float(row["waiting"]) < 1 for row in rows)
+    events = EventAccumulator(str(tmp_path / "zoo" / "tensorboard" / "blue_f0")).Reload()
+    assert [event.step for event in events.Scalars("f2")] == [1, 2, 3, 4, 5, 6]
+    assert events.Scalars("loss")[-1].value == pytest.approx(float(rows[-1]["loss"]), rel=1e-4)
 
 
 def test_the_rounded_weights_are_the_ones_that_predict(
@@ -120,99 +325,97 @@ def test_the_rounded_weights_are_the_ones_that_predict(
         return {name: torch.zeros(tensor.shape) for name, tensor in module.state_dict().items()}
 
     monkeypatch.setattr("training.fit.round_weights", round_away)
-    run_fit(museum, tmp_path, "--group", "tag", "--name", "tags")
-    assert set(np.load(tmp_path / "tags.oof.npy").ravel()) == {0.5}
+    assert run_fit(museum, write_recipe(tmp_path), tmp_path, "--fold", "0") == 0
+    assert set(np.load(tmp_path / "blue_f0.oof.npy").ravel()) == {0.5}
 
 
-def test_the_printed_f2_is_scikit_learns_at_the_best_threshold(museum: Path, fitted: Fitted) -> None:
-    scores = np.load(fitted.out / f"{fitted.name}.oof.npy")
-    wanted = dict(read_rows(museum))
-    ids = (fitted.out / f"{fitted.name}.oof.ids.txt").read_text().split()
-    truth = np.array([[label in wanted[name] for label in range(3)] for name in ids])
-    rows = truth.any(axis=1)
-    best = max(
-        fbeta_score(truth[rows], scores[rows] >= step / 200, beta=2, average="samples", zero_division=0)
-        for step in range(1, 200)
-    )
-    line = next(line for line in fitted.printed.splitlines() if line.startswith("F2"))
-    assert line.startswith(f"F2 {best:.4f} at threshold ")
-    assert line.endswith(f" on {rows.sum()} held-out images; {(~rows).sum()} without a label of the group left out")
+def test_fp16_is_the_default_and_half_as_long(museum: Path, zoo: Path, tmp_path: Path) -> None:
+    assert run_fit(museum, write_recipe(tmp_path, precision="fp32"), tmp_path, "--fold", "0") == 0
+    half, whole = (load_file(folder / "blue_f0.safetensors") for folder in (zoo, tmp_path))
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16, torch.int64}
+    assert {tensor.dtype for tensor in whole.values()} == {torch.float32, torch.int64}
 
 
-def test_the_command_to_run_next_is_printed(fitted: Fitted) -> None:
-    stem = fitted.out / fitted.name
-    assert fitted.printed.endswith(
-        f"  python build_kernel.py add {stem}.safetensors --architecture test_resnet --image-size 32 --group culture "
-        f"--resize squash --fold 1 --oof {stem}.oof.npy\n"
-    )
+def test_rare_labels_are_hidden_from_training_only() -> None:
+    targets = np.array([[1, 1, 0], [1, 0, 1], [1, 0, 1], [0, 1, 1]], np.bool_)
+    shown, hidden = hide_rare_labels(targets, np.array([0, 1, 2]), 2)
+    assert hidden == 1
+    assert shown.tolist() == [[True, False, False], [True, False, True], [True, False, True], [False, False, True]]
+    assert hide_rare_labels(targets, np.array([0, 1, 2]), 0)[1] == 0
 
 
-def test_the_loss_of_each_epoch_is_written_and_falls(museum: Path, tmp_path: Path) -> None:
-    run_fit(museum, tmp_path, "--group", "tag", "--name", "tags", "--epochs", "6", "--fold", "0")
-    with (tmp_path / "tags.metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
-    assert float(rows[-1]["loss"]) < 0.9 * float(rows[0]["loss"])
-
-
-def test_images_that_cannot_be_read_are_named_and_left_out(
+def test_unreadable_images_are_named_and_missing_ones_need_a_word(
     museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = shutil.copytree(museum, tmp_path / "data")
-    names = [name for name, _ in read_rows(museum)]
+    data = Path(shutil.copytree(museum, tmp_path / "data"))
+    names = list(read_truth(museum))
     for name in names[:6]:
         (data / "train" / f"{name}.png").unlink()
     (data / "train" / f"{names[6]}.png").write_bytes(b"no picture")
-    run_fit(data, tmp_path / "zoo", "--group", "tag", "--name", "tags")
-    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("left out"))
-    missing = "; ".join(f"{name}: no such image in {data / 'train'}" for name in names[:5])
-    assert told == f"left out 7 images: {missing}; and 2 more"
-    held_out = (tmp_path / "zoo" / "tags.oof.ids.txt").read_text().split()
-    assert held_out
-    assert not set(names[:7]) & set(held_out)
+    recipe = write_recipe(tmp_path)
+    assert run_fit(data, recipe, tmp_path / "zoo") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {data}/train: lacks 6 of the 60 images of train.csv, {', '.join(names[:5])} first; "
+        "bring them, or give --allow-missing to go on without"
+    )
+    assert run_fit(data, recipe, tmp_path / "zoo", "--allow-missing", "--fold", "0") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+    assert told[0] == "left out 6 images without a file"
+    assert told[1].startswith(f"left out 1 unreadable images: {names[6]}.png: UnidentifiedImageError: ")
+    held_out = (tmp_path / "zoo" / "blue_f0.oof.ids.txt").read_text().split()
+    assert held_out and not set(names[:7]) & set(held_out)
 
 
-def test_an_upright_image_is_trained_on_whatever_its_exif_says(museum: Path, fitted: Fitted, tmp_path: Path) -> None:
-    data = shutil.copytree(museum, tmp_path / "data")
+def test_an_upright_image_is_trained_on_whatever_its_exif_says(museum: Path, zoo: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(museum, tmp_path / "data"))
     for path in (data / "train").iterdir():
         with Image.open(path) as picture:
             exif = Image.Exif()
             exif[0x0112] = 3
             ImageOps.flip(ImageOps.mirror(picture)).save(path, exif=exif)
-    run_fit(data, tmp_path / "zoo", "--group", "culture", "--precision", "fp16")
-    name = f"{fitted.name}.safetensors"
-    assert (tmp_path / "zoo" / name).read_bytes() == (fitted.out / name).read_bytes()
+    assert run_fit(data, zoo.parent / "blue.toml", tmp_path / "zoo", "--fold", "1") == 0
+    assert read_bytes(tmp_path / "zoo", "blue_f1") == read_bytes(zoo, "blue_f1")
+
+
+def test_a_student_learns_from_the_teacher_of_its_fold_only(
+    museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taught = {"teacher__manifest": str(zoo / "weights_manifest.json"), "teacher__model": "blue", "teacher__weight": 9.0}
+    options = ["--fold", "1", "--folds", str(zoo / "folds.csv")]
+    assert run_fit(museum, write_recipe(tmp_path, **taught), tmp_path / "zoo", *options) == 0
+    assert read_bytes(tmp_path / "zoo", "blue_f1")[0] != read_bytes(zoo, "blue_f1")[0]
+    for model, message in (
+        ("blue_f0", "`teacher.model`: blue_f0 held out fold 0, wanted 1; it was trained on images that this "),
+        ("red", f"`teacher.model`: no red_f1 in {zoo}/weights_manifest.json; it has blue_f0, blue_f1, blue_f2"),
+    ):  # fmt: skip
+        recipe = write_recipe(tmp_path, "other", **{**taught, "teacher__model": model})
+        assert run_fit(museum, recipe, tmp_path / "zoo", *options) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("changes", "options", "message"),
     [
-        (
-            ["--architecture", "zzz"],
-            f"--architecture: found 'zzz', which timm {timm.__version__} lacks; timm.list_models() lists the names",
-        ),
-        (["--group", "medium"], "--group: found 'medium', wanted 'all' or a group of labels.csv: culture, tag"),
-        (["--fold", "5"], "--fold: found 5, wanted 0 to 4 with --folds 5"),
-        (["--fold", "-1"], "--fold: found -1, wanted 0 to 4 with --folds 5"),
-        (["--folds", "1"], "--folds: found 1, wanted at least 2"),
-        (["--folds", "61"], "--folds: found 61, wanted at most the number of images, 60"),
-        (["--epochs", "0"], "--epochs: found 0, wanted at least 1"),
-        (["--batch-size", "1"], "--batch-size: found 1, wanted at least 2"),
-        (["--limit", "0"], "--limit: found 0, wanted at least 1"),
-        (["--image-size", "4"], "--image-size: found 4, wanted at least 8"),
-        (["--learning-rate", "nan"], "--learning-rate: found nan, wanted a number above 0"),
-        (["--crop-percentage", "1.5"], "--crop-percentage: found 1.5, wanted a number above 0, at most 1"),
-        (["--name", "a/b"], "--name: found 'a/b', wanted letters, digits, '.', '_' and '-'"),
-        (["--learning-rate", "1e30"], "epoch 1: the loss is nan; try a lower --learning-rate"),
+        ({"architecture": "zzz"}, [], f"`architecture`: found 'zzz', which timm {timm.__version__} lacks; timm.list_models() lists the names"),
+        ({"architecture": "resnet10tt"}, [], f"`architecture`: found 'resnet10tt', which timm {timm.__version__} lacks; did you mean resnet10t or "),
+        ({"architecture": "test_vit", "image_size": 33}, [], "`image_size`: test_vit does not take 33 px: "),
+        ({"group": "medium"}, [], "`group`: found 'medium', wanted 'all' or a group of labels.csv: culture, tag"),
+        ({"optimizer__name": "adamm"}, [], "`optimizer.name`: found 'adamm', wanted one of timm.optim.list_optimizers(), such as adam"),
+        ({}, ["--fold", "3"], "--fold: found 3, wanted 0 to 2 as the recipe has folds"),
+        ({"folds": 61}, [], "`folds`: found 61, wanted at most the number of images, 60"),
+        ({"folds": 4}, ["--folds", "{zoo}/folds.csv"], "{zoo}/folds.csv: has 3 folds, the recipe {recipe} wants 4; "),
+        ({"epoch": 1}, [], "{recipe}: `epoch`: unknown key; did you mean `epochs`?"),
     ],
-)
+)  # fmt: skip
 def test_settings_that_cannot_be_used_are_told_in_one_line(
-    options: list[str], message: str, museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["fit", "--data", str(museum), "--architecture", "test_resnet", "--image-size", "32", "--group", "tag"]
-    assert main([*command, "--out", str(tmp_path), "--batch-size", "8", "--epochs", "1", *options]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == f"error: {message}"
-    assert not list(tmp_path.glob("*.safetensors"))
+    changes: dict[str, object], options: list[str], message: str,
+    museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    recipe = write_recipe(tmp_path, **changes)
+    given = [option.format(zoo=zoo) for option in options]
+    assert run_fit(museum, recipe, tmp_path / "zoo", *given) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message.format(zoo=zoo, recipe=recipe)}")
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -222,53 +425,31 @@ def test_settings_that_cannot_be_used_are_told_in_one_line(
         ("train.csv", "id,labels\na,1\n", "{data}/train.csv: no `attribute_ids` column; found id, labels"),
         ("train.csv", "id,attribute_ids\n", "{data}/train.csv: has no row; wanted one for each image"),
         ("train.csv", "id,attribute_ids\na,3 9\n", "{data}/train.csv: image a has label 9, which labels.csv lacks"),
-        (
-            "train.csv",
-            "id,attribute_ids\na,3 x\n",
-            "{data}/train.csv: image a: found attribute_ids '3 x', wanted whole numbers",
-        ),
+        ("train.csv", "id,attribute_ids\na,3 x\n", "{data}/train.csv: image a: found attribute_ids '3 x', wanted whole numbers"),
         ("train.csv", "id,attribute_ids\na,3\na,4\n", "{data}/train.csv: image a is given twice; ids must differ"),
-        (
-            "train.csv",
-            "id,attribute_ids\na,3\nb,4\nc,3\nd,4\ne,3\n",
-            "{data}/train: holds none of the 5 images of train.csv; wanted files such as a.png",
-        ),
+        ("train.csv", "id,attribute_ids\na,3\nb,4\nc,3\nd,4\n", "{data}/train: holds none of the 4 images of train.csv; wanted files such as a.png"),
         ("labels.csv", None, "{data}/labels.csv: no such file"),
-        (
-            "labels.csv",
-            "attribute_id,attribute_name\n0,red\n",
-            "{data}/labels.csv: label 0 'red' names no group; wanted GROUP::NAME, as in tag::men",
-        ),
+        ("labels.csv", "attribute_id,attribute_name\n0,red\n", "{data}/labels.csv: label 0 'red' names no group; wanted GROUP::NAME, as in tag::men"),
     ],
-)
+)  # fmt: skip
 def test_tables_that_cannot_be_used_are_told_in_one_line(
     file: str, text: str | None, message: str, museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = shutil.copytree(museum, tmp_path / "data")
+    data = Path(shutil.copytree(museum, tmp_path / "data"))
     (data / file).unlink()
     if text is not None:
         (data / file).write_text(text)
-    command = ["fit", "--data", str(data), "--architecture", "test_resnet", "--image-size", "32", "--group", "tag"]
-    assert main([*command, "--out", str(tmp_path / "zoo")]) == 1
-    assert capsys.readouterr().err == f"error: {message.format(data=data)}\n"
+    assert run_fit(data, write_recipe(tmp_path, group="tag"), tmp_path / "zoo") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {message.format(data=data)}"
 
 
-def test_an_unknown_architecture_is_told_with_the_nearest_names(
-    museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_another_labels_file_than_the_zoos_is_refused(
+    museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["fit", "--data", str(museum), "--architecture", "resnet10tt", "--image-size", "32", "--group", "tag"]
-    assert main([*command, "--out", str(tmp_path)]) == 1
-    version = timm.__version__
-    assert capsys.readouterr().err.startswith(
-        f"error: --architecture: found 'resnet10tt', which timm {version} lacks; did you mean resnet10t or "
+    data = Path(shutil.copytree(museum, tmp_path / "data"))
+    with (data / "labels.csv").open("a") as file:
+        file.write("7,tag::new\n")
+    assert run_fit(data, write_recipe(tmp_path, "other"), zoo) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {zoo}/labels.csv: differs from {data}/labels.csv; a zoo has one labels.csv: choose another --out"
     )
-
-
-def test_a_network_that_does_not_take_the_size_is_told_before_an_image_is_read(
-    museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["fit", "--data", str(museum), "--architecture", "test_vit", "--image-size", "33", "--group", "tag"]
-    assert main([*command, "--out", str(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: --image-size: test_vit does not take 33 px: ")
-    assert told.count("\n") == 1

@@ -1,0 +1,104 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference.errors import TrainingError
+from training.distil import AttentionTransfer, attention_distance, watch_stages
+from training.networks import Network, create_network
+
+
+def distance_slowly(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> float:
+    total = 0.0
+    for own, other in zip(student, teacher, strict=True):
+        images = []
+        for one, two in zip(own.numpy(), other.numpy(), strict=True):
+            scaled = []
+            for part in (one, two):
+                columns, rows = range(part.shape[2]), range(part.shape[1])
+                map_ = np.array([[sum(float(value) ** 2 for value in part[:, y, x]) for x in columns] for y in rows])
+                scaled.append(map_ / np.sqrt((map_**2).sum()))
+            images.append(((scaled[0] - scaled[1]) ** 2).mean())
+        total += float(np.mean(images))
+    return total
+
+
+def test_the_distance_is_the_papers_written_out() -> None:
+    torch.manual_seed(0)
+    student = [torch.randn(3, 5, 4, 4), torch.randn(3, 8, 2, 2)]
+    teacher = [torch.randn(3, 7, 4, 4), torch.randn(3, 2, 2, 2)]
+    assert attention_distance(student, teacher).item() == pytest.approx(distance_slowly(student, teacher), rel=1e-5)
+
+
+def test_maps_of_the_same_shape_but_another_height_are_at_no_distance() -> None:
+    maps = torch.rand(2, 3, 4, 4)
+    assert attention_distance([maps], [5 * maps]).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_the_larger_map_is_averaged_to_the_smaller() -> None:
+    small = torch.rand(2, 1, 2, 2).sqrt()
+    large = small.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
+    assert attention_distance([small], [large]).item() == pytest.approx(0, abs=1e-9)
+
+
+def make_network(architecture: str, seed: int) -> Network:
+    torch.manual_seed(seed)
+    network = create_network(architecture, 32, 4)
+    network.module.eval()
+    return network
+
+
+def test_a_network_is_at_no_distance_from_itself_and_away_from_another() -> None:
+    student, same, other = (
+        make_network("test_resnet", 0),
+        make_network("test_resnet", 0),
+        make_network("test_resnet", 1),
+    )
+    batch = torch.rand(2, 3, 32, 32)
+    for teacher, near in ((same, True), (other, False)):
+        transfer = AttentionTransfer(student, teacher, torch.device("cpu"))
+        student.module(batch)
+        assert (transfer.measure(batch).item() < 1e-9) is near
+
+
+def test_the_teacher_is_shown_what_its_own_normalisation_makes_of_the_image() -> None:
+    student, teacher = make_network("test_resnet", 0), make_network("test_resnet", 0)
+    image = torch.rand(2, 3, 32, 32)
+    other = Network(teacher.module, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "bicubic")
+    transfer = AttentionTransfer(student, other, torch.device("cpu"))
+    seen = []
+    other.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (student.mean, student.std))
+    batch = (image - mean) / std
+    student.module(batch)
+    transfer.measure(batch)
+    own_mean, own_std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (other.mean, other.std))
+    torch.testing.assert_close(seen[0], (image - own_mean) / own_std, rtol=0, atol=1e-5)
+
+
+def test_only_the_student_gets_gradients_and_learns_to_look_alike() -> None:
+    student, teacher = make_network("test_resnet", 0), make_network("test_efficientnet", 1)
+    transfer = AttentionTransfer(student, teacher, torch.device("cpu"))
+    optimizer = torch.optim.Adam(student.module.parameters(), lr=1e-3)
+    batch = torch.rand(4, 3, 32, 32)
+    distances = []
+    for _ in range(12):
+        student.module(batch)
+        loss = transfer.measure(batch)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        distances.append(loss.item())
+    assert distances[-1] < 0.7 * distances[0]
+    assert all(parameter.grad is None for parameter in teacher.module.parameters())
+
+
+def test_a_network_without_stages_is_refused() -> None:
+    with pytest.raises(TrainingError, match=re.escape("`teacher`: Linear has no stages with maps")):
+        watch_stages(torch.nn.Linear(2, 2))
+
+
+def test_the_deepest_stages_are_watched(tmp_path: Path) -> None:
+    assert list(watch_stages(create_network("resnet34", 64, 2).module)) == ["layer2", "layer3", "layer4"]

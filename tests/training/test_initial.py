@@ -1,0 +1,106 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from inference.errors import TrainingError
+from training.initial import start_network
+from training.networks import create_network
+from training.recipe import Initial, Recipe
+
+FREQUENCIES = np.array([0.5, 0.1, 0.0])
+
+
+def make_recipe(**initial: str) -> Recipe:
+    return Recipe("one", "test_resnet", 32, 1, initial=Initial(**initial))
+
+
+def write_state(path: Path, labels: int, architecture: str = "test_resnet") -> dict[str, torch.Tensor]:
+    torch.manual_seed(labels)
+    state = timm.create_model(architecture, pretrained=False, num_classes=labels).state_dict()
+    save_file(state, path)
+    return state
+
+
+def test_a_new_head_predicts_the_frequencies_before_it_has_learnt_anything() -> None:
+    network = create_network("test_resnet", 32, 3)
+    start_network(network, make_recipe(), FREQUENCIES)
+    with torch.inference_mode():
+        nothing = network.module.get_classifier()(torch.zeros(1, network.module.num_features)).sigmoid()[0]
+    assert nothing.tolist() == pytest.approx([0.5, 0.1, 1e-5], rel=1e-3)
+
+
+def test_a_checkpoint_of_another_head_gives_all_but_the_head(tmp_path: Path) -> None:
+    state = write_state(tmp_path / "w.safetensors", 7)
+    network = create_network("test_resnet", 32, 3)
+    start_network(network, make_recipe(checkpoint=str(tmp_path / "w.safetensors")), FREQUENCIES)
+    for name, tensor in network.module.state_dict().items():
+        if not name.startswith("fc."):
+            assert torch.equal(tensor, state[name]), name
+    assert network.module.get_classifier().bias[0] == 0
+
+
+def test_a_head_for_as_many_labels_is_taken_too(tmp_path: Path) -> None:
+    state = write_state(tmp_path / "w.safetensors", 3)
+    network = create_network("test_resnet", 32, 3)
+    start_network(network, make_recipe(checkpoint=str(tmp_path / "w.safetensors")), FREQUENCIES)
+    assert torch.equal(network.module.get_classifier().bias, state["fc.bias"])
+
+
+def write_other(path: Path) -> str:
+    write_state(path, 3, "test_efficientnet")
+    return "`initial`: not weights of test_resnet: "
+
+
+def write_text(path: Path) -> str:
+    path.write_text("hello")
+    return f"{path}: not a safetensors file: "
+
+
+def write_nothing(path: Path) -> str:
+    return f"{path}: not a safetensors file: "
+
+
+def drop_tensor(path: Path) -> str:
+    state = write_state(path, 7)
+    del state["conv1.0.weight" if "conv1.0.weight" in state else next(iter(state))]
+    save_file(state, path)
+    return "`initial`: not weights of test_resnet: "
+
+
+@pytest.mark.parametrize("breakage", [write_other, write_text, write_nothing, drop_tensor])
+def test_a_file_that_is_no_such_checkpoint_is_told(tmp_path: Path, breakage: "type[object]") -> None:
+    path = tmp_path / "w.safetensors"
+    message = str(breakage(path))  # type: ignore[call-arg]
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        start_network(create_network("test_resnet", 32, 3), make_recipe(checkpoint=str(path)), FREQUENCIES)
+
+
+def test_weights_that_timm_does_not_have_are_told_with_the_way_out() -> None:
+    message = "`initial.pretrained`: timm cannot bring the weights test_resnet.none: .*give their safetensors file as "
+    with pytest.raises(TrainingError, match=message):
+        start_network(create_network("test_resnet", 32, 3), make_recipe(pretrained="none"), FREQUENCIES)
+
+
+def test_a_tag_brings_timms_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def create(name: str, pretrained: bool) -> torch.nn.Module:
+        asked.append((name, pretrained))
+        return original("test_resnet", num_classes=1000)
+
+    original = timm.create_model
+    monkeypatch.setattr("training.initial.timm.create_model", create)
+    for tag in ("r160_in1k", "default"):
+        start_network_with(tag)
+    assert asked == [("test_resnet.r160_in1k", True), ("test_resnet", True)]
+
+
+def start_network_with(tag: str) -> None:
+    from training.initial import read_initial
+
+    assert read_initial(make_recipe(pretrained=tag)) is not None

@@ -1,0 +1,117 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from training.losses import focal_loss, lovasz_hinge, make_loss, smooth_cross_entropy
+from training.recipe import Loss
+
+
+def draw(images: int, labels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    dice = torch.Generator().manual_seed(seed)
+    logits = torch.randn(images, labels, dtype=torch.float64, generator=dice) * 3
+    return logits, (torch.rand(images, labels, generator=dice) < 0.3).double()
+
+
+def cross_entropy_slowly(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> float:
+    terms = []
+    for row, truth in zip(logits.tolist(), targets.tolist(), strict=True):
+        for logit, target in zip(row, truth, strict=True):
+            wanted = 1 - smoothing / 2 if target else smoothing / 2
+            p = 1 / (1 + math.exp(-logit))
+            terms.append(-wanted * math.log(p) - (1 - wanted) * math.log(1 - p))
+    return sum(terms) / len(terms)
+
+
+def focal_slowly(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> float:
+    images = []
+    for row, truth in zip(logits.tolist(), targets.tolist(), strict=True):
+        terms = []
+        for logit, target in zip(row, truth, strict=True):
+            p = 1 / (1 + math.exp(-logit))
+            given = p if target else 1 - p
+            terms.append(-((1 - given) ** gamma) * math.log(given))
+        images.append(sum(terms))
+    return sum(images) / len(images)
+
+
+def jaccard_loss(wrong: set[int], truth: set[int]) -> float:
+    """1 - Jaccard index of the set that is predicted when the labels in `wrong` are the wrong ones."""
+    predicted = truth ^ wrong
+    union = truth | predicted
+    return 1 - len(truth & predicted) / len(union) if union else 0.0
+
+
+def lovasz_slowly(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """The definition: errors in descending order, each times what its label adds to the loss of those before it."""
+    images = []
+    for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
+        truth = {label for label, given in enumerate(target) if given}
+        errors = [max(0.0, 1 - logit * (1 if given else -1)) for logit, given in zip(row, target, strict=True)]
+        order = sorted(range(len(errors)), key=lambda label: -errors[label])
+        total, wrong = 0.0, set[int]()
+        for label in order:
+            before = jaccard_loss(wrong, truth)
+            wrong.add(label)
+            total += errors[label] * (jaccard_loss(wrong, truth) - before)
+        images.append(total)
+    return sum(images) / len(images)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_the_sum_written_out(smoothing: float) -> None:
+    logits, targets = draw(7, 9)
+    expected = cross_entropy_slowly(logits, targets, smoothing)
+    assert smooth_cross_entropy(logits, targets, smoothing).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+def test_the_focal_loss_is_the_sum_written_out(gamma: float) -> None:
+    logits, targets = draw(7, 9)
+    assert focal_loss(logits, targets, gamma).item() == pytest.approx(focal_slowly(logits, targets, gamma), rel=1e-10)
+
+
+def test_the_lovasz_hinge_is_its_definition_by_sets() -> None:
+    logits, targets = draw(40, 6)
+    assert (targets.sum(dim=1) == 0).any()
+    assert lovasz_hinge(logits, targets).item() == pytest.approx(lovasz_slowly(logits, targets), rel=1e-12)
+
+
+def test_at_a_decision_of_one_margin_the_lovasz_hinge_is_the_jaccard_loss() -> None:
+    # Where every error is 0 or 2, the extension meets the set function, times 2.
+    targets = torch.tensor([[1.0, 1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
+    logits = torch.tensor([[1.0, -1.0, -1.0, 1.0, 1.0]], dtype=torch.float64)
+    assert lovasz_hinge(logits, targets).item() == pytest.approx(2 * (1 - 2 / 4))
+
+
+@pytest.mark.parametrize("name", ["bce", "focal", "lovasz", "focal_lovasz"])
+def test_gradients_are_the_numerical_ones(name: str) -> None:
+    logits, targets = draw(5, 8, seed=3)
+    loss = make_loss(Loss(name=name, smoothing=0.05, gamma=1.5, lovasz=0.7))  # type: ignore[arg-type]
+    assert gradcheck(lambda given: loss(given, targets), logits.requires_grad_())
+
+
+@pytest.mark.parametrize("name", ["bce", "focal", "lovasz", "focal_lovasz"])
+def test_extreme_logits_give_finite_losses_and_gradients(name: str) -> None:
+    logits = torch.tensor([[80.0, -80.0, 80.0, -80.0]], requires_grad=True)
+    loss = make_loss(Loss(name=name))(logits, torch.tensor([[1.0, 0.0, 0.0, 1.0]]))  # type: ignore[arg-type]
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss)
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
+
+
+def test_the_weight_joins_focal_and_lovasz() -> None:
+    logits, targets = draw(5, 8)
+    both = make_loss(Loss(name="focal_lovasz", gamma=2.0, lovasz=0.25))(logits, targets).item()
+    assert both == pytest.approx(focal_slowly(logits, targets, 2.0) + 0.25 * lovasz_slowly(logits, targets))
+
+
+def test_a_better_prediction_has_a_lower_loss() -> None:
+    logits, targets = draw(5, 8)
+    better = logits + (2 * targets - 1)
+    for name in ("bce", "focal", "lovasz", "focal_lovasz"):
+        loss = make_loss(Loss(name=name))  # type: ignore[arg-type]
+        assert loss(better, targets) < loss(logits, targets), name
+    assert np.isfinite(loss(better, targets).item())

@@ -1,0 +1,94 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.labels import read_labels
+from inference.manifest import read_manifest
+from training.__main__ import main
+from training.out_of_fold import pool_predictions
+
+RECIPE = 'architecture = "test_resnet"\nimage_size = 32\nfolds = 2\nepochs = 1\nbatch_size = 16\ngroup = "{}"\n'
+
+
+@pytest.fixture(scope="module")
+def zoo(museum: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds of a culture network and of one for all labels."""
+    folder = tmp_path_factory.mktemp("oof") / "zoo"
+    for group in ("culture", "all"):
+        recipe = folder.parent / f"{group}.toml"
+        recipe.write_text(RECIPE.format(group))
+        command = ["fit", str(recipe), "--data", str(museum), "--out", str(folder), "--workers", "0"]
+        assert main(command) == 0
+    return folder
+
+
+@pytest.fixture
+def own_zoo(zoo: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(zoo, tmp_path / "zoo"))
+
+
+def run_oof(museum: Path, zoo: Path, *options: str) -> int:
+    command = ["oof", "--manifest", str(zoo / "weights_manifest.json"), "--data", str(museum), "--workers", "0"]
+    return main([*command, *options])
+
+
+def test_predictions_made_anew_are_those_of_the_training(museum: Path, zoo: Path, own_zoo: Path) -> None:
+    for path in own_zoo.glob("*.oof.*"):
+        path.unlink()
+    assert run_oof(museum, own_zoo) == 0
+    for path in zoo.glob("*.oof.ids.txt"):
+        assert (own_zoo / path.name).read_text() == path.read_text()
+    for path in zoo.glob("*.oof.npy"):
+        np.testing.assert_allclose(np.load(own_zoo / path.name), np.load(path), rtol=0, atol=1e-3)
+    # Declared with their hashes, so that the next reader takes them.
+    manifest = read_manifest(own_zoo / "weights_manifest.json")
+    labels = read_labels(own_zoo / "labels.csv", manifest.labels.groups)
+    ids = [line.split(",")[0] for line in (museum / "train.csv").read_text().splitlines()[1:]]
+    assert len(pool_predictions(manifest, own_zoo, labels, ids)[0]) == 60
+
+
+def test_views_of_the_manifest_are_the_ones_that_predict(museum: Path, zoo: Path, own_zoo: Path) -> None:
+    document = json.loads((own_zoo / "weights_manifest.json").read_text())
+    document["models"][0]["views"] = ["identity"]
+    (own_zoo / "weights_manifest.json").write_text(json.dumps(document))
+    assert run_oof(museum, own_zoo, "culture_f0") == 0
+    assert not np.array_equal(np.load(own_zoo / "culture_f0.oof.npy"), np.load(zoo / "culture_f0.oof.npy"))
+    assert (own_zoo / "culture_f1.oof.npy").read_bytes() == (zoo / "culture_f1.oof.npy").read_bytes()
+
+
+def test_what_cannot_be_predicted_is_told(museum: Path, own_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = own_zoo / "weights_manifest.json"
+    assert run_oof(museum, own_zoo, "culture_f2") == 1
+    assert capsys.readouterr().err == f"error: no model 'culture_f2' in {manifest}; did you mean `culture_f1`?\n"
+    document = json.loads(manifest.read_text())
+    document["models"][0]["fold"] = None
+    manifest.write_text(json.dumps(document))
+    assert run_oof(museum, own_zoo) == 1
+    assert capsys.readouterr().err == f"error: model culture_f0: {manifest} does not say which fold it held out\n"
+    document["models"][0] |= {"fold": 0, "checkpoint": None}
+    manifest.write_text(json.dumps(document))
+    assert run_oof(museum, own_zoo, "culture_f0") == 1
+    assert "model culture_f0: the manifest names no checkpoint" in capsys.readouterr().err
+
+
+def test_a_pool_is_the_mean_over_the_networks_that_held_the_image_out(museum: Path, zoo: Path) -> None:
+    manifest = read_manifest(zoo / "weights_manifest.json")
+    labels = read_labels(zoo / "labels.csv", manifest.labels.groups)
+    ids = [line.split(",")[0] for line in (museum / "train.csv").read_text().splitlines()[1:]]
+    rows, scores = pool_predictions(manifest, zoo, labels, ids)
+    assert rows.tolist() == list(range(60))
+    for row in (0, 17, 59):
+        own = {}
+        for name in ("culture", "all"):
+            for fold in (0, 1):
+                known = (zoo / f"{name}_f{fold}.oof.ids.txt").read_text().split()
+                if ids[row] in known:
+                    own[name] = np.load(zoo / f"{name}_f{fold}.oof.npy")[known.index(ids[row])].astype(np.float64)
+        expected = np.concatenate([(own["culture"] + own["all"][:3]) / 2, own["all"][3:]])
+        np.testing.assert_allclose(scores[row], expected, rtol=0, atol=1e-6)
+    rows, scores = pool_predictions(manifest, zoo, labels, ids, ["culture_f1"])
+    assert [ids[row] for row in rows] == (zoo / "culture_f1.oof.ids.txt").read_text().split()
+    assert (scores[:, 3:] == 0).all() and (scores[:, :3] > 0).all()

@@ -1,0 +1,85 @@
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference.errors import OutputError, TrainingError
+from inference.images import Geometry, read_squares
+from inference.manifest import Resize
+from training.pictures import Pictures, check_pictures, find_pictures, open_cache
+
+GEOMETRY = Geometry(24, Resize(), "bilinear")
+
+
+def list_ids(museum: Path) -> list[str]:
+    return sorted(path.stem for path in (museum / "train").iterdir())
+
+
+@pytest.fixture
+def train(museum: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(museum / "train", tmp_path / "train"))
+
+
+def test_the_cache_holds_the_kernels_squares(museum: Path, tmp_path: Path) -> None:
+    ids = list_ids(museum)
+    paths = find_pictures(museum / "train", ids)
+    squares, readable, faults = open_cache(paths, ids, GEOMETRY, tmp_path / "cache")
+    assert isinstance(squares, np.memmap)
+    assert readable.all() and not faults
+    for row in (0, 31, 59):
+        expected = read_squares(museum / "train" / f"{ids[row]}.png", [GEOMETRY])[GEOMETRY]
+        assert np.array_equal(squares[row], expected)
+        assert np.array_equal(np.asarray(Pictures(paths, squares).read(row)), expected)
+
+
+def test_a_cache_is_made_once_and_anew_for_other_images(train: Path, tmp_path: Path) -> None:
+    ids = list_ids(train.parent)
+    paths = find_pictures(train, ids)
+    for _ in range(2):
+        open_cache(paths, ids, GEOMETRY, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    Image.new("RGB", (9, 9), "white").save(train / f"{ids[0]}.png")
+    squares, _, _ = open_cache(paths, ids, GEOMETRY, tmp_path / "cache")
+    assert (squares[0] == 255).all()
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+def test_broken_images_are_named_the_second_time_too(train: Path, tmp_path: Path) -> None:
+    ids = list_ids(train.parent)
+    (train / f"{ids[3]}.png").write_bytes(b"no picture")
+    paths = find_pictures(train, ids)
+    for _ in range(2):
+        _, readable, faults = open_cache(paths, ids, GEOMETRY, tmp_path / "cache")
+        assert list(np.flatnonzero(~readable)) == [3]
+        assert len(faults) == 1 and faults[0].startswith(f"{ids[3]}.png: UnidentifiedImageError")
+    assert list(np.flatnonzero(~check_pictures(paths)[0])) == [3]
+
+
+def test_a_cache_that_cannot_be_finished_leaves_nothing(
+    museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    ids = list_ids(museum)
+    with pytest.raises(OutputError, match=r"24-\w+\.npy: cannot be written: No space left on device"):
+        open_cache(find_pictures(museum / "train", ids), ids, GEOMETRY, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_missing_images_are_counted_and_the_first_five_named(train: Path) -> None:
+    ids = list_ids(train.parent)
+    for name in ids[10:17]:
+        (train / f"{name}.png").unlink()
+    message = f"{train}: lacks 7 of the 60 images of train.csv, {', '.join(ids[10:15])} first; bring them, or give "
+    with pytest.raises(TrainingError, match=re.escape(message + "--allow-missing to go on without")):
+        find_pictures(train, ids)
+    paths = find_pictures(train, ids, allow_missing=True)
+    assert [place for place, path in enumerate(paths) if path is None] == list(range(10, 17))
+    readable, faults = check_pictures(paths)
+    assert list(np.flatnonzero(~readable)) == list(range(10, 17))
+    assert not faults

@@ -1,0 +1,92 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
+
+from inference.images import Geometry, read_squares
+from inference.manifest import Resize
+from training.networks import Network, create_network
+from training.pictures import Pictures, find_pictures
+from training.recipe import Augmentation, Recipe
+from training.samples import SquareSamples, TrainingSamples, draw_from, load_squares, load_training, order_epoch
+
+RECIPE = Recipe("one", "test_resnet", 32, 1, augmentation=Augmentation(smallest_crop=0.4, erase=0.7))
+IDS = 12
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return create_network("test_resnet", 32, 4)
+
+
+@pytest.fixture
+def samples(museum: Path, network: Network) -> TrainingSamples:
+    ids = sorted(path.stem for path in (museum / "train").iterdir())[:IDS]
+    targets = np.eye(IDS, 4, dtype=np.bool_)
+    return TrainingSamples(Pictures(find_pictures(museum / "train", ids)), targets, network, RECIPE)
+
+
+def test_the_augmentation_is_timms(samples: TrainingSamples) -> None:
+    kinds = {type(part): part for part in samples.transform.transforms}
+    crop, erase = kinds[RandomResizedCropAndInterpolation], kinds[RandomErasing]
+    assert (crop.scale, crop.size) == ((0.4, 1.0), (32, 32))
+    assert erase.probability == 0.7
+    assert "RandomHorizontalFlip" in {kind.__name__ for kind in kinds}
+    assert not {"ColorJitter", "RandomGrayscale"} & {kind.__name__ for kind in kinds}
+
+
+def test_an_image_is_shown_the_same_whoever_reads_it_and_after_what(samples: TrainingSamples) -> None:
+    alone = samples[5][0]
+    random.seed(99)
+    torch.manual_seed(99)
+    assert torch.equal(samples[5][0], alone)
+    order = list(range(IDS))
+    for workers in (0, 2):
+        batches = list(load_training(samples, order, 4, workers))
+        assert torch.equal(batches[1][0][1], alone)
+        assert torch.equal(torch.cat([targets for _, targets in batches]), torch.from_numpy(samples.targets).float())
+
+
+def test_another_epoch_shows_it_otherwise(samples: TrainingSamples) -> None:
+    first = samples[5][0]
+    samples.epoch = 1
+    assert not torch.equal(samples[5][0], first)
+
+
+def test_reading_does_not_move_the_random_numbers_of_the_network(samples: TrainingSamples) -> None:
+    torch.manual_seed(1)
+    random.seed(1)
+    expected = torch.rand(3), random.random()
+    torch.manual_seed(1)
+    random.seed(1)
+    samples[0]
+    with draw_from(4):
+        torch.rand(5)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert random.random() == expected[1]
+
+
+def test_each_epoch_has_its_own_order_of_the_same_images() -> None:
+    rows = np.arange(10, 40)
+    first, same, second = (order_epoch(rows, 3, epoch) for epoch in (0, 0, 1))
+    assert first == same != second
+    assert sorted(first) == sorted(second) == rows.tolist()
+
+
+def test_a_smaller_last_batch_is_left_out(samples: TrainingSamples) -> None:
+    assert [len(targets) for _, targets in load_training(samples, list(range(11)), 4, 0)] == [4, 4]
+
+
+def test_squares_are_the_kernels_in_the_order_of_the_rows(museum: Path, samples: TrainingSamples) -> None:
+    geometry = Geometry(16, Resize("crop", 0.9), "bicubic")
+    rows = np.array([7, 2, 9])
+    batches = list(load_squares(SquareSamples(samples.pictures, rows, geometry), 2, 1))
+    assert [len(batch) for batch in batches] == [2, 1]
+    for row, square in zip(rows, np.concatenate(batches), strict=True):
+        path = samples.pictures.paths[row]
+        assert path is not None
+        assert np.array_equal(square, read_squares(path, [geometry])[geometry])

@@ -1,0 +1,103 @@
+"""Attention transfer: a student learns to look where its teacher looks, beside learning the labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.nn.functional import adaptive_avg_pool2d, normalize
+
+from inference.errors import TrainingError
+from inference.labels import read_labels
+from inference.manifest import read_manifest
+from training.networks import Network, load_network
+from training.recipe import Recipe, Teacher
+
+STAGES = 3
+
+
+def load_teacher(teacher: Teacher, recipe: Recipe, fold: int) -> Network:
+    """The network that the recipe names, of the same fold: one of another has seen the images that are held out.
+
+    Raises TrainingError where the manifest has none, and ManifestError.
+    """
+    path = Path(teacher.manifest)
+    manifest = read_manifest(path)
+    names = {model.name: model for model in manifest.models}
+    wanted = next((name for name in (f"{teacher.model}_f{fold}", teacher.model) if name in names), None)
+    if wanted is None:
+        raise TrainingError(f"`teacher.model`: no {teacher.model}_f{fold} in {path}; it has {', '.join(names)}")
+    if names[wanted].fold != fold:
+        raise TrainingError(
+            f"`teacher.model`: {wanted} held out fold {names[wanted].fold}, wanted {fold}; "
+            "it was trained on images that this network must not know"
+        )
+    labels = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
+    return load_network(names[wanted], path.parent, len(labels.columns(names[wanted].group)))
+
+
+class AttentionTransfer:
+    """The distance between the attention maps of two networks on a batch that both are shown.
+
+    The last STAGES stages of timm's `feature_info` are compared, the deepest with the deepest, the larger map averaged
+    to the smaller one. The teacher sees the student's normalised batch, normalised anew where its own differs.
+    """
+
+    def __init__(self, student: Network, teacher: Network, device: torch.device):
+        self.teacher = teacher.module.to(device).eval().requires_grad_(False)
+        self.scale, self.shift = (
+            torch.tensor(numbers, device=device).view(1, 3, 1, 1)
+            for numbers in (
+                [own / other for own, other in zip(student.std, teacher.std, strict=True)],
+                [
+                    (own - other) / deviation
+                    for own, other, deviation in zip(student.mean, teacher.mean, teacher.std, strict=True)
+                ],
+            )
+        )
+        self.student_maps, self.teacher_maps = watch_stages(student.module), watch_stages(self.teacher)
+
+    def measure(self, batch: torch.Tensor) -> torch.Tensor:
+        """The transfer loss of the batch that the student was just shown, (images, 3, size, size), to one number."""
+        with torch.no_grad():
+            self.teacher(batch * self.scale + self.shift)
+        return attention_distance(list(self.student_maps.values()), list(self.teacher_maps.values()))
+
+
+def watch_stages(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What the last STAGES stages gave when the network last ran, by stage; filled anew by each run.
+
+    Raises TrainingError for a network without `feature_info`.
+    """
+    stages = [stage["module"] for stage in getattr(module, "feature_info", [])][-STAGES:]
+    if not stages:
+        raise TrainingError(f"`teacher`: {type(module).__name__} has no stages with maps; choose another architecture")
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(stage: str) -> None:
+        def hook(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            seen[stage] = output
+
+        module.get_submodule(stage).register_forward_hook(hook)
+
+    for stage in stages:
+        seen[stage] = torch.empty(0)
+        keep(stage)
+    return seen
+
+
+def attention_distance(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Sum over stages of the squared distance of normalised attention maps, averaged over images.
+
+    Each stage: (images, channels, height, width). A map is the sum of the squared activations over channels, scaled to
+    length 1. Method: Zagoruyko and Komodakis, Paying More Attention to Attention, 2017, equation 2 with p = 2; the
+    squared distance as in their published code, and averaged over the map's places as there.
+    """
+    total = torch.zeros((), device=student[0].device)
+    for own, other in zip(student, teacher, strict=True):
+        size = (min(own.shape[2], other.shape[2]), min(own.shape[3], other.shape[3]))
+        own_map, other_map = (
+            normalize(adaptive_avg_pool2d(part.float().square().mean(dim=1, keepdim=True), size).flatten(1))
+            for part in (own, other)
+        )
+        total = total + (own_map - other_map).square().mean()
+    return total

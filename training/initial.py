@@ -1,0 +1,76 @@
+"""What a network knows before it is trained: nothing, timm's pretrained weights, or a checkpoint's."""
+
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+
+from inference.errors import TrainingError
+from training.networks import Network, flatten_message, read_checkpoint
+from training.recipe import Recipe
+
+# A bias below this odds would keep a label of few images from ever being learnt.
+RAREST = 1e-5
+
+
+def start_network(network: Network, recipe: Recipe, frequencies: NDArray[np.float64]) -> None:
+    """Give a new network the weights that its recipe starts from, in place; a head for other labels is left out.
+
+    A new head predicts how frequent each label is among the training images, `frequencies`: (labels,) from 0 to 1;
+    source: Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.3. Raises TrainingError where timm has
+    no such weights at hand or the file is not one of this architecture.
+    """
+    set_head_bias(network.module, frequencies)
+    state = read_initial(recipe)
+    if state is None:
+        return
+    own, head = network.module.state_dict(), name_head(network.module)
+    kept = {
+        name: tensor
+        for name, tensor in state.items()
+        if not (name.startswith(head) and name in own and own[name].shape != tensor.shape)
+    }
+    try:
+        absent, strange = network.module.load_state_dict(kept, strict=False)
+    except RuntimeError as error:
+        raise TrainingError(f"`initial`: not weights of {recipe.architecture}: {flatten_message(error)}") from error
+    wrong = [*strange, *(name for name in absent if not name.startswith(head))]
+    if wrong:
+        raise TrainingError(
+            f"`initial`: not weights of {recipe.architecture}: {wrong[0]} and {len(wrong) - 1} other tensors "
+            "are there that it lacks, or absent that it has"
+        )
+
+
+def set_head_bias(module: torch.nn.Module, frequencies: NDArray[np.float64]) -> None:
+    """The head's bias, where it has one, to the log-odds of the labels' frequencies, (labels,)."""
+    bias = getattr(module.get_classifier(), "bias", None)  # type: ignore[operator]
+    if isinstance(bias, torch.Tensor) and bias.shape == frequencies.shape:
+        odds = frequencies.clip(RAREST, 1 - RAREST)
+        with torch.no_grad():
+            bias.copy_(torch.from_numpy(np.log(odds / (1 - odds))))
+
+
+def read_initial(recipe: Recipe) -> dict[str, torch.Tensor] | None:
+    """The state that the recipe names, None for none."""
+    if recipe.initial.checkpoint is not None:
+        return read_checkpoint(Path(recipe.initial.checkpoint))
+    if recipe.initial.pretrained is None:
+        return None
+    tag = recipe.initial.pretrained
+    name = recipe.architecture if tag == "default" else f"{recipe.architecture}.{tag}"
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # no such tag, no network, a broken download: timm and its hub raise many kinds
+        raise TrainingError(
+            f"`initial.pretrained`: timm cannot bring the weights {name}: {flatten_message(error)}; "
+            "without internet, give their safetensors file as `initial.checkpoint`"
+        ) from error
+
+
+def name_head(module: torch.nn.Module) -> tuple[str, ...]:
+    """The prefixes of the head's tensors, as timm names its classifier."""
+    named = module.pretrained_cfg["classifier"]  # type: ignore[index]
+    return tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))

@@ -1,0 +1,86 @@
+"""Out-of-fold predictions made anew from a zoo's checkpoints: where they were not kept, or the views have changed."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inference.errors import TrainingError
+from inference.images import read_geometry
+from inference.labels import read_labels
+from inference.manifest import Manifest, Model, read_manifest, verify_files, write_manifest
+from inference.schema import suggest
+from inference.zoo import declare_out_of_fold
+from training.data import read_table
+from training.folds import FOLDS_NAME, read_folds
+from training.material import tell_left_out
+from training.networks import load_network
+from training.out_of_fold import write_out_of_fold
+from training.pictures import Pictures, check_pictures, find_pictures
+from training.predict import predict_views
+from training.samples import SquareSamples
+
+BATCH_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class OofSettings:
+    """What `python -m training oof` was asked for; without `names`, all models; `limit` as the zoo was trained with."""
+
+    manifest: Path
+    data: Path
+    names: Sequence[str] = ()
+    folds: Path | None = None
+    limit: int | None = None
+    allow_missing: bool = False
+    workers: int = 1
+
+
+def predict_zoo(settings: OofSettings) -> None:
+    """Predict with each model the images of its fold, by its views; write NAME.oof.npy and .ids.txt, declare them.
+
+    Beside the manifest, as `fit` does. A model is declared as soon as its predictions are written. Raises VitrineError:
+    an unknown name, a model without a fold or a checkpoint.
+    """
+    manifest, home = read_manifest(settings.manifest), settings.manifest.parent
+    chosen = choose_models(manifest, settings)
+    verify_files([("labels", manifest.labels)], home)
+    labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
+    table = read_table(settings.data / "train.csv", labels, settings.limit)
+    owners = read_folds(settings.folds or home / FOLDS_NAME, table.ids)
+    paths = find_pictures(settings.data / "train", table.ids, settings.allow_missing)
+    readable, faults = check_pictures(paths)
+    tell_left_out(paths, faults)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name in chosen:
+        manifest = read_manifest(settings.manifest)
+        model = next(model for model in manifest.models if model.name == name)
+        rows = np.flatnonzero(readable & (owners == model.fold))
+        if not len(rows):
+            raise TrainingError(f"model {name}: no readable image of train.csv is in its fold, {model.fold}")
+        outputs = len(labels.columns(model.group))
+        network = load_network(model, home, outputs)
+        network.module.to(device)
+        samples = SquareSamples(Pictures(paths), rows, read_geometry(model))
+        scores = predict_views(network, samples, model.views, device, BATCH_SIZE, settings.workers, name)
+        write_out_of_fold(scores, [table.ids[row] for row in rows], home, name)
+        entry = declare_out_of_fold(home / f"{name}.oof.npy", home, outputs)
+        models = [
+            dataclasses.replace(other, out_of_fold=entry) if other.name == name else other for other in manifest.models
+        ]
+        write_manifest(dataclasses.replace(manifest, models=tuple(models)), settings.manifest)
+
+
+def choose_models(manifest: Manifest, settings: OofSettings) -> list[str]:
+    """The names of the models to predict with; raises TrainingError for one that is not there or has no fold."""
+    models: dict[str, Model] = {model.name: model for model in manifest.models}
+    for name in settings.names:
+        if name not in models:
+            raise TrainingError(f"no model {name!r} in {settings.manifest}{suggest(name, models)}")
+    chosen = list(settings.names) or list(models)
+    for name in chosen:
+        if models[name].fold is None:
+            raise TrainingError(f"model {name}: {settings.manifest} does not say which fold it held out")
+    return chosen

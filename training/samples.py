@@ -1,0 +1,94 @@
+"""What the network is shown: augmented images for training, the kernel's squares for predictions."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.data.transforms_factory import create_transform
+from torch.utils.data import DataLoader, Dataset
+
+from inference.images import Geometry, resize_image
+from training.networks import Network
+from training.pictures import Pictures
+from training.recipe import Recipe
+
+
+class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Augmented images, (3, size, size) of float, with their targets, (labels,); the same for the same seed and epoch.
+
+    An image's chances depend on (seed, epoch, row) alone, not on which worker reads it or after what: so a training
+    that goes on after an interruption sees what it would have seen.
+    """
+
+    def __init__(self, pictures: Pictures, targets: NDArray[np.bool_], network: Network, recipe: Recipe):
+        self.pictures, self.targets, self.seed, self.epoch = pictures, targets, recipe.seed, 0
+        augmentation = recipe.augmentation
+        self.transform = create_transform(
+            (3, recipe.image_size, recipe.image_size),
+            is_training=True,
+            scale=(augmentation.smallest_crop, 1.0),
+            hflip=augmentation.flip,
+            color_jitter=None,  # type: ignore[arg-type]  # as timm has it for none: 0 would still cost time
+            interpolation=network.interpolation,
+            mean=network.mean,
+            std=network.std,
+            re_prob=augmentation.erase,
+            re_mode="pixel",
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        with draw_from(self.seed, self.epoch, row):
+            shown: torch.Tensor = self.transform(self.pictures.read(row))
+        return shown, torch.from_numpy(self.targets[row].astype(np.float32))
+
+
+class SquareSamples(Dataset[NDArray[np.uint8]]):
+    """Images as the kernel shows them to a model, (size, size, 3) of uint8."""
+
+    def __init__(self, pictures: Pictures, rows: NDArray[np.int64], geometry: Geometry):
+        self.pictures, self.rows, self.geometry = pictures, rows, geometry
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> NDArray[np.uint8]:
+        return np.array(resize_image(self.pictures.read(int(self.rows[place])), self.geometry))
+
+
+def order_epoch(rows: NDArray[np.int64], seed: int, epoch: int) -> list[int]:
+    """The order in which an epoch shows the images at `rows`."""
+    order: list[int] = np.random.default_rng([seed, epoch]).permutation(rows).tolist()
+    return order
+
+
+def load_training(samples: TrainingSamples, order: Sequence[int], batch_size: int, workers: int) -> DataLoader[Any]:
+    """Batches of an epoch, in order. A last, smaller one is left out: it would weigh its images more."""
+    return DataLoader(
+        samples, batch_size, sampler=order, num_workers=workers, drop_last=True, pin_memory=torch.cuda.is_available()
+    )
+
+
+def load_squares(samples: SquareSamples, batch_size: int, workers: int) -> DataLoader[Any]:
+    """Batches of squares, (images, size, size, 3) arrays of uint8, in order."""
+    return DataLoader(samples, batch_size, num_workers=workers, collate_fn=np.stack)
+
+
+@contextmanager
+def draw_from(*seeds: int) -> Iterator[None]:
+    """Random numbers of torch and of Python from these seeds, and after it from where they were."""
+    states = torch.get_rng_state(), random.getstate()
+    first = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
+    torch.manual_seed(first)
+    random.seed(first)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
