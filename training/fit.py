@@ -105,7 +105,7 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
     targets = material.table.targets[:, material.columns]
     shown_targets, hidden = hide_rare_labels(targets, training, recipe.smallest_count)
     counts = f"{len(training)} images to train on, {len(held_out)} held out"
-    print(f"{name}: {counts}; {targets.shape[1]} labels, {hidden} of them hidden")
+    accelerator.print(f"{name}: {counts}; {targets.shape[1]} labels, {hidden} of them hidden")
 
     torch.manual_seed(recipe.seed)
     network = create_network(recipe.architecture, recipe.image_size, targets.shape[1])

@@ -80,7 +80,8 @@ def open_folds(settings: FitSettings, recipe: Recipe, table: Table, labels: Labe
         print(f"splitting {len(table.ids)} images into {recipe.folds} folds")
         owners = split_folds(table.targets, recipe.folds, recipe.seed)
         write_folds(table.ids, owners, own)
-        print("\n".join(name_absent_labels(table.targets, owners, labels)))
+        for line in name_absent_labels(table.targets, owners, labels):
+            print(line)
     found = int(owners.max()) + 1
     if found != recipe.folds:
         raise TrainingError(

