@@ -87,9 +87,9 @@ def train_network(
 ) -> torch.nn.Module:
     """Train on the images at `rows`, as many epochs as the recipe says, and return the network that predicts.
 
-    `after_epoch` may add to the figures of the last epoch. The same seed gives the same weights on the same CPU
-    with as many threads, resumed or not. Raises TrainingError where the loss is no longer a number, OutputError where the state cannot be
-    written: the one that was last written stays.
+    `after_epoch` may add to the figures of the last epoch. The same seed gives the same weights on the same CPU with as
+    many threads, resumed or not. Raises TrainingError where the loss is no longer a number, OutputError where the state
+    cannot be written: the one that was last written stays.
     """
     # Fewer images than a batch are one batch; a last, smaller batch of many is left out, other images each epoch.
     batch_size = min(recipe.batch_size, len(rows) // accelerator.num_processes)
