@@ -93,21 +93,26 @@ def resize_image(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
 
     Raises ImageError where a strip is too thin to be resized.
     """
-    resized_size = math.floor(geometry.size / geometry.resize.percentage)
-    width, height = resized_size, resized_size
-    if geometry.resize.rule == "crop":
-        short, long = sorted(image.size)
-        stretched = int(resized_size * long / short)
-        width, height = (resized_size, stretched) if image.width <= image.height else (stretched, resized_size)
+    width, height, left, top = plan_resize(image.size, geometry)
     if width * height > MAX_RESIZED_PIXELS:
         raise ImageError(f"an image of {image.width}x{image.height} would become {width}x{height} under `crop`")
     if image.size != (width, height):
         image = image.resize((width, height), FILTERS[geometry.interpolation])
     if image.size != (geometry.size, geometry.size):
-        # Half to even, as torchvision rounds.
-        left, top = round((width - geometry.size) / 2), round((height - geometry.size) / 2)
         image = image.crop((left, top, left + geometry.size, top + geometry.size))
     return np.asarray(image)
+
+
+def plan_resize(size: tuple[int, int], geometry: Geometry) -> tuple[int, int, int, int]:
+    """To what width and height an image of this size is resized, and where the square's left and top then lie; px."""
+    resized_size = math.floor(geometry.size / geometry.resize.percentage)
+    width, height = resized_size, resized_size
+    if geometry.resize.rule == "crop":
+        short, long = sorted(size)
+        stretched = int(resized_size * long / short)
+        width, height = (resized_size, stretched) if size[0] <= size[1] else (stretched, resized_size)
+    # Half to even, as torchvision rounds.
+    return width, height, round((width - geometry.size) / 2), round((height - geometry.size) / 2)
 
 
 def read_squares(path: Path, geometries: Iterable[Geometry]) -> dict[Geometry, NDArray[np.uint8]]:

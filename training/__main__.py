@@ -9,7 +9,7 @@ from inference.errors import VitrineError
 from inference.manifest import MANIFEST_NAME
 
 FIT_EXAMPLE = """example:
-  python -m training fit training/recipes/seresnext50_320_culture.toml --data ../imet-2019-fgvc6 --out zoo
+  python -m training fit training/recipes/seventh/seresnext50_336_culture.toml --data ../imet-2019-fgvc6 --out zoo
   accelerate launch --multi_gpu -m training fit …   (the same on several GPUs)
 """
 OOF_EXAMPLE = """example:
@@ -28,7 +28,7 @@ SLICES_EXAMPLE = """example:
 """
 COMPARE_EXAMPLE = """example:
   python -m training compare --train ../imet-2019-fgvc6/train.csv zoo/weights_manifest.json zoo/weights_manifest.json \\
-      --models-a seresnext50_320_all --models-b seresnext50_320_culture seresnext50_320_tag
+      --models-a resnet34_350_all --models-b seresnext50_336_culture seresnext50_336_tag
 """
 DECIDE_EXAMPLE = f"""example:
   python -m training decide --train ../imet-2019-fgvc6/train.csv --manifest {MANIFEST_NAME}

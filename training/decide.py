@@ -3,12 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from inference.errors import TrainingError
-from inference.labels import read_labels
-from inference.manifest import check_coverage, read_manifest, verify_files, write_manifest
+from inference.manifest import check_coverage, write_manifest
 from training.data import read_table
 from training.decision import FittedDecision, cross_fit, fit_decision
-from training.out_of_fold import pool_predictions
+from training.zoos import open_zoo, pool_blend
 
 
 def decide_manifest(train: Path, manifest_path: Path) -> None:
@@ -17,19 +15,16 @@ def decide_manifest(train: Path, manifest_path: Path) -> None:
     The F2 of each stage is fitted on the rows that it is reported on; the last figure is not. Nothing but
     `decision.groups` changes; models of weight 0 do not count. Raises ManifestError, TableError or TrainingError.
     """
-    manifest, home = read_manifest(manifest_path), manifest_path.parent
+    zoo = open_zoo(manifest_path)
+    manifest, labels = zoo.manifest, zoo.labels
     check_coverage(manifest)
-    verify_files([("labels", manifest.labels)], home)
-    labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
     table = read_table(train, labels)
-    rows, scores = pool_predictions(manifest, home, labels, table.ids)
-    if len(rows) < 2:
-        raise TrainingError(f"{manifest_path}: its models held out one common image; wanted thousands, and 2 at least")
-    truth = table.targets[rows]
+    pool = pool_blend(zoo, table)
+    scores, truth = pool.scores, table.targets[pool.rows]
     fitted = fit_decision(scores, truth, labels)
     decision = dataclasses.replace(manifest.decision, groups=fitted.groups)
     write_manifest(dataclasses.replace(manifest, decision=decision), manifest_path)
-    print(describe_fit(fitted, cross_fit(scores, truth, labels), len(rows)))
+    print(describe_fit(fitted, cross_fit(scores, truth, labels), len(truth)))
 
 
 def describe_fit(fitted: FittedDecision, crossed: float, images: int) -> str:

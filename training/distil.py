@@ -7,32 +7,29 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from inference.errors import TrainingError
-from inference.labels import read_labels
-from inference.manifest import read_manifest
 from training.networks import Network, load_network
-from training.recipe import Recipe, Teacher
+from training.recipe import Teacher
+from training.zoos import open_zoo
 
 STAGES = 3
 
 
-def load_teacher(teacher: Teacher, recipe: Recipe, fold: int) -> Network:
+def load_teacher(teacher: Teacher, fold: int) -> Network:
     """The network that the recipe names, of the same fold: one of another has seen the images that are held out.
 
     Raises TrainingError where the manifest has none, and ManifestError.
     """
-    path = Path(teacher.manifest)
-    manifest = read_manifest(path)
-    names = {model.name: model for model in manifest.models}
+    zoo = open_zoo(Path(teacher.manifest))
+    names = {model.name: model for model in zoo.manifest.models}
     wanted = next((name for name in (f"{teacher.model}_f{fold}", teacher.model) if name in names), None)
     if wanted is None:
-        raise TrainingError(f"`teacher.model`: no {teacher.model}_f{fold} in {path}; it has {', '.join(names)}")
+        raise TrainingError(f"`teacher.model`: no {teacher.model}_f{fold} in {zoo.path}; it has {', '.join(names)}")
     if names[wanted].fold != fold:
         raise TrainingError(
             f"`teacher.model`: {wanted} held out fold {names[wanted].fold}, wanted {fold}; "
             "it was trained on images that this network must not know"
         )
-    labels = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
-    return load_network(names[wanted], path.parent, len(labels.columns(names[wanted].group)))
+    return load_network(names[wanted], zoo.home, len(zoo.labels.columns(names[wanted].group)))
 
 
 class AttentionTransfer:
@@ -42,7 +39,8 @@ class AttentionTransfer:
     to the smaller one. The teacher sees the student's normalised batch, normalised anew where its own differs.
     """
 
-    def __init__(self, student: Network, teacher: Network, device: torch.device):
+    def __init__(self, student: Network, teacher: Network, weight: float, device: torch.device):
+        self.weight = weight
         self.teacher = teacher.module.to(device).eval().requires_grad_(False)
         self.scale, self.shift = (
             torch.tensor(numbers, device=device).view(1, 3, 1, 1)
@@ -57,10 +55,10 @@ class AttentionTransfer:
         self.student_maps, self.teacher_maps = watch_stages(student.module), watch_stages(self.teacher)
 
     def measure(self, batch: torch.Tensor) -> torch.Tensor:
-        """The transfer loss of the batch that the student was just shown, (images, 3, size, size), to one number."""
+        """The weighted distance on the batch that the student was just shown, (images, 3, size, size), one number."""
         with torch.no_grad():
             self.teacher(batch * self.scale + self.shift)
-        return attention_distance(list(self.student_maps.values()), list(self.teacher_maps.values()))
+        return self.weight * attention_distance(list(self.student_maps.values()), list(self.teacher_maps.values()))
 
 
 def watch_stages(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
 """Where a network looked: Grad-CAM maps laid over the images, for the labels that it scores highest."""
 
 import difflib
-import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image
 
 from inference.errors import ImageError, ImagesError, TrainingError
 from inference.files import make_folder, replace_file
-from inference.images import SUFFIXES, Geometry, find_images, read_geometry, read_image, resize_image
+from inference.images import SUFFIXES, Geometry, find_images, plan_resize, read_geometry, read_image, resize_image
 from inference.labels import Labels
 from inference.manifest import Model, verify_files
 from inference.views import VIEWS
@@ -213,12 +212,7 @@ def compute_heat(
 
 def locate_square(width: int, height: int, geometry: Geometry) -> tuple[int, int, int, int]:
     """Which part of an image its square shows, in px: left, top, right, bottom."""
-    side = math.floor(geometry.size / geometry.resize.percentage)
-    wide, high = side, side  # as resize_image resizes before it cuts
-    if geometry.resize.rule == "crop":
-        short = min(width, height)
-        wide, high = int(side * width / short), int(side * height / short)
-    left, top = round((wide - geometry.size) / 2), round((high - geometry.size) / 2)
+    wide, high, left, top = plan_resize((width, height), geometry)
     x, y = round(left * width / wide), round(top * height / high)
     right, bottom = round((left + geometry.size) * width / wide), round((top + geometry.size) * height / high)
     return x, y, max(right, x + 1), max(bottom, y + 1)

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.errors import ImageError, ImagesError, OutputError, TrainingError
+from inference.errors import ImageError, OutputError, TrainingError
 from inference.files import replace_file
-from inference.images import SUFFIXES, find_images, read_image
+from inference.images import SUFFIXES, read_image
 from inference.labels import Labels, read_group_prefixes, read_labels
 from training.data import Table, read_table
+from training.pictures import find_pictures
 
 TEMPLATE = Path(__file__).with_name("explore.html.jinja")
 SEED = 0
@@ -114,12 +115,7 @@ def measure_part(name: str, folder: Path, ids: Sequence[str], images: int | None
     """
     from tqdm import tqdm
 
-    try:
-        found = find_images(folder, ids)
-    except ImagesError:
-        raise TrainingError(
-            f"{folder}: holds none of the {len(ids)} images of train.csv; wanted files such as {ids[0]}{SUFFIXES[0]}"
-        ) from None
+    found = find_pictures(folder, ids, allow_missing=True)
     present = [(image, path) for image, path in zip(ids, found, strict=True) if path is not None]
     if images is not None and images < len(present):
         drawn = np.random.default_rng(SEED).choice(len(present), images, replace=False)

@@ -1,6 +1,7 @@
 """The networks of a recipe, fold by fold: checkpoints, out-of-fold predictions, and their entries in the manifest."""
 
 import dataclasses
+import hashlib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -69,29 +70,31 @@ def choose_folds(settings: FitSettings, recipe: Recipe, owners: NDArray[np.int64
 
 
 def is_fitted(settings: FitSettings, recipe: Recipe, fold: int) -> bool:
-    """Whether the manifest has the network already; raises TrainingError where that was not to be expected.
+    """Whether the manifest has the network already; whatever could not be declared in the end is refused now.
 
-    Anything of the same name that would be lost is refused, unless `resume` says to go on.
+    Anything of the same name that would be lost is refused too, unless `resume` says to go on. Raises ManifestError or
+    TrainingError.
     """
-    name = name_fold(recipe, fold)
-    path = find_manifest(settings)
-    state = find_state(settings, recipe, fold)
-    if not settings.resume:
-        left = [file for file in (state, settings.out / f"{name}.safetensors") if file.exists()]
-        if left:
-            raise TrainingError(
-                f"{left[0]}: is there already; --resume goes on and skips what is finished, "
-                "or choose another --out, or call the recipe otherwise"
-            )
-        return False
-    manifest = open_manifest(path, settings.out / "labels.csv", settings.data / "train.csv")
+    name, path, labels = name_fold(recipe, fold), find_manifest(settings), settings.out / "labels.csv"
+    manifest = open_manifest(path, labels, settings.data / "train.csv")
+    if declare_file(labels, path.parent).sha256 != manifest.labels.sha256:
+        raise TrainingError(f"{path}: its labels are others than {labels}; choose another --manifest")
     model = next((model for model in manifest.models if model.name == name), None)
-    if model is None:
-        return False
-    if model.checkpoint is not None:
-        verify_files([(f"{name}.checkpoint", model.checkpoint)], path.parent)
-    print(f"{name}: is in {path} already; skipped")
-    return True
+    if settings.resume:
+        if model is None:
+            return False
+        if model.checkpoint is not None:
+            verify_files([(f"{name}.checkpoint", model.checkpoint)], path.parent)
+        print(f"{name}: is in {path} already; skipped")
+        return True
+    files = (find_state(settings, recipe, fold), settings.out / f"{name}.safetensors")
+    left = [str(file) for file in files if file.exists()] + ([f"{path}: {name}"] if model is not None else [])
+    if left:
+        raise TrainingError(
+            f"{left[0]}: is there already; --resume goes on and skips what is finished, "
+            "or choose another --out, or call the recipe otherwise"
+        )
+    return False
 
 
 def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: int, accelerator: Accelerator) -> None:
@@ -112,7 +115,8 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
     start_network(network, recipe, shown_targets[training].mean(axis=0))
     transfer = None
     if recipe.teacher is not None:
-        transfer = AttentionTransfer(network, load_teacher(recipe.teacher, recipe, fold), accelerator.device)
+        teacher = load_teacher(recipe.teacher, fold)
+        transfer = AttentionTransfer(network, teacher, recipe.teacher.weight, accelerator.device)
     samples = TrainingSamples(material.shown, shown_targets, network, recipe)
     judged = choose_validation(held_out, recipe)
     report = Report(settings.out, name)
@@ -138,7 +142,7 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
 
     course = Course(
         state=find_state(settings, recipe, fold),
-        origin=describe_origin(recipe, material, fold),
+        origin=describe_origin(recipe, material, fold, accelerator),
         resume=settings.resume,
         workers=settings.workers,
         save_seconds=settings.save_seconds,
@@ -209,9 +213,16 @@ def find_state(settings: FitSettings, recipe: Recipe, fold: int) -> Path:
     return settings.out / f"{name_fold(recipe, fold)}.state"
 
 
-def describe_origin(recipe: Recipe, material: Material, fold: int) -> dict[str, Any]:
+def describe_origin(recipe: Recipe, material: Material, fold: int, accelerator: Accelerator) -> dict[str, Any]:
     """What a resumed training must agree in with the one that was cut off: keys of the recipe, the fold, the images."""
-    described: dict[str, Any] = {"fold": fold, "images": int(material.readable.sum())}
+    rows = np.flatnonzero(material.readable & (material.owners != fold))
+    shown = "".join(f"{material.table.ids[row]} {material.table.targets[row].nonzero()[0]}\n" for row in rows)
+    described: dict[str, Any] = {
+        "fold": fold,
+        "images": f"{len(rows)} ({hashlib.sha256(shown.encode()).hexdigest()[:12]})",
+        "processes": accelerator.num_processes,
+        "mixed precision": accelerator.mixed_precision,
+    }
     for key, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
             described |= {f"{key}.{inner}": setting for inner, setting in value.items()}

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from inference.errors import TrainingError
 from inference.files import replace_file
 from inference.labels import Labels
+from training.text import NAMED
 
 FOLDS_NAME = "folds.csv"
-NAMED = 5
 
 
 def split_folds(targets: NDArray[np.bool_], folds: int, seed: int) -> NDArray[np.int64]:

@@ -20,8 +20,7 @@ from training.networks import create_network
 from training.pictures import Pictures, check_pictures, find_pictures, open_cache
 from training.recipe import Recipe
 from training.settings import FitSettings
-
-NAMED = 5
+from training.text import NAMED
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,15 @@ def open_folds(settings: FitSettings, recipe: Recipe, table: Table, labels: Labe
     own = settings.out / FOLDS_NAME
     if settings.folds is not None:
         owners = read_folds(settings.folds, table.ids)
-        write_folds(table.ids, owners, own)
+        if own.exists() and (read_folds(own, table.ids) != owners).any():
+            raise TrainingError(
+                f"{settings.folds}: has other folds than {own}; a zoo has one split: choose another --out"
+            )
     elif own.exists():
         owners = read_folds(own, table.ids)
     else:
         print(f"splitting {len(table.ids)} images into {recipe.folds} folds")
         owners = split_folds(table.targets, recipe.folds, recipe.seed)
-        write_folds(table.ids, owners, own)
         for line in name_absent_labels(table.targets, owners, labels):
             print(line)
     found = int(owners.max()) + 1
@@ -88,6 +89,8 @@ def open_folds(settings: FitSettings, recipe: Recipe, table: Table, labels: Labe
             f"{settings.folds or own}: has {found} folds, the recipe {settings.recipe} wants {recipe.folds}; "
             "change `folds` in the recipe, or choose another --out or --folds"
         )
+    if not own.exists():
+        write_folds(table.ids, owners, own)
     return owners
 
 

@@ -9,9 +9,7 @@ import torch
 
 from inference.errors import TrainingError
 from inference.images import read_geometry
-from inference.labels import read_labels
-from inference.manifest import Manifest, Model, read_manifest, verify_files, write_manifest
-from inference.schema import suggest
+from inference.manifest import read_manifest, write_manifest
 from inference.zoo import declare_out_of_fold
 from training.data import read_table
 from training.folds import FOLDS_NAME, read_folds
@@ -21,13 +19,17 @@ from training.out_of_fold import write_out_of_fold
 from training.pictures import Pictures, check_pictures, find_pictures
 from training.predict import predict_views
 from training.samples import SquareSamples
+from training.zoos import find_models, open_zoo
 
 BATCH_SIZE = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class OofSettings:
-    """What `python -m training oof` was asked for; without `names`, all models; `limit` as the zoo was trained with."""
+    """What `python -m training oof` was asked for.
+
+    `names`: of models, of all folds where the fold is left out; without, all; `limit`: as the zoo was trained with.
+    """
 
     manifest: Path
     data: Path
@@ -44,19 +46,20 @@ def predict_zoo(settings: OofSettings) -> None:
     Beside the manifest, as `fit` does. A model is declared as soon as its predictions are written. Raises VitrineError:
     an unknown name, a model without a fold or a checkpoint.
     """
-    manifest, home = read_manifest(settings.manifest), settings.manifest.parent
-    chosen = choose_models(manifest, settings)
-    verify_files([("labels", manifest.labels)], home)
-    labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
+    zoo = open_zoo(settings.manifest)
+    home, labels = zoo.home, zoo.labels
+    chosen = find_models(zoo, settings.names) if settings.names else zoo.manifest.models
+    for model in chosen:
+        if model.fold is None:
+            raise TrainingError(f"model {model.name}: {zoo.path} does not say which fold it held out")
     table = read_table(settings.data / "train.csv", labels, settings.limit)
     owners = read_folds(settings.folds or home / FOLDS_NAME, table.ids)
     paths = find_pictures(settings.data / "train", table.ids, settings.allow_missing)
     readable, faults = check_pictures(paths)
     tell_left_out(paths, faults)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for name in chosen:
-        manifest = read_manifest(settings.manifest)
-        model = next(model for model in manifest.models if model.name == name)
+    for model in chosen:
+        name = model.name
         rows = np.flatnonzero(readable & (owners == model.fold))
         if not len(rows):
             raise TrainingError(f"model {name}: no readable image of train.csv is in its fold, {model.fold}")
@@ -67,20 +70,8 @@ def predict_zoo(settings: OofSettings) -> None:
         scores = predict_views(network, samples, model.views, device, BATCH_SIZE, settings.workers, name)
         write_out_of_fold(scores, [table.ids[row] for row in rows], home, name)
         entry = declare_out_of_fold(home / f"{name}.oof.npy", home, outputs)
+        manifest = read_manifest(settings.manifest)  # anew: another command may have added a model meanwhile
         models = [
             dataclasses.replace(other, out_of_fold=entry) if other.name == name else other for other in manifest.models
         ]
         write_manifest(dataclasses.replace(manifest, models=tuple(models)), settings.manifest)
-
-
-def choose_models(manifest: Manifest, settings: OofSettings) -> list[str]:
-    """The names of the models to predict with; raises TrainingError for one that is not there or has no fold."""
-    models: dict[str, Model] = {model.name: model for model in manifest.models}
-    for name in settings.names:
-        if name not in models:
-            raise TrainingError(f"no model {name!r} in {settings.manifest}{suggest(name, models)}")
-    chosen = list(settings.names) or list(models)
-    for name in chosen:
-        if models[name].fold is None:
-            raise TrainingError(f"model {name}: {settings.manifest} does not say which fold it held out")
-    return chosen

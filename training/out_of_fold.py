@@ -1,6 +1,6 @@
 """Predictions on images that a network was not trained on: written beside its checkpoint, read for the decision."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,16 @@ def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutO
 
 
 def pool_predictions(
-    manifest: Manifest, home: Path, labels: Labels, ids: Sequence[str], names: Collection[str] | None = None
+    manifest: Manifest, home: Path, labels: Labels, ids: Sequence[str], models: Sequence[Model] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The images that most models held out, as ascending places in `ids`, and the blend's scores, (places, labels).
 
     `ids`: those of train.csv. A score is the weighted mean over the models that cover the label and held the image
     out: one fold's for each network of several folds, so it is what the kernel's blend of all folds is worth, if a
-    little low. `names`: only these models, with equal weights; without, those of the manifest's blend. A label that
-    none of them covers scores 0. Raises ManifestError or TrainingError naming the model and the file.
+    little low. `models`: only these of the manifest, with equal weights; without, those of its blend. A label that none
+    of them covers scores 0. Raises ManifestError or TrainingError naming the model and the file.
     """
-    weights = _choose_weights(manifest, labels, names)
+    weights = _choose_weights(manifest, labels, models)
     chosen = {name for given in weights.values() for name in given}
     places = {image: place for place, image in enumerate(ids)}
     held_out = np.zeros(len(ids), np.int64)
@@ -110,22 +110,15 @@ def pool_predictions(
     return most, summed[most]
 
 
-def _choose_weights(manifest: Manifest, labels: Labels, names: Collection[str] | None) -> dict[str, dict[str, float]]:
+def _choose_weights(manifest: Manifest, labels: Labels, models: Sequence[Model] | None) -> dict[str, dict[str, float]]:
     """By group, the weight of each model whose predictions count."""
-    if names is None:
+    if models is None:
         return {
             group: {name: weight for name, weight in manifest.ensemble.weights[group].items() if weight > 0}
             for group in labels.groups
         }
-    known = [model.name for model in manifest.models]
-    for name in names:
-        if name not in known:
-            raise TrainingError(f"no model {name!r} in the manifest; it has {', '.join(known)}")
     return {
-        group: {
-            model.name: 1.0 for model in manifest.models if model.name in names and group in manifest.groups_of(model)
-        }
-        for group in labels.groups
+        group: {model.name: 1.0 for model in models if group in manifest.groups_of(model)} for group in labels.groups
     }
 
 

@@ -16,8 +16,7 @@ from tqdm import tqdm
 from inference.errors import ImageError, ImagesError, TrainingError
 from inference.files import make_folder, replace_file
 from inference.images import SUFFIXES, Geometry, find_images, read_image, read_squares
-
-NAMED = 5
+from training.text import NAMED
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Teacher:
 
     manifest: str
     model: str
-    weight: Positive = 0.1
+    weight: Positive = 1.0
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.errors import ImagesError, TrainingError
 from inference.files import replace_file
-from inference.images import ORIENTATION_TAG, SUFFIXES, find_images
+from inference.images import ORIENTATION_TAG
 from inference.labels import Labels
 from inference.manifest import ALL, Model, check_coverage
 from training.data import Table, read_table
 from training.decision import decide_crossed
 from training.metrics import score_samples
+from training.pictures import find_pictures
 from training.scores import score_kind
 from training.text import align_columns
-from training.zoos import Predictions, Zoo, name_recipe, open_zoo, pool_models
+from training.zoos import Predictions, Zoo, name_recipe, open_zoo, pool_blend, pool_models
 
 LONG = 2.0
 RATIO_BOUNDS = (1, 1.5, 2, 3)
@@ -96,9 +96,7 @@ def print_slices(train: Path, images: Path, manifest: Path, json_path: Path | No
     zoo = open_zoo(manifest)
     check_coverage(zoo.manifest)
     table = read_table(train, zoo.labels)
-    blend = pool_models(zoo, table)
-    if len(blend.rows) < 2:
-        raise TrainingError(f"{manifest}: its models held out one common image; wanted thousands, and 2 at least")
+    blend = pool_blend(zoo, table)
     sizes, faults = measure_sizes(images, [table.ids[row] for row in blend.rows])
     truth = table.targets[blend.rows]
     taken = decide_crossed(blend.scores, truth, zoo.labels)
@@ -155,13 +153,7 @@ def measure_sizes(folder: Path, ids: Sequence[str]) -> tuple[NDArray[np.int64], 
 
     Raises TrainingError where the folder holds none of them.
     """
-    try:
-        paths = find_images(folder, ids)
-    except ImagesError:
-        raise TrainingError(
-            f"{folder}: holds none of the {len(ids)} images that were held out; wanted files such as "
-            f"{ids[0]}{SUFFIXES[0]}"
-        ) from None
+    paths = find_pictures(folder, ids, allow_missing=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # to wait for many files at once
         found = list(pool.map(read_size, paths))
     faults = [

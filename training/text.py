@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+NAMED = 5  # of many images or labels, those that a message names
+
 
 def align_columns(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Lines of a table, its first `left` columns flush left and the others flush right."""

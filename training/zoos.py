@@ -73,18 +73,27 @@ def find_models(zoo: Zoo, names: Sequence[str]) -> list[Model]:
     return [model for model in zoo.manifest.models if model.name in names or name_recipe(model) in names]
 
 
+def pool_blend(zoo: Zoo, table: Table) -> Predictions:
+    """The out-of-fold predictions of the manifest's blend, of two images at least, so that rules can be cross-fitted.
+
+    Raises ManifestError or TrainingError naming the model and the file.
+    """
+    blend = pool_models(zoo, table)
+    if len(blend.rows) < 2:
+        raise TrainingError(f"{zoo.path}: its models held out one common image; wanted thousands, and 2 at least")
+    return blend
+
+
 def pool_models(zoo: Zoo, table: Table, models: Sequence[Model] | None = None) -> Predictions:
     """The out-of-fold predictions of these models with equal weights, or of the manifest's blend.
 
     Raises ManifestError or TrainingError naming the model and the file.
     """
     if models is None:
-        names = None
         covered = {group for group, weights in zoo.manifest.ensemble.weights.items() if any(weights.values())}
     else:
-        names = [model.name for model in models]
         covered = {group for model in models for group in zoo.manifest.groups_of(model)}
     if not covered:
         raise TrainingError(f"{zoo.path}: no model has a weight above 0; wanted one with out-of-fold predictions")
-    rows, scores = pool_predictions(zoo.manifest, zoo.home, zoo.labels, table.ids, names)
+    rows, scores = pool_predictions(zoo.manifest, zoo.home, zoo.labels, table.ids, models)
     return Predictions(rows, scores, tuple(group for group in zoo.labels.groups if group in covered))

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from sklearn.metrics import fbeta_score
 
-from inference.decide import decide
 from inference.errors import TrainingError
 from inference.labels import Labels
-from inference.manifest import Decision
+from tests.training.by_hand import score, take_by_hand
 from training.compare import Comparison, bootstrap_mean, compare_zoos, describe_gain
-from training.decision import fit_decision
 from training.scores import score_kind
 
 if TYPE_CHECKING:
@@ -66,19 +63,6 @@ def split_models(zoo: "Zoo", seed: int) -> None:
 def run_compare(capsys: pytest.CaptureFixture[str], *given: object, **options: object) -> list[str]:
     compare_zoos(*given, **options)  # type: ignore[arg-type]
     return capsys.readouterr().out.splitlines()
-
-
-def take_by_hand(scores: np.ndarray, truth: np.ndarray, labels: Labels) -> np.ndarray:
-    """Even rows by rules of odd rows and the other way round."""
-    taken = np.empty_like(truth)
-    for judged, fitted in ((0, 1), (1, 0)):
-        rules = fit_decision(scores[fitted::2], truth[fitted::2], labels).groups
-        taken[judged::2] = decide(scores[judged::2], labels, Decision(rules, ()))
-    return taken
-
-
-def score(taken: np.ndarray, truth: np.ndarray) -> float:
-    return float(fbeta_score(truth, taken, beta=2, average="samples", zero_division=0))
 
 
 def test_the_figures_are_scikit_learns_on_the_images_that_both_held_out(

@@ -58,7 +58,7 @@ def test_a_network_is_at_no_distance_from_itself_and_away_from_another() -> None
     )
     batch = torch.rand(2, 3, 32, 32)
     for teacher, near in ((same, True), (other, False)):
-        transfer = AttentionTransfer(student, teacher, torch.device("cpu"))
+        transfer = AttentionTransfer(student, teacher, 1.0, torch.device("cpu"))
         student.module(batch)
         assert (transfer.measure(batch).item() < 1e-9) is near
 
@@ -67,7 +67,7 @@ def test_the_teacher_is_shown_what_its_own_normalisation_makes_of_the_image() ->
     student, teacher = make_network("test_resnet", 0), make_network("test_resnet", 0)
     image = torch.rand(2, 3, 32, 32)
     other = Network(teacher.module, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "bicubic")
-    transfer = AttentionTransfer(student, other, torch.device("cpu"))
+    transfer = AttentionTransfer(student, other, 1.0, torch.device("cpu"))
     seen = []
     other.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (student.mean, student.std))
@@ -78,9 +78,21 @@ def test_the_teacher_is_shown_what_its_own_normalisation_makes_of_the_image() ->
     torch.testing.assert_close(seen[0], (image - own_mean) / own_std, rtol=0, atol=1e-5)
 
 
+def test_the_weight_multiplies_the_distance() -> None:
+    student, teacher = make_network("test_resnet", 0), make_network("test_resnet", 1)
+    batch = torch.rand(2, 3, 32, 32)
+    measured = []
+    for weight in (1.0, 2.5):
+        transfer = AttentionTransfer(student, teacher, weight, torch.device("cpu"))
+        student.module(batch)
+        measured.append(transfer.measure(batch).item())
+    assert measured[1] == pytest.approx(2.5 * measured[0])
+    assert measured[0] > 0
+
+
 def test_only_the_student_gets_gradients_and_learns_to_look_alike() -> None:
     student, teacher = make_network("test_resnet", 0), make_network("test_efficientnet", 1)
-    transfer = AttentionTransfer(student, teacher, torch.device("cpu"))
+    transfer = AttentionTransfer(student, teacher, 1.0, torch.device("cpu"))
     optimizer = torch.optim.Adam(student.module.parameters(), lr=1e-3)
     batch = torch.rand(4, 3, 32, 32)
     distances = []

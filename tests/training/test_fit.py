@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import os
 import re
@@ -386,6 +387,9 @@ def test_a_student_learns_from_the_teacher_of_its_fold_only(
     options = ["--fold", "1", "--folds", str(zoo / "folds.csv")]
     assert run_fit(museum, write_recipe(tmp_path, **taught), tmp_path / "zoo", *options) == 0
     assert read_bytes(tmp_path / "zoo", "blue_f1")[0] != read_bytes(zoo, "blue_f1")[0]
+    stronger = write_recipe(tmp_path / "stronger", **{**taught, "teacher__weight": 90.0})
+    assert run_fit(museum, stronger, tmp_path / "stronger", *options) == 0
+    assert read_bytes(tmp_path / "stronger", "blue_f1")[0] != read_bytes(tmp_path / "zoo", "blue_f1")[0]
     for model, message in (
         ("blue_f0", "`teacher.model`: blue_f0 held out fold 0, wanted 1; it was trained on images that this "),
         ("red", f"`teacher.model`: no red_f1 in {zoo}/weights_manifest.json; it has blue_f0, blue_f1, blue_f2"),
@@ -443,6 +447,56 @@ def test_tables_that_cannot_be_used_are_told_in_one_line(
         (data / file).write_text(text)
     assert run_fit(data, write_recipe(tmp_path, group="tag"), tmp_path / "zoo") == 1
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {message.format(data=data)}"
+
+
+def test_what_could_not_be_declared_in_the_end_is_refused_before_training(
+    museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("training.fit.train_network", train)
+    recipe, own = zoo.parent / "blue.toml", tmp_path / "own"
+    # A manifest that does not lie above what it is to declare.
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = str(tmp_path / "elsewhere" / "weights_manifest.json")
+    assert run_fit(museum, recipe, own, "--manifest", elsewhere) == 1
+    assert "lies outside the manifest's folder" in capsys.readouterr().err.splitlines()[-1]
+    # One that has a network of this name already, whose files are gone.
+    manifest = Path(shutil.copytree(zoo, tmp_path / "zoo")) / "weights_manifest.json"
+    for path in manifest.parent.glob("*.safetensors"):
+        path.unlink()
+    assert run_fit(museum, recipe, manifest.parent) == 1
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith(f"error: {manifest}: blue_f0: is there already; --resume")
+    )
+    # One of other labels.
+    lines = (museum / "labels.csv").read_text().splitlines()
+    (manifest.parent / "old.csv").write_text("\n".join([*lines, "7,tag::new", ""]))
+    document = json.loads(manifest.read_text())
+    document["labels"] |= {
+        "file": "old.csv",
+        "sha256": hashlib.sha256((manifest.parent / "old.csv").read_bytes()).hexdigest(),
+    }
+    document["models"] = []
+    document["ensemble"] = {"weights": {"culture": {}, "tag": {}}}
+    manifest.write_text(json.dumps(document))
+    assert run_fit(museum, recipe, manifest.parent) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {manifest}: its labels are others than {manifest.parent}/labels.csv; choose another --manifest"
+    )
+
+
+def test_a_zoo_keeps_its_split(museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (zoo / "folds.csv").read_text().splitlines()
+    moved = [line[:-1] + str((int(line[-1]) + 1) % 3) for line in lines[1:]]
+    other = tmp_path / "folds.csv"
+    other.write_text("\n".join([lines[0], *moved, ""]))
+    assert run_fit(museum, write_recipe(tmp_path, "other"), zoo, "--folds", str(other)) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {other}: has other folds than {zoo}/folds.csv; a zoo has one split: choose another --out"
+    )
+    assert (zoo / "folds.csv").read_text().splitlines() == lines
 
 
 def test_another_labels_file_than_the_zoos_is_refused(

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import fbeta_score, precision_score, recall_score
+from sklearn.metrics import precision_score, recall_score
 
-from inference.decide import decide
 from inference.errors import ManifestError, TrainingError
 from inference.images import read_image
 from inference.labels import Labels
-from inference.manifest import Decision
-from training.decision import fit_decision
+from tests.training.by_hand import score, take_by_hand
 from training.slices import measure_sizes, print_slices, read_size, slice_frequencies, slice_shapes
 
 if TYPE_CHECKING:
@@ -36,15 +34,6 @@ def read_scores(zoo: "Zoo", name: str, ids: list[str]) -> np.ndarray:
     return np.load(zoo.folder / f"{name}.oof.npy")[[rows.index(image) for image in ids]].astype(np.float32)
 
 
-def take_by_hand(scores: np.ndarray, truth: np.ndarray, labels: Labels) -> np.ndarray:
-    """Even rows by rules of odd rows and the other way round."""
-    taken = np.empty_like(truth)
-    for judged, fitted in ((0, 1), (1, 0)):
-        rules = fit_decision(scores[fitted::2], truth[fitted::2], labels).groups
-        taken[judged::2] = decide(scores[judged::2], labels, Decision(rules, ()))
-    return taken
-
-
 def score_group(scores: np.ndarray, truth: np.ndarray, group: str) -> float:
     """scikit-learn's F2 of a group alone; `scores`: (images, labels of the group)."""
     truth = truth[:, LABELS.columns(group)]
@@ -52,10 +41,6 @@ def score_group(scores: np.ndarray, truth: np.ndarray, group: str) -> float:
     size = truth.shape[1]
     labels = Labels(tuple(range(size)), tuple("abcd"[:size]), {group: tuple(range(size))})
     return score(take_by_hand(scores[kept], truth[kept], labels), truth[kept])
-
-
-def score(taken: np.ndarray, truth: np.ndarray) -> float:
-    return float(fbeta_score(truth, taken, beta=2, average="samples", zero_division=0))
 
 
 def run_slices(zoo: "Zoo", images: Path, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
@@ -241,7 +226,7 @@ def test_no_image_at_all_is_an_error_before_any_rule_is_fitted(make_zoo: "Callab
     with pytest.raises(TrainingError) as told:
         print_slices(zoo.train, tmp_path / "empty", zoo.manifest)
     assert str(told.value) == (
-        f"{tmp_path}/empty: holds none of the 20 images that were held out; wanted files such as {ids[20]}.png"
+        f"{tmp_path}/empty: holds none of the 20 images of train.csv; wanted files such as {ids[20]}.png"
     )
 
 
