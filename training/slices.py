@@ -24,7 +24,7 @@ from training.metrics import score_samples
 from training.pictures import find_pictures
 from training.scores import score_kind
 from training.text import align_columns
-from training.zoos import Predictions, Zoo, name_recipe, open_zoo, pool_blend, pool_models
+from training.zoos import Predictions, Zoo, open_zoo, pool_blend, pool_models
 
 LONG = 2.0
 RATIO_BOUNDS = (1, 1.5, 2, 3)
@@ -120,7 +120,7 @@ def measure_models(zoo: Zoo, table: Table, blend: Predictions) -> list[ModelFigu
 
     recipes: dict[str, list[Model]] = {}
     for model in zoo.manifest.models:
-        recipes.setdefault(name_recipe(model), []).append(model)
+        recipes.setdefault(name_member(model), []).append(model)
     found = []
     for name, models in tqdm(recipes.items(), "fitting rules", mininterval=1):
         shown = (name, models[0].group, models[0].image_size)

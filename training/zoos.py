@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from inference.errors import TrainingError
 from inference.labels import Labels, read_labels
-from inference.manifest import ALL, Manifest, Model, read_manifest, verify_files
+from inference.manifest import ALL, Manifest, Model, name_member, read_manifest, verify_files
 from training.data import Table
 from training.out_of_fold import pool_predictions
 
@@ -54,23 +54,18 @@ def open_zoo(path: Path) -> Zoo:
     return Zoo(path, manifest, read_labels(path.parent / manifest.labels.file, manifest.labels.groups))
 
 
-def name_recipe(model: Model) -> str:
-    """What the networks of one recipe and different folds share: the name without _f0, _f1."""
-    return model.name if model.fold is None else model.name.removesuffix(f"_f{model.fold}")
-
-
 def find_models(zoo: Zoo, names: Sequence[str]) -> list[Model]:
     """The models of these names, with or without the fold at the end, in the manifest's order.
 
     Raises TrainingError naming the nearest.
     """
-    known = {name for model in zoo.manifest.models for name in (model.name, name_recipe(model))}
+    known = {name for model in zoo.manifest.models for name in (model.name, name_member(model))}
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
             raise TrainingError(f"{zoo.path}: no model {name!r}; {hint}")
-    return [model for model in zoo.manifest.models if model.name in names or name_recipe(model) in names]
+    return [model for model in zoo.manifest.models if model.name in names or name_member(model) in names]
 
 
 def pool_blend(zoo: Zoo, table: Table) -> Predictions:
