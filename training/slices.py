@@ -17,7 +17,7 @@ from PIL import Image
 from inference.files import replace_file
 from inference.images import ORIENTATION_TAG
 from inference.labels import Labels
-from inference.manifest import ALL, Model, check_coverage
+from inference.manifest import ALL, Model, check_coverage, name_member
 from training.data import Table, read_table
 from training.decision import decide_crossed
 from training.metrics import score_samples

@@ -51,9 +51,9 @@ def gather_evidence(zoo: Zoo, table: Table) -> Evidence:
                         f"models {owner} and {model.name}: both say that they held out image {image}; the folds of one "
                         "recipe must not share an image: one of them was trained on it"
                     )
-            rows = [places[image] for image in part.ids]
+            held = [places[image] for image in part.ids]
             one = gather_members({model.name: part.scores}, zoo.manifest, zoo.labels, [list(members)[place]])
-            gathered[rows, place] = one[:, 0]
+            gathered[held, place] = one[:, 0]
         held_out = np.zeros_like(common)
         held_out[list(owners)] = True
         common &= held_out
