@@ -33,6 +33,21 @@ def add(arguments: argparse.Namespace) -> None:
     print(f"{arguments.manifest}: added {model.name}, {model.architecture} at {model.image_size} px for {model.group}")
 
 
+def fit(arguments: argparse.Namespace) -> None:
+    """Fit the second stage."""
+    from training.second_stage.fit import StageSettings, fit_second_stage
+    from training.second_stage.layers import LayerSettings
+
+    settings = StageSettings(
+        manifest=arguments.manifest,
+        train=arguments.train,
+        images=arguments.images,
+        folds=arguments.folds,
+        layers=LayerSettings("cnn" not in arguments.without, "trees" not in arguments.without, arguments.seed),
+    )
+    fit_second_stage(settings)
+
+
 def export(arguments: argparse.Namespace) -> None:
     """Export every model to ONNX."""
     from packing.export import export_zoo
@@ -202,6 +217,27 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--oof", type=Path, metavar="FILE", help="NAME.oof.npy, with NAME.oof.ids.txt beside it")
     one.add_argument("--labels", type=Path, metavar="CSV", help="labels.csv, to start a manifest")
     one.add_argument("--train", type=Path, metavar="CSV", help="train.csv, to start a manifest")
+
+    one = command(
+        "fit",
+        fit,
+        "fit the second stage to out-of-fold predictions: blend, stackers, thresholds, values",
+        "--train data/train.csv --images data/train",
+    )
+    takes_manifest(one)
+    one.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
+    one.add_argument(
+        "--images", type=Path, metavar="DIR", help="of the training images, whose brightness and size help the trees"
+    )
+    one.add_argument("--folds", type=int, default=3, metavar="N", help="outer folds that judge each method (3)")
+    one.add_argument(
+        "--without",
+        action="append",
+        choices=("cnn", "trees"),
+        default=[],
+        help="leave these stackers out; with both given, only the blend, its thresholds and values",
+    )
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of folds and stackers (0)")
 
     one = command("export", export, "export every model to ONNX, with parity against torch", "--images data/test")
     takes_manifest(one)

@@ -1,23 +1,49 @@
-"""Scores to labels: a threshold and a smallest and largest number of labels for each group."""
+"""Scores to labels: by a threshold and numbers of labels for each group, or by the highest expected F2."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.expected_f2 import decide_expected
 from inference.labels import Labels
-from inference.manifest import Decision, GroupDecision
+from inference.manifest import Calibration, Decision, GroupDecision
 
 Scores = NDArray[np.floating[Any]]
+# How much of a chance the score makes: enough to rank labels of equal chance, too little to move an expected F2.
+SHARE_OF_SCORE = 1e-6
 
 
 def decide(scores: Scores, labels: Labels, decision: Decision) -> NDArray[np.bool_]:
-    """The labels taken, (images, labels); every image has at least one: where no group gives any, its highest score.
+    """The labels taken by the decision's rule, (images, labels); every image has at least one.
 
-    `scores`: (images, labels).
+    `scores`: from 0 to 1, (images, labels).
+    """
+    if decision.rule == "expected_f2":
+        return decide_expected(calibrate(scores, labels, decision.calibration), decision.maximum)
+    return decide_groups(scores, labels, decision.groups)
+
+
+def calibrate(scores: Scores, labels: Labels, calibration: Mapping[str, Calibration]) -> NDArray[np.float64]:
+    """The chance of each label to be true, by its group's curve, (images, labels); `scores`: (images, labels).
+
+    Where a curve is flat the higher score still gets the higher chance: a millionth of a chance is the score itself.
+    """
+    chances = SHARE_OF_SCORE * scores.astype(np.float64)
+    for group, curve in calibration.items():
+        columns = np.array(labels.columns(group))
+        chances[:, columns] += (1 - SHARE_OF_SCORE) * np.interp(scores[:, columns], curve.scores, curve.chances)
+    return chances
+
+
+def decide_groups(scores: Scores, labels: Labels, rules: Mapping[str, GroupDecision]) -> NDArray[np.bool_]:
+    """The labels taken by each group's threshold and numbers of labels, (images, labels).
+
+    `scores`: (images, labels). Where no group gives an image any, it gets its highest score.
     """
     taken = np.zeros(scores.shape, np.bool_)
-    for group, rule in decision.groups.items():
+    for group, rule in rules.items():
         columns = np.array(labels.columns(group))
         taken[:, columns] = decide_group(scores[:, columns], rule)
     bare = np.flatnonzero(~taken.any(axis=1))

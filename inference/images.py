@@ -12,6 +12,7 @@ from PIL import Image
 
 from inference.errors import ImageError, ImagesError
 from inference.manifest import Interpolation, Model, Resize
+from inference.traits import measure_traits
 
 # In order of preference, where a folder holds one image in two formats.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -115,13 +116,27 @@ def plan_resize(size: tuple[int, int], geometry: Geometry) -> tuple[int, int, in
     return width, height, round((width - geometry.size) / 2), round((height - geometry.size) / 2)
 
 
-def read_squares(path: Path, geometries: Iterable[Geometry]) -> dict[Geometry, NDArray[np.uint8]]:
-    """One file, decoded once, as the square of each geometry; raises ImageError naming the file."""
+@dataclass(frozen=True)
+class Picture:
+    """An image as the models and the second stage look at it: its squares, and its traits (inference/traits.py)."""
+
+    squares: Mapping[Geometry, NDArray[np.uint8]]
+    traits: NDArray[np.float32]
+
+
+def read_picture(path: Path, geometries: Iterable[Geometry]) -> Picture:
+    """One file, decoded once, as the square of each geometry, and its traits; raises ImageError naming the file."""
     image = read_image(path)
     try:
-        return {geometry: resize_image(image, geometry) for geometry in geometries}
+        squares = {geometry: resize_image(image, geometry) for geometry in geometries}
+        return Picture(squares, measure_traits(image))
     except (ImageError, MemoryError) as error:
         raise ImageError(f"{path.name}: {error}") from error
+
+
+def read_squares(path: Path, geometries: Iterable[Geometry]) -> Mapping[Geometry, NDArray[np.uint8]]:
+    """The squares of `read_picture`."""
+    return read_picture(path, geometries).squares
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

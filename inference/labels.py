@@ -21,6 +21,12 @@ class Labels:
         """Columns of a group's labels, ascending; all columns for 'all'."""
         return tuple(range(len(self.ids))) if group == ALL else self.groups[group]
 
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """The place of each label's group among the groups."""
+        places = {column: place for place, columns in enumerate(self.groups.values()) for column in columns}
+        return tuple(places[column] for column in range(len(self.ids)))
+
 
 def read_group_prefixes(path: Path) -> dict[str, str]:
     """Groups and prefixes as the names of labels.csv spell them, `culture::abruzzi` giving culture its `culture::`.

@@ -142,7 +142,7 @@ class Stacker:
     pairs; the others keep the blend's score. `parity`: largest difference to what it was exported from.
     """
 
-    name: Annotated[str, Rule(f"a name other than '{BLEND}'", lambda name: name not in ("", BLEND))]
+    name: Annotated[FlatName, Rule(f"a name other than '{BLEND}'", lambda name: name != BLEND)]
     kind: Literal["cnn", "trees"]
     group: str
     members: Annotated[tuple[str, ...], Rule("at least one member", lambda names: len(names) > 0)]
@@ -196,7 +196,7 @@ class Decision:
     prior: Annotated[tuple[int, ...], Rule("at least one label id", lambda ids: len(ids) > 0)]
     rule: DecisionRule = "thresholds"
     calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
-    maximum: Annotated[int, _between(1, 100, "a whole number from 1 to 100")] = 15
+    maximum: Annotated[int, _between(1, 100, "a whole number from 1 to 100")] = 30
     fallback: Mapping[str, GroupDecision] = dataclasses.field(default_factory=dict)
 
 
@@ -331,12 +331,12 @@ def check_second_stage(manifest: Manifest) -> None:
                 f"`models`: {', '.join(model.name for model in models)} are the folds of {name} and cover "
                 f"{' and '.join(model.group for model in models)}; wanted one group, or rename one"
             )
-    names: list[str] = []
+    covers: dict[str, str] = {}
     for index, stacker in enumerate(manifest.ensemble.stackers):
         key = f"ensemble.stackers[{index}]"
-        if stacker.name in names:
+        if stacker.name in covers:
             raise ManifestError(f"`{key}.name`: {stacker.name!r} is the name of another stacker too; rename one")
-        names.append(stacker.name)
+        covers[stacker.name] = stacker.group
         if stacker.group not in (ALL, *groups):
             raise refuse(f"{key}.group", stacker.group, f"'{ALL}' or a group of `labels.groups`: {', '.join(groups)}")
         for place, name in enumerate(stacker.members):
@@ -348,8 +348,10 @@ def check_second_stage(manifest: Manifest) -> None:
         if group not in groups:
             raise ManifestError(f"`ensemble.mix.{group}`: no such group in `labels.groups`: {', '.join(groups)}")
         for name in weights:
-            if name not in (BLEND, *names):
+            if name not in (BLEND, *covers):
                 raise ManifestError(f"`ensemble.mix.{group}.{name}`: no stacker of that name in `ensemble.stackers`")
+            if name != BLEND and covers[name] not in (ALL, group):
+                raise ManifestError(f"`ensemble.mix.{group}.{name}`: this stacker scores {covers[name]!r}; remove it")
         if not any(weights.values()):
             raise ManifestError(f"`ensemble.mix.{group}`: every weight is 0; wanted one above 0")
     views = {model.name: model.views for model in manifest.models}

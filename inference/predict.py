@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from inference import __version__
 from inference.budget import estimate_reserve, fits_chunk
-from inference.combine import blend
+from inference.combine import leave_stackers_out, mix_scores
 from inference.decide import decide, list_label_ids
-from inference.errors import ImageError, ManifestError
+from inference.errors import ImageError, ManifestError, SessionError
 from inference.files import make_folder, replace_file
-from inference.images import Geometry, find_images, read_geometry, read_squares
+from inference.images import Geometry, Picture, find_images, read_geometry, read_picture
 from inference.labels import Labels, read_labels
 from inference.manifest import (
     MANIFEST_NAME,
@@ -34,13 +34,27 @@ from inference.manifest import (
 )
 from inference.run_log import Progress, RunLog, format_seconds
 from inference.sessions import ModelSession
+from inference.stackers import StackerSession, load_stackers
 from inference.submission import check_submission, check_writable, read_ids, write_submission
+from inference.traits import TRAITS
 
 CHUNKS_AHEAD = 2  # decoded while the sessions work: enough to never wait, few enough to keep memory flat
-DECIDE_ROWS = 4096  # images scored and decided at a time, so that memory does not grow with their number
+DECIDE_ROWS = 1024  # images scored and decided at a time, so that memory does not grow with their number
 
-Squares = Mapping[Geometry, NDArray[np.uint8]]
-Predictions = dict[str, NDArray[np.float16]]  # model name -> (images, labels of its group); NaN where unreadable
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the models say of the images; NaN where an image is unreadable.
+
+    `scores`: by model name, (images, labels of its group); `traits`: (images, 4).
+    """
+
+    scores: dict[str, NDArray[np.float16]]
+    traits: NDArray[np.float32]
+
+    def take(self, rows: slice) -> "Predictions":
+        """Those of some images."""
+        return Predictions({name: scores[rows] for name, scores in self.scores.items()}, self.traits[rows])
 
 
 @dataclass(frozen=True)
@@ -79,17 +93,22 @@ def run(request: Request) -> bool:
             ModelSession(model.name, request.bundle / model.onnx["fp32"].file, len(labels.columns(model.group)))
             for model in manifest.models
         ]
+        try:
+            stackers = load_stackers(manifest, labels, request.bundle)
+        except SessionError as error:
+            log.note_degraded(f"{error}; the blend decides alone")
+            manifest, stackers = leave_stackers_out(manifest), ()
     time_limit = request.time_limit or manifest.runtime.time_limit
     describe_run(log, manifest, sessions, len(ids), time_limit)
 
     progress = Progress(len(ids), started, time_limit)
     deadline = started + time_limit
-    predictions, seen = predict_images(manifest, labels, sessions, ids, paths, deadline, progress, log)
+    predictions, seen = predict_images(manifest, labels, sessions, ids, paths, stackers, deadline, progress, log)
     if seen < len(ids):
         note = f"{len(ids) - seen} of {len(ids)} images keep the prior's labels: no time left for them"
         log.note_degraded(f"{note} before the limit of {format_seconds(time_limit)}")
     with log.time_stage("decide"):
-        label_ids = decide_images(predictions, manifest, labels)
+        label_ids = decide_images(predictions, manifest, labels, stackers, log)
     with log.time_stage("write"):
         if request.predictions:
             write_predictions(request.predictions, ids, predictions)
@@ -151,6 +170,7 @@ def predict_images(
     sessions: Sequence[ModelSession],
     ids: Sequence[str],
     paths: Sequence[Path | None],
+    stackers: Sequence[StackerSession],
     deadline: float,
     progress: Progress,
     log: RunLog,
@@ -161,10 +181,13 @@ def predict_images(
     size: decoded once, seen by every model, forgotten.
     """
     geometries = {model.name: read_geometry(model) for model in manifest.models}
-    predictions: Predictions = {
-        model.name: np.full((len(ids), len(labels.columns(model.group))), np.nan, np.float16)
-        for model in manifest.models
-    }
+    predictions = Predictions(
+        {
+            model.name: np.full((len(ids), len(labels.columns(model.group))), np.nan, np.float16)
+            for model in manifest.models
+        },
+        np.full((len(ids), len(TRAITS)), np.nan, np.float32),
+    )
     chunk_seconds: list[float] = []
     reserve, seen = 0.0, 0
     with (
@@ -174,12 +197,12 @@ def predict_images(
         began = time.perf_counter()
         for start, chunk in chunks:
             rows = []
-            for row, squares in enumerate(chunk, start):
-                if isinstance(squares, ImageError):
-                    log.note_unreadable(ids[row], str(squares))
+            for row, picture in enumerate(chunk, start):
+                if isinstance(picture, ImageError):
+                    log.note_unreadable(ids[row], str(picture))
                 else:
                     rows.append(row)
-            readable = [squares for squares in chunk if not isinstance(squares, ImageError)]
+            readable = [picture for picture in chunk if not isinstance(picture, ImageError)]
             if readable:
                 run_chunk(manifest.models, sessions, geometries, readable, rows, predictions, log)
             seen += len(chunk)
@@ -187,7 +210,7 @@ def predict_images(
             now = time.perf_counter()
             chunk_seconds.append(now - began)
             if not reserve:
-                decide_images({name: array[:seen] for name, array in predictions.items()}, manifest, labels)
+                decide_images(predictions.take(slice(seen)), manifest, labels, stackers, log)
                 reserve = estimate_reserve(time.perf_counter() - now, seen, len(ids), log.seconds["prior"])
             if not fits_chunk(deadline - time.perf_counter(), chunk_seconds, reserve):
                 break
@@ -199,32 +222,34 @@ def run_chunk(
     models: Sequence[Model],
     sessions: Sequence[ModelSession],
     geometries: Mapping[str, Geometry],
-    chunk: Sequence[Squares],
+    chunk: Sequence[Picture],
     rows: Sequence[int],
     predictions: Predictions,
     log: RunLog,
 ) -> None:
     """Every model on the images of one chunk; `rows`: their places in `predictions`."""
-    batches = {geometry: np.stack([squares[geometry] for squares in chunk]) for geometry in set(geometries.values())}
+    distinct = set(geometries.values())
+    batches = {geometry: np.stack([picture.squares[geometry] for picture in chunk]) for geometry in distinct}
     for model, session in zip(models, sessions, strict=True):
         with log.time_passes(model.name, len(chunk) * len(model.views)):
             probabilities = session.predict_views(batches[geometries[model.name]], model.views)
-        predictions[model.name][rows] = probabilities
+        predictions.scores[model.name][rows] = probabilities
+    predictions.traits[rows] = [picture.traits for picture in chunk]
 
 
 def decode_ahead(
     paths: Sequence[Path | None], geometries: set[Geometry], size: int
-) -> Generator[tuple[int, list[Squares | ImageError]], None, None]:
+) -> Generator[tuple[int, list[Picture | ImageError]], None, None]:
     """Chunks of `size` images as (place of the first, their squares), decoded by threads ahead of their use."""
 
-    def read(path: Path | None) -> Squares | ImageError:
+    def read(path: Path | None) -> Picture | ImageError:
         try:
-            return read_squares(path, geometries) if path else ImageError("no such file in the folder")
+            return read_picture(path, geometries) if path else ImageError("no such file in the folder")
         except ImageError as error:
             return error
 
     starts = iter(range(0, len(paths), size))
-    pending: deque[tuple[int, list[Future[Squares | ImageError]]]] = deque()
+    pending: deque[tuple[int, list[Future[Picture | ImageError]]]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             while True:
@@ -238,14 +263,29 @@ def decode_ahead(
             pool.shutdown(cancel_futures=True)
 
 
-def decide_images(predictions: Predictions, manifest: Manifest, labels: Labels) -> list[tuple[int, ...]]:
-    """Label ids of each image, ascending; the prior's for an image without predictions."""
+def decide_images(
+    predictions: Predictions, manifest: Manifest, labels: Labels, stackers: Sequence[StackerSession], log: RunLog
+) -> list[tuple[int, ...]]:
+    """Label ids of each image, ascending; the prior's for an image without predictions.
+
+    Where a stacker fails, the blend decides, and the log says so.
+    """
+    try:
+        return decide_rows(predictions, manifest, labels, stackers)
+    except SessionError as error:
+        log.note_degraded(f"{error}; the blend decides alone")
+        return decide_rows(predictions, leave_stackers_out(manifest), labels, ())
+
+
+def decide_rows(
+    predictions: Predictions, manifest: Manifest, labels: Labels, stackers: Sequence[StackerSession]
+) -> list[tuple[int, ...]]:
+    """As decide_images; raises SessionError where a stacker fails."""
     prior = tuple(sorted(manifest.decision.prior))
-    rows = len(next(iter(predictions.values())))
     label_ids: list[tuple[int, ...]] = []
-    for start in range(0, rows, DECIDE_ROWS):
-        part = {name: array[start : start + DECIDE_ROWS] for name, array in predictions.items()}
-        scores = blend(part, manifest, labels)
+    for start in range(0, len(predictions.traits), DECIDE_ROWS):
+        part = predictions.take(slice(start, start + DECIDE_ROWS))
+        scores = mix_scores(part.scores, part.traits, manifest, labels, stackers)
         unreadable = np.isnan(scores.sum(axis=1))
         chosen = list_label_ids(decide(np.nan_to_num(scores), labels, manifest.decision), labels)
         label_ids += [prior if missing else given for missing, given in zip(unreadable, chosen, strict=True)]
@@ -256,6 +296,6 @@ def write_predictions(folder: Path, ids: Sequence[str], predictions: Predictions
     """MODEL.npy, float16 (images, labels of the model's group), for each model, and their ids in ids.txt."""
     with replace_file(folder / "ids.txt") as temporary:
         temporary.write_text("".join(f"{image_id}\n" for image_id in ids), encoding="utf-8")
-    for name, scores in predictions.items():
+    for name, scores in predictions.scores.items():
         with replace_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, scores)

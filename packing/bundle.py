@@ -18,6 +18,7 @@ from inference.manifest import (
     FileEntry,
     Manifest,
     Model,
+    Stacker,
     check_coverage,
     read_manifest,
     verify_files,
@@ -90,6 +91,7 @@ def pack(
         shutil.copyfile(home / manifest.labels.file, dataset / LABELS)
         for model in models:
             shutil.copyfile(onnx / model.onnx["fp32"].file, dataset / model.onnx["fp32"].file)
+        stackers = copy_stackers(manifest, home, dataset)
         write_script(dataset / SCRIPT)
         for wheel in wheels:
             shutil.copyfile(wheel, dataset / wheel.name)
@@ -102,6 +104,7 @@ def pack(
             manifest,
             labels=dataclasses.replace(manifest.labels, file=LABELS),
             models=models,
+            ensemble=dataclasses.replace(manifest.ensemble, stackers=stackers),
             runtime=runtime,
         )
         write_manifest(bundled, dataset / MANIFEST_NAME)
@@ -139,6 +142,23 @@ def attach_exports(manifest: Manifest, home: Path, onnx: Path) -> tuple[Model, .
         verify_files([(f"models[{index}].onnx.fp32", entries["fp32"])], onnx)
         attached.append(dataclasses.replace(model, onnx=entries, checkpoint=None, out_of_fold=None))
     return tuple(attached)
+
+
+def copy_stackers(manifest: Manifest, home: Path, dataset: Path) -> tuple[Stacker, ...]:
+    """The stackers as the bundle declares them, their files copied under flat names.
+
+    Raises ManifestError where a file is not the one that `fit` declared.
+    """
+    entries = [
+        (f"ensemble.stackers[{index}].onnx", stacker.onnx) for index, stacker in enumerate(manifest.ensemble.stackers)
+    ]
+    verify_files(entries, home)
+    copied = []
+    for stacker in manifest.ensemble.stackers:
+        name = f"stacker_{stacker.name}.onnx"
+        shutil.copyfile(home / stacker.onnx.file, dataset / name)
+        copied.append(dataclasses.replace(stacker, onnx=FileEntry(name, stacker.onnx.sha256)))
+    return tuple(copied)
 
 
 def write_script(path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from inference.errors import PackError
 from inference.manifest import MANIFEST_NAME, Manifest, list_bundle_files
 from inference.predict import read_bundle
+from inference.stackers import load_stackers
 from packing.metadata import (
     DATASET_METADATA,
     KERNEL_METADATA,
@@ -30,7 +32,8 @@ WHEEL = re.compile(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-\d\w*)?-\w[\w.]*-\w[\w.]*-
 def check_bundle(folder: Path) -> Manifest:
     """Check a bundle's dataset, and its kernel where one lies beside it; `folder` may be the dataset or hold both.
 
-    Raises PackError or ManifestError for the first fault: schema, hashes, flatness, names, metadata, notebook.
+    Raises PackError, ManifestError or SessionError for the first fault: schema, hashes, flatness, names, stackers that
+    do not load, metadata, notebook.
     """
     dataset = folder / "dataset" if (folder / "dataset").is_dir() else folder
     if not dataset.is_dir():
@@ -55,7 +58,7 @@ def check_dataset(dataset: Path) -> Manifest:
             raise PackError(f"{path}: an archive; Kaggle unpacks it, and the kernel finds other files than these")
         if RESERVED.fullmatch(path.name):
             raise PackError(f"{path}: a name that Kaggle's client keeps for itself; the file would not be uploaded")
-    manifest, _ = read_bundle(dataset)
+    manifest, labels = read_bundle(dataset)
     check_dataset_metadata(_read_json(dataset / DATASET_METADATA))
     declared = {entry.file for _, entry in list_bundle_files(manifest)} | {MANIFEST_NAME, DATASET_METADATA}
     for path in sorted(dataset.iterdir()):
@@ -73,12 +76,18 @@ def check_dataset(dataset: Path) -> Manifest:
     for model in manifest.models:
         for entry in model.onnx.values():
             check_graph(dataset / entry.file)
+    for stacker in manifest.ensemble.stackers:
+        check_graph(dataset / stacker.onnx.file)
+    load_stackers(manifest, labels, dataset)
     return manifest
 
 
 def check_graph(path: Path) -> None:
-    """Raises PackError where an ONNX file keeps weights in other files, which a bundle does not carry."""
-    graph = onnx.load(path, load_external_data=False)
+    """Raises PackError where a file is no ONNX, or keeps weights in other files, which a bundle does not carry."""
+    try:
+        graph = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise PackError(f"{path}: not an ONNX file: {error}; export or fit again, then pack") from error
     for tensor in graph.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise PackError(f"{path}: keeps `{tensor.name}` in another file; export it as one file")

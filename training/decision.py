@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,8 @@ class Rule:
 class Counts:
     """How many labels are taken and how many of them are true, (images, ways of taking) each."""
 
-    taken: NDArray[np.int64]
-    hits: NDArray[np.int64]
+    taken: NDArray[np.integer[Any]]
+    hits: NDArray[np.integer[Any]]
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(self.taken + other.taken, self.hits + other.hits)
@@ -50,8 +51,8 @@ class RankedGroup:
     score, (images, 1 + labels).
     """
 
-    above: NDArray[np.int64]
-    hits: NDArray[np.int64]
+    above: NDArray[np.integer[Any]]
+    hits: NDArray[np.integer[Any]]
 
     @property
     def size(self) -> int:
@@ -73,7 +74,7 @@ class Evidence:
     """
 
     groups: Mapping[str, RankedGroup]
-    true: NDArray[np.int64]
+    true: NDArray[np.integer[Any]]
     bare: NDArray[np.float64]
 
     def score(self, counts: Counts) -> NDArray[np.float64]:
@@ -85,14 +86,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class FittedDecision:
-    """`decision.groups` of the manifest, and the mean F2 of the stages on the way there.
+    """Rules by group, and their mean F2: one threshold for all groups; one for each; thresholds and numbers of labels.
 
-    `f2`: with one threshold for all groups; a threshold for each group; thresholds and numbers of labels. None is
-    below the one before.
+    None is below the one before; the last is for `decision.groups` of the manifest.
     """
 
-    groups: Mapping[str, GroupDecision]
+    stages: tuple[Mapping[str, GroupDecision], Mapping[str, GroupDecision], Mapping[str, GroupDecision]]
     f2: tuple[float, float, float]
+
+    @property
+    def groups(self) -> Mapping[str, GroupDecision]:
+        """The rules of the last stage."""
+        return self.stages[-1]
 
 
 def fit_decision(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> FittedDecision:
@@ -107,10 +112,10 @@ def fit_decision(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> Fi
     single = search_single(evidence)
     apart = search_groups(evidence, single, minima=(0,), maxima=())
     counted = search_groups(evidence, apart, minima=MINIMA, maxima=MAXIMA)
-    stages = [declare_rules(rules) for rules in (single, apart, counted)]
+    stages = (declare_rules(single), declare_rules(apart), declare_rules(counted))
     # Not the search's own figures: what the kernel's code makes of these rules.
     first, second, third = (score_decision(groups, scores, truth, labels) for groups in stages)
-    return FittedDecision(stages[-1], (first, second, third))
+    return FittedDecision(stages, (first, second, third))
 
 
 def score_decision(
@@ -146,10 +151,10 @@ def rank_groups(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> Evi
         part = scores[:, columns]
         order = np.argsort(-part, axis=1, kind="stable")  # equal scores as decide_group ranks them
         ranked = np.take_along_axis(truth[:, columns], order, axis=1)
-        hits = np.zeros((len(part), part.shape[1] + 1), np.int64)
+        hits = np.zeros((len(part), part.shape[1] + 1), np.int16)
         ranked.cumsum(axis=1, out=hits[:, 1:])
-        groups[group] = RankedGroup(count_above(part), hits)
-    true = truth.sum(axis=1, keepdims=True)
+        groups[group] = RankedGroup(count_above(part).astype(np.int16), hits)
+    true = truth.sum(axis=1, keepdims=True, dtype=np.int16)
     best_is_true = np.take_along_axis(truth, scores.argmax(axis=1)[:, None], axis=1)
     return Evidence(groups, true, score_counts(best_is_true, np.ones_like(true), true))
 

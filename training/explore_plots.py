@@ -1,11 +1,8 @@
-"""The plots of the page that explore writes, each an SVG in a data address; no pyplot, no state of matplotlib's."""
+"""The plots of the page that explore writes, each an SVG in a data address."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -16,15 +13,15 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from training.plots import GREY, INK, encode_figure, format_number, make_grid, style_axes
+
 if TYPE_CHECKING:
     from training.explore import LabelCount, Part
 
-WIDTH = 11.25  # inches, 1080 px of the page
 PART_COLOURS = {"train": "#2f6fa8", "test": "#e2711d"}
 PART_TINTS = {"train": ("#a9c9e6", "#0b2f52"), "test": ("#f7c79f", "#7a3205")}
 # ColorBrewer's Dark2 without its orange, which is test's.
 GROUP_COLOURS = ("#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#444444")
-INK = "#333333"
 FIGURES = ("mean", "deviation", "minimum", "maximum")
 RATIO_TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50, 100)
 BINS = 48
@@ -41,7 +38,7 @@ def plot_colours(parts: Sequence["Part"], channels: Sequence[str], first: int) -
 
     `first`: the place of the first channel in `Part.colours`.
     """
-    figure, grid = _make_grid(len(channels), len(FIGURES), 1.5, 0.55)
+    figure, grid = make_grid(len(channels), len(FIGURES), 1.5, 0.55)
     edges = np.linspace(0, 256, 33)
     for row, channel in enumerate(channels):
         for column, name in enumerate(FIGURES):
@@ -55,7 +52,7 @@ def plot_colours(parts: Sequence["Part"], channels: Sequence[str], first: int) -
                 axes.set_title(name, fontsize=10, color=INK)
         grid[row, 0].set_ylabel(f"{channel}\n% of images", fontsize=9)
     _add_legend(figure, parts, "upper right")
-    return _encode(figure)
+    return encode_figure(figure)
 
 
 def plot_sizes(parts: Sequence["Part"]) -> str:
@@ -64,7 +61,7 @@ def plot_sizes(parts: Sequence["Part"]) -> str:
     heights = {part.name: part.sizes[:, 1] for part in parts}
     extent = (*_pad_range(widths), *_pad_range(heights))
     shape = (2, 2) if len(parts) > 1 else (1, 3)
-    figure, grid = _make_grid(*shape, 2.8, 0.3, between=0.75, aside=0.3)
+    figure, grid = make_grid(*shape, 2.8, 0.3, between=0.75, aside=0.3)
     for part, axes in zip(parts, grid.flat, strict=False):
         cells = axes.hexbin(
             widths[part.name],
@@ -81,26 +78,26 @@ def plot_sizes(parts: Sequence["Part"]) -> str:
         )
         bar = figure.colorbar(cells, ax=axes, fraction=0.05, pad=0.02, aspect=30)
         bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=8, color="#999999", labelcolor=INK)
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(_format_number))
+        bar.ax.tick_params(labelsize=8, color=GREY, labelcolor=INK)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(format_number))
         _scale_axis(axes, "x", widths)
         _scale_axis(axes, "y", heights)
         axes.set_title(f"{part.name}: images of each size", fontsize=10, color=INK)
         axes.set_xlabel("width, px", fontsize=9)
         axes.set_ylabel("height, px", fontsize=9)
-        _style(axes)
+        style_axes(axes)
     for axes, name, samples in zip(grid.ravel()[-2:], ("width", "height"), (widths, heights), strict=True):
         _draw_shares(axes, _choose_edges(samples), samples)
         _scale_axis(axes, "x", samples)
         axes.set_xlabel(f"{name}, px", fontsize=9)
         axes.set_ylabel("% of images", fontsize=9)
     _add_legend(axes, parts, "lower right")
-    return _encode(figure)
+    return encode_figure(figure)
 
 
 def plot_ratios(parts: Sequence["Part"]) -> str:
     """Width over height, tall images left and wide ones right, 1:2 as far from the middle as 2:1."""
-    figure, ((axes,),) = _make_grid(1, 1, 2.3, 0.3)
+    figure, ((axes,),) = make_grid(1, 1, 2.3, 0.3)
     longest = max(1.2, *(float(part.lengths.max()) for part in parts)) * 1.02
     # An odd number of bins puts 1:1 into the middle of one.
     _draw_shares(axes, np.geomspace(1 / longest, longest, 62), {part.name: part.ratios for part in parts})
@@ -115,12 +112,12 @@ def plot_ratios(parts: Sequence["Part"]) -> str:
     axes.set_xlabel("width : height", fontsize=9)
     axes.set_ylabel("% of images", fontsize=9)
     _add_legend(axes, parts, "lower right")
-    return _encode(figure)
+    return encode_figure(figure)
 
 
 def plot_counts(counts: Sequence["LabelCount"], colours: Mapping[str, str], bounds: Sequence[int]) -> str:
     """Images of each label, the labels of each group from the most frequent to the rarest, on a log scale."""
-    figure, ((axes,),) = _make_grid(1, 1, 3.8, 0.1, right=0.55)
+    figure, ((axes,),) = make_grid(1, 1, 3.8, 0.1, right=0.55)
     for group, colour in colours.items():
         images = np.sort([count.images for count in counts if count.group == group and count.images])[::-1]
         axes.plot(
@@ -135,10 +132,10 @@ def plot_counts(counts: Sequence["LabelCount"], colours: Mapping[str, str], boun
     axes.set_yscale("log")
     most = max(count.images for count in counts)
     axes.set_ylim(0.8, max(2, most) * 1.4)
-    axes.yaxis.set_major_formatter(FuncFormatter(_format_number))
+    axes.yaxis.set_major_formatter(FuncFormatter(format_number))
     for bound in bounds:
         if bound < most * 1.4:
-            axes.axhline(bound, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            axes.axhline(bound, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
             axes.annotate(
                 f"{bound:,}",
                 (1, bound),
@@ -155,15 +152,15 @@ def plot_counts(counts: Sequence["LabelCount"], colours: Mapping[str, str], boun
     axes.set_xlabel("rank of the label in its group", fontsize=9)
     axes.set_ylabel("images", fontsize=9)
     axes.legend(fontsize=9, frameon=False, loc="upper right")
-    _style(axes)
-    return _encode(figure)
+    style_axes(axes)
+    return encode_figure(figure)
 
 
 def plot_lengths(lengths: Mapping[str, NDArray[np.int64]], colours: Mapping[str, str]) -> str:
     """How many images have how many labels, of all groups and of each."""
     columns = min(3, len(lengths))
     rows = -(-len(lengths) // columns)
-    figure, grid = _make_grid(rows, columns, 2.0, 0.3, between=0.75)
+    figure, grid = make_grid(rows, columns, 2.0, 0.3, between=0.75)
     for axes, (group, numbers) in zip(grid.flat, lengths.items(), strict=False):
         shares = 100 * np.bincount(numbers) / len(numbers)
         axes.bar(np.arange(len(shares)), shares, 0.86, color=colours.get(group, "#555555"))
@@ -172,27 +169,10 @@ def plot_lengths(lengths: Mapping[str, NDArray[np.int64]], colours: Mapping[str,
         axes.set_title(group, fontsize=10, color=INK, parse_math=False)
         axes.set_xlabel("labels an image", fontsize=9)
         axes.set_ylabel("% of images", fontsize=9)
-        _style(axes)
+        style_axes(axes)
     for axes in grid.ravel()[len(lengths) :]:
         axes.remove()
-    return _encode(figure)
-
-
-def _make_grid(
-    rows: int,
-    columns: int,
-    height: float,
-    top: float,
-    right: float = 0.1,
-    between: float = 0.2,
-    aside: float = 0.22,
-) -> tuple[Figure, NDArray[Any]]:
-    # In inches: the height of a row, the margins above and beside all, the space between rows; `aside` is the space
-    # between columns for their width. matplotlib's own layout draws everything twice, seconds for a page.
-    total = rows * height + (rows - 1) * between + top + 0.5
-    figure = Figure(figsize=(WIDTH, total))
-    figure.subplots_adjust(0.7 / WIDTH, 0.5 / total, 1 - right / WIDTH, 1 - top / total, aside, between / height)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return encode_figure(figure)
 
 
 def _draw_shares(axes: Axes, edges: Values, samples: Mapping[str, Values]) -> None:
@@ -208,7 +188,7 @@ def _draw_shares(axes: Axes, edges: Values, samples: Mapping[str, Values]) -> No
             alpha=0.45 if filled else 1,
             linewidth=0 if filled else 1.6,
         )
-    _style(axes)
+    style_axes(axes)
 
 
 def _choose_edges(samples: Mapping[str, Values]) -> Values:
@@ -228,11 +208,7 @@ def _scale_axis(axes: Axes, side: str, samples: Mapping[str, Values]) -> None:
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_major_formatter(FuncFormatter(_format_number))
-
-
-def _format_number(number: float, _: int | None = None) -> str:
-    return f"{number:,.0f}"
+    axis.set_major_formatter(FuncFormatter(format_number))
 
 
 def _pad_range(samples: Mapping[str, Values]) -> tuple[float, float]:
@@ -253,12 +229,6 @@ def _is_wide(samples: Mapping[str, Values]) -> bool:
     return most >= 8 * least
 
 
-def _style(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.tick_params(labelsize=8, color="#999999", labelcolor=INK)
-
-
 def _add_legend(target: Figure | Axes, parts: Sequence["Part"], place: Literal["upper right", "lower right"]) -> None:
     if len(parts) > 1:
         handles: list[Artist] = [
@@ -272,11 +242,3 @@ def _add_legend(target: Figure | Axes, parts: Sequence["Part"], place: Literal["
 
 def _escape(text: str) -> str:
     return text.replace("$", r"\$")  # or matplotlib reads a formula
-
-
-def _encode(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    # Ids in the file are hashes; without a salt of ours they differ from run to run.
-    with matplotlib.rc_context({"svg.hashsalt": "vitrine"}):
-        figure.savefig(buffer, format="svg", dpi=192, metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

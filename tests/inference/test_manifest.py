@@ -33,6 +33,44 @@ def uncover(document: Document) -> None:
     document["ensemble"]["weights"]["tag"] = {"everything": 0.0, "tag": 0}
 
 
+STACKER = {
+    "name": "cnn_tag",
+    "kind": "cnn",
+    "group": "tag",
+    "members": ["everything", "tag"],
+    "onnx": {"file": "stacker_cnn_tag.onnx", "sha256": "0" * 64},
+    "parity": 0.0,
+}
+
+
+def stack(**changes: object) -> Callable[[Document], None]:
+    """A stacker for tag, in the mix, with something changed; `mix` and `twice` are for what is around it."""
+
+    def breakage(document: Document) -> None:
+        mix = changes.pop("mix", {"tag": {"cnn_tag": 1.0}})
+        stacker = STACKER | changes
+        document["ensemble"] |= {"stackers": [stacker], "mix": mix}
+
+    return breakage
+
+
+def stack_twice(document: Document) -> None:
+    document["ensemble"]["stackers"] = [STACKER, STACKER]
+
+
+def calibrate(document: Document) -> None:
+    document["decision"] |= {
+        "rule": "expected_f2",
+        "calibration": {group: {"scores": [0.1, 0.2], "chances": [0.3]} for group in ("culture", "tag")},
+    }
+
+
+def join_groups(document: Document) -> None:
+    document["models"][1] |= {"name": "mixed_f0", "fold": 0}
+    document["models"][2] |= {"name": "mixed_f1", "fold": 1}
+    document["ensemble"]["weights"] = {group: {"everything": 1.0} for group in ("culture", "tag")}
+
+
 def put(path: str, value: object) -> Callable[[Document], None]:
     return lambda document: change(document, path, value)
 
@@ -90,6 +128,55 @@ BROKEN = [
     (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export everything, then pack"),
     (put("decision.prior", [99]), "`decision.prior`: label id 99 is not in labels.csv"),
     (put("schema_version", 2), "`schema_version`: found 2, wanted 1"),
+    (stack(name="blend"), "`ensemble.stackers[0].name`: found \"blend\", wanted a name other than 'blend'"),
+    (
+        stack(kind="forest"),
+        "`ensemble.stackers[0].kind`: found \"forest\", wanted 'cnn' or 'trees'",
+    ),
+    (
+        stack(group="style"),
+        "`ensemble.stackers[0].group`: found \"style\", wanted 'all' or a group of `labels.groups`: culture, tag",
+    ),
+    (
+        stack(members=["everything", "nobody"]),
+        "`ensemble.stackers[0].members[1]`: no model 'nobody' in `models`; run `build_kernel.py fit` again",
+    ),
+    (stack(members=[]), "`ensemble.stackers[0].members`: found [], wanted at least one member"),
+    (stack_twice, "`ensemble.stackers[1].name`: 'cnn_tag' is the name of another stacker too; rename one"),
+    (
+        stack(mix={"tag": {"trees": 1.0}}),
+        "`ensemble.mix.tag.trees`: no stacker of that name in `ensemble.stackers`",
+    ),
+    (stack(mix={"culture": {"cnn_tag": 1.0}}), "`ensemble.mix.culture.cnn_tag`: this stacker scores 'tag'; remove it"),
+    (stack(mix={"style": {"blend": 1.0}}), "`ensemble.mix.style`: no such group in `labels.groups`: culture, tag"),
+    (stack(mix={"tag": {"blend": 0.0}}), "`ensemble.mix.tag`: every weight is 0; wanted one above 0"),
+    (stack(), "`ensemble.stackers[0].onnx.file`: no file stacker_cnn_tag.onnx in {folder}"),
+    (
+        put("ensemble.values", {"everything": {"tiles": 0.1}}),
+        "`ensemble.values.everything.tiles`: found \"tiles\", wanted 'identity' or 'hflip'",
+    ),
+    (
+        put("ensemble.values", {"nobody": {"hflip": 0.1}}),
+        "`ensemble.values.nobody.hflip`: no model of that name and view in `models`",
+    ),
+    (
+        put("decision.rule", "expected_f2"),
+        "`decision.calibration`: found no group, wanted every group of `labels.groups`",
+    ),
+    (calibrate, "`decision.calibration.culture`: found 2 scores and 1 chances, wanted as many"),
+    (
+        put("decision.calibration", {"tag": {"scores": [0.2, 0.1], "chances": [0, 1]}}),
+        "`decision.calibration.tag.scores`: found [0.2, 0.1], wanted ascending scores, at least one",
+    ),
+    (
+        put("decision.fallback", {"tag": {"threshold": 0.1, "minimum": 0, "maximum": 3}}),
+        "`decision.fallback`: found tag, wanted every group of `labels.groups`",
+    ),
+    (
+        join_groups,
+        "`models`: mixed_f0, mixed_f1 are the folds of mixed and cover culture and tag; "
+        "wanted one group, or rename one",
+    ),
     (put("models.0.mean", ["a", 0, 0]), '`models[0].mean[0]`: found "a", wanted a number'),
 ]
 
@@ -104,7 +191,7 @@ def test_a_broken_manifest_is_refused_by_key(
     path.write_text(json.dumps(document))
     with pytest.raises(ManifestError) as error:
         read_bundle(own_workshop.dataset)
-    assert str(error.value) == f"weights_manifest.json: {message}"
+    assert str(error.value) == f"weights_manifest.json: {message}".replace("{folder}", str(own_workshop.dataset))
 
 
 @pytest.mark.parametrize(

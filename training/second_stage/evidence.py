@@ -1,13 +1,20 @@
 """What a second stage is fitted to: each member's out-of-fold scores of the images that all of them held out."""
 
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import TrainingError
+from inference.errors import ImageError, TrainingError
+from inference.images import find_images, read_image
 from inference.manifest import list_members
 from inference.members import gather_members
+from inference.traits import TRAITS, measure_traits
 from training.data import Table
 from training.out_of_fold import read_out_of_fold
 from training.zoos import Zoo
@@ -17,14 +24,33 @@ from training.zoos import Zoo
 class Evidence:
     """Scores and truth of the same images.
 
-    `members`: their names, in the order of `scores`; `rows`: places of the images in train.csv, ascending; `scores`:
-    float16, (rows, members, labels), NaN for labels that a member does not cover; `truth`: (rows, labels).
+    `members`: their names, in the order of `scores`; `covers`: the groups that each covers; `rows`: places of the
+    images in train.csv, ascending; `scores`: float16, (rows, members, labels), NaN for labels that a member does not
+    cover; `truth`: (rows, labels); `traits`: (rows, 4), as inference.traits measures them, NaN where they are unknown.
     """
 
     members: tuple[str, ...]
+    covers: tuple[tuple[str, ...], ...]
     rows: NDArray[np.int64]
     scores: NDArray[np.float16]
     truth: NDArray[np.bool_]
+    traits: NDArray[np.float32]
+
+    def take(self, places: NDArray[np.int64]) -> "Evidence":
+        """Those of some images, as places in `rows`."""
+        return dataclasses.replace(
+            self,
+            rows=self.rows[places],
+            scores=self.scores[places],
+            truth=self.truth[places],
+            traits=self.traits[places],
+        )
+
+    def leave_out(self, member: str) -> "Evidence":
+        """With a member that has no score, as in a kernel that had no time for it."""
+        scores = self.scores.copy()
+        scores[:, self.members.index(member)] = np.nan
+        return dataclasses.replace(self, scores=scores)
 
 
 def gather_evidence(zoo: Zoo, table: Table) -> Evidence:
@@ -62,4 +88,26 @@ def gather_evidence(zoo: Zoo, table: Table) -> Evidence:
         raise TrainingError(
             f"{zoo.path}: no image was held out by every member ({', '.join(members)}); all need the same folds"
         )
-    return Evidence(tuple(members), rows, gathered[rows], table.targets[rows])
+    covers = tuple(zoo.manifest.groups_of(models[0]) for models in members.values())
+    traits = np.full((len(rows), len(TRAITS)), np.nan, np.float32)
+    return Evidence(tuple(members), covers, rows, gathered[rows], table.targets[rows], traits)
+
+
+def measure_evidence(evidence: Evidence, ids: Sequence[str], folder: Path) -> Evidence:
+    """With the traits of the images in `folder`; NaN for those that are missing or broken, as for the kernel.
+
+    `ids`: of the images, in the order of the evidence.
+    """
+    from tqdm import tqdm
+
+    def measure(path: Path | None) -> NDArray[np.float32]:
+        try:
+            return measure_traits(read_image(path)) if path else nothing
+        except ImageError:
+            return nothing
+
+    nothing = np.full(len(TRAITS), np.nan, np.float32)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(measure, find_images(folder, ids))
+        traits = np.stack(list(tqdm(found, "looking at images", len(ids), unit="image", mininterval=1)))
+    return dataclasses.replace(evidence, traits=traits)

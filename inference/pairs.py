@@ -1,0 +1,119 @@
+"""Pairs of image and label: which of them are worth a second look, and what the tree stacker sees of each."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.traits import TRAITS
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.integer[Any]]
+
+# Members that are combined with one another; the fit orders them best first. All 14 of a large zoo would give 1,365
+# sums, products and quotients, these give 30.
+PAIRED = 4
+# Below what float16 can hold, so that a quotient by 0 is large and finite.
+SMALLEST = np.float32(1e-8)
+
+
+def find_pairs(scores: Floats, top: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of image and label where some member ranks the label among the image's `top`.
+
+    `scores`: (images, members, labels), without NaN. Of equal scores, the label of the lower column ranks higher.
+    Returns the rows and the columns of the pairs, sorted by row, then by column.
+    """
+    images, members, labels = scores.shape
+    if top >= labels:
+        found = np.ones((images, labels), np.bool_)
+    else:
+        found = np.zeros((images, labels), np.bool_)
+        for place in range(members if top > 0 else 0):
+            found |= _mark_top(scores[:, place], top)
+    rows, columns = np.nonzero(found)
+    return rows, columns
+
+
+def compute_features(
+    scores: Floats, rows: Integers, columns: Integers, counts: Integers, groups: Integers, traits: Floats
+) -> Floats:
+    """What the tree stacker sees of each pair, (pairs, features), as `name_features` names it.
+
+    `scores`: (images, members, labels), without NaN; `rows`, `columns`: of the pairs; `counts`: training images of each
+    label, (labels,); `groups`: the place of each label's group, (labels,); `traits`: TRAITS of each image, (images, 4).
+    It holds several arrays of its size: give it some thousand images at a time.
+    """
+    values = np.ascontiguousarray(scores[rows, :, columns].T)  # (members, pairs)
+    features = [*values]
+    paired = values[:PAIRED]
+    for one, two in combinations(paired, 2):
+        features += [one + two, one * two, one / (two + SMALLEST)]
+    for one, two, three in combinations(paired, 3):
+        features += [one + two + three, one * two * three, one / (two + three + SMALLEST)]
+    features += _summarise(values)
+    mean = scores.mean(axis=1)  # (images, labels)
+    features += [_rank(mean)[rows, columns], *_look_around(mean, rows, columns, groups)]
+    features += [counts[columns], groups[columns], *traits[rows].T]
+    stacked = np.empty((len(rows), len(features)), np.float32)
+    for place, feature in enumerate(features):
+        stacked[:, place] = feature
+    return stacked
+
+
+def name_features(members: Sequence[str]) -> tuple[str, ...]:
+    """The features of `compute_features`, in their order; `members`: in the order of the scores."""
+    names = list(members)
+    paired = members[:PAIRED]
+    for one, two in combinations(paired, 2):
+        names += [f"{one} + {two}", f"{one} * {two}", f"{one} / {two}"]
+    for one, two, three in combinations(paired, 3):
+        names += [f"{one} + {two} + {three}", f"{one} * {two} * {three}", f"{one} / ({two} + {three})"]
+    names += ["mean", "median", "deviation", "minimum", "maximum", "rank"]
+    names += ["sum of group", "best of group", "mean / best of group", "sum elsewhere", "best elsewhere", "squares"]
+    names += ["count", "group", *TRAITS]
+    return tuple(names)
+
+
+def _mark_top(scores: Floats, top: int) -> NDArray[np.bool_]:
+    """Whether each label is among its image's `top`, (images, labels); `scores`: of one member, (images, labels)."""
+    bars = np.partition(scores, -top, axis=1)[:, -top, None]
+    marked = scores >= bars
+    crowded = np.flatnonzero(marked.sum(axis=1) > top)
+    above, level = scores[crowded] > bars[crowded], scores[crowded] == bars[crowded]
+    room = top - above.sum(axis=1, keepdims=True)
+    marked[crowded] = above | (level & (level.cumsum(axis=1) <= room))
+    return marked
+
+
+def _summarise(values: Floats) -> list[Floats]:
+    """Mean, median, deviation, minimum and maximum over members, (pairs,) each; `values`: (members, pairs)."""
+    ordered = np.sort(values, axis=0)
+    middle = (len(values) - 1) / 2
+    median = (ordered[int(middle)] + ordered[int(middle + 0.5)]) / 2
+    return [values.mean(axis=0), median, values.std(axis=0), ordered[0], ordered[-1]]
+
+
+def _look_around(mean: Floats, rows: Integers, columns: Integers, groups: Integers) -> list[Floats]:
+    """What the scores of its image tell of a pair, (pairs,) each: how many labels to expect, and how sure the best is.
+
+    `mean`: over members, (images, labels). Sum and highest of the pair's group, the pair's share of that highest, sum
+    and highest of the other groups, 0 where there is none, and the sum of squares of the image.
+    """
+    inside = np.zeros((2, len(mean), int(groups.max()) + 1), np.float32)  # (sum or highest, images, groups)
+    outside = np.zeros_like(inside)
+    for group in np.unique(groups):
+        for around, part in ((inside, mean[:, groups == group]), (outside, mean[:, groups != group])):
+            around[0, :, group], around[1, :, group] = part.sum(axis=1), part.max(axis=1, initial=0)
+    own = groups[columns]
+    share = mean[rows, columns] / (inside[1, rows, own] + SMALLEST)
+    return [*inside[:, rows, own], share, *outside[:, rows, own], np.square(mean).sum(axis=1)[rows]]
+
+
+def _rank(scores: Floats) -> NDArray[np.int32]:
+    """The place of each label in its image, 0 for the highest, (images, labels); of equal ones, the first first."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranks = np.empty(scores.shape, np.int32)
+    np.put_along_axis(ranks, order, np.arange(scores.shape[1], dtype=np.int32)[None], axis=1)
+    return ranks

@@ -1,0 +1,111 @@
+"""Stackers in the kernel: ONNX Runtime sessions over the members' scores of an image."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from inference.errors import SessionError
+from inference.labels import Labels
+from inference.manifest import Manifest, Stacker
+from inference.members import fill_members
+from inference.pairs import compute_features, find_pairs, name_features
+
+
+class Inputs(NamedTuple):
+    """What a stacker may look at, of some images.
+
+    `members`: (images, members, labels), NaN where there is no score, the stacker's members in its order; `blended`:
+    (images, labels); `traits`: (images, 4), as inference.traits measures them.
+    """
+
+    members: NDArray[np.float32]
+    blended: NDArray[np.float32]
+    traits: NDArray[np.float32]
+
+
+class StackerSession:
+    """One stacker on the CPU: it is small beside the networks."""
+
+    def __init__(self, stacker: Stacker, path: Path, labels: Labels) -> None:
+        """Load `path`; raises SessionError naming the stacker and the file where it is not what the manifest says."""
+        self.stacker = stacker
+        self._columns = np.array(labels.columns(stacker.group))
+        self._file = path.name
+        try:
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises a dozen types without a common root
+            raise SessionError(f"stacker {stacker.name}: {path.name} does not load: {_shorten(error)}") from error
+        found = [(node.name, node.type, node.shape[1:]) for node in self._session.get_inputs()]
+        if stacker.kind == "cnn":
+            wanted = ("scores", "tensor(float)", [len(stacker.members), len(self._columns)])
+        else:
+            names = name_features(stacker.members)
+            wanted = ("features", "tensor(float)", [len(names)])
+            notes = self._session.get_modelmeta().custom_metadata_map
+            self._counts = np.array(self._read_note(notes, "counts", len(labels.ids)), np.int64)
+            if self._read_note(notes, "features", len(names)) != list(names):
+                raise SessionError(
+                    f"stacker {stacker.name}: {path.name} was fitted to other features than this kernel computes; "
+                    "run `build_kernel.py fit` again"
+                )
+            self._groups = np.array(labels.owners)
+        if found != [wanted]:
+            raise SessionError(f"stacker {stacker.name}: {path.name} takes {found}, wanted {[wanted]}")
+
+    def score(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Probabilities, (images, labels of the stacker's group).
+
+        Raises SessionError where the stacker fails, or answers what is not a probability.
+        """
+        filled = fill_members(inputs.members)
+        if self.stacker.kind == "cnn":
+            own = np.ascontiguousarray(filled[:, :, self._columns])
+            return self._run("scores", own, (len(own), len(self._columns)))
+        rows, columns = find_pairs(filled, self.stacker.top)
+        features = compute_features(filled, rows, columns, self._counts, self._groups, inputs.traits)
+        scored = inputs.blended.copy()
+        scored[rows, columns] = self._run("features", features, (len(rows),))
+        return scored[:, self._columns]
+
+    def _run(self, name: str, array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        try:
+            (probabilities,) = self._session.run(None, {name: array})
+        except Exception as error:
+            raise SessionError(f"stacker {self.stacker.name} fails on {array.shape}: {_shorten(error)}") from error
+        if probabilities.shape != shape:
+            raise SessionError(f"stacker {self.stacker.name}: found an output of {probabilities.shape}, wanted {shape}")
+        # Trees add up to a little more than 1 at times.
+        if not (np.isfinite(probabilities).all() and probabilities.min() > -1e-3 and probabilities.max() < 1.001):
+            raise SessionError(f"stacker {self.stacker.name}: its output is not a probability: NaN or outside [0, 1]")
+        clipped: NDArray[np.float32] = np.clip(probabilities, np.float32(0), np.float32(1))
+        return clipped
+
+    def _read_note(self, notes: dict[str, str], key: str, length: int) -> list[Any]:
+        try:
+            note = json.loads(notes[key])
+        except (KeyError, ValueError):
+            note = None
+        if not isinstance(note, list) or len(note) != length:
+            raise SessionError(
+                f"stacker {self.stacker.name}: {self._file}: its note `{key}` is not a list of {length}; "
+                "run `build_kernel.py fit` again"
+            )
+        return note
+
+
+def load_stackers(manifest: Manifest, labels: Labels, folder: Path) -> tuple[StackerSession, ...]:
+    """The stackers that the mix gives a weight; raises SessionError naming the first that does not load."""
+    used = {name for weights in manifest.ensemble.mix.values() for name, weight in weights.items() if weight > 0}
+    return tuple(
+        StackerSession(stacker, folder / stacker.onnx.file, labels)
+        for stacker in manifest.ensemble.stackers
+        if stacker.name in used
+    )
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,202 @@
+"""The second stage from out-of-fold predictions to a submission: fitted by command, packed, run by the kernel."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import build_kernel
+from inference.decide import decide
+from inference.files import hash_file
+from inference.images import read_image
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, read_manifest
+from inference.pairs import compute_features, find_pairs
+from inference.traits import measure_traits
+from packing.rehearsal import rehearse
+from tests.conftest import ZOO, Workshop, write_picture, write_rows
+
+IMAGES = 300
+
+
+def run(*arguments: object) -> int:
+    return build_kernel.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def studio(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """A zoo that has predicted 300 pictures out of fold, with a second stage fitted to them, exported and packed.
+
+    What the models say of the pictures comes from the bundle's own script; the truth is drawn from it, so that there
+    is something to learn.
+    """
+    root = tmp_path_factory.mktemp("studio")
+    home = Path(shutil.copytree(workshop.home, root / "home"))
+    images = root / "images"
+    images.mkdir()
+    ids = [f"{index:012x}" for index in range(IMAGES)]
+    for index, name in enumerate(ids):
+        write_picture(images / f"{name}.png", (60 + index % 50, 100 - index % 40), 100 + index)
+    sample = write_rows(root / "sample_submission.csv", ("id", "attribute_ids"), [(name, "0") for name in ids])
+    rehearse(workshop.dataset, images, sample, root / "first", predictions=True)
+    scores = {name: np.load(root / "first" / "predictions" / f"{name}.npy").astype(np.float32) for name in ZOO}
+    truth = draw_truth(scores)
+    write_rows(
+        root / "train.csv",
+        ("id", "attribute_ids"),
+        [(name, " ".join(map(str, np.flatnonzero(row)))) for name, row in zip(ids, truth, strict=True)],
+    )
+    document = json.loads((home / MANIFEST_NAME).read_text())
+    for model in document["models"]:
+        shutil.copyfile(root / "first" / "predictions" / f"{model['name']}.npy", home / f"{model['name']}.oof.npy")
+        (home / f"{model['name']}.oof.ids.txt").write_text("".join(f"{name}\n" for name in ids))
+        model["out_of_fold"] = {
+            kind: {"file": f"{model['name']}.oof.{suffix}", "sha256": hash_file(home / f"{model['name']}.oof.{suffix}")}
+            for kind, suffix in (("scores", "npy"), ("ids", "ids.txt"))
+        }
+    (home / MANIFEST_NAME).write_text(json.dumps(document))
+    assert run("fit", "--manifest", home / MANIFEST_NAME, "--train", root / "train.csv", "--images", images) == 0
+    assert run("pack", "--manifest", home / MANIFEST_NAME, "--onnx", workshop.onnx, "--out", root / "bundle") == 0
+    return Workshop(home, workshop.onnx, root / "bundle", images, sample)
+
+
+def draw_truth(scores: dict[str, np.ndarray]) -> np.ndarray:
+    """Labels that follow the models' scores, the last one that of the first label."""
+    whole = scores["everything"].copy()
+    whole[:, :2] += scores["culture"]
+    whole[:, 2:] += scores["tag"]
+    truth = whole > np.quantile(whole, 0.7, axis=0)
+    truth[:, 4] = truth[:, 0]
+    truth[~truth.any(axis=1), 2] = True
+    return truth
+
+
+def read_submission(path: Path) -> dict[str, list[int]]:
+    with path.open() as file:
+        return {row["id"]: [int(label) for label in row["attribute_ids"].split()] for row in csv.DictReader(file)}
+
+
+def score_by_hand(studio: Workshop, scores: dict[str, np.ndarray], ids: list[str]) -> np.ndarray:
+    """The mix as the manifest describes it, one stacker after the other; no model has folds here."""
+    manifest = read_manifest(studio.dataset / MANIFEST_NAME)
+    labels = read_labels(studio.dataset / "labels.csv", manifest.labels.groups)
+    whole = {name: np.full((len(ids), 5), np.nan, np.float32) for name in scores}
+    for name, part in scores.items():
+        whole[name][:, list(labels.columns(ZOO[name][1]))] = part
+    parts = {"blend": np.zeros((len(ids), 5), np.float32)}
+    for group, weights in manifest.ensemble.weights.items():
+        for column in labels.columns(group):
+            used = {name: weight for name, weight in weights.items() if weight}
+            summed = sum(weight * whole[name][:, column] for name, weight in used.items())
+            parts["blend"][:, column] = summed / sum(used.values())
+    traits = np.stack([measure_traits(read_image(studio.images / f"{name}.png")) for name in ids])
+    for stacker in manifest.ensemble.stackers:
+        members = np.stack([whole[name] for name in stacker.members], axis=1)
+        for row, column in np.argwhere(np.isnan(members).any(axis=1)):
+            hole = np.isnan(members[row, :, column])
+            members[row, hole, column] = members[row, ~hole, column].mean()
+        columns = list(labels.columns(stacker.group))
+        session = onnxruntime.InferenceSession(studio.dataset / stacker.onnx.file)
+        parts[stacker.name] = parts["blend"].copy()
+        if stacker.kind == "cnn":
+            (parts[stacker.name][:, columns],) = session.run(None, {"scores": members[:, :, columns]})
+        else:
+            counts = np.array(json.loads(session.get_modelmeta().custom_metadata_map["counts"]))
+            rows, places = find_pairs(members, stacker.top)
+            features = compute_features(members, rows, places, counts, np.array([0, 0, 1, 1, 1]), traits)
+            (parts[stacker.name][rows, places],) = session.run(None, {"features": features})
+    mixed = np.zeros((len(ids), 5), np.float32)
+    for group, weights in manifest.ensemble.mix.items():
+        for name, weight in weights.items():
+            columns = list(labels.columns(group))
+            mixed[:, columns] += weight / sum(weights.values()) * parts[name][:, columns]
+    return mixed
+
+
+def test_the_kernel_mixes_and_decides_as_the_manifest_says(studio: Workshop, tmp_path: Path) -> None:
+    rehearse(studio.dataset, studio.images, studio.sample, tmp_path, predictions=True)
+    ids = (tmp_path / "predictions" / "ids.txt").read_text().split()
+    scores = {name: np.load(tmp_path / "predictions" / f"{name}.npy").astype(np.float32) for name in ZOO}
+    manifest = read_manifest(studio.dataset / MANIFEST_NAME)
+    assert manifest.ensemble.stackers, "nothing to test"
+    labels = read_labels(studio.dataset / "labels.csv", manifest.labels.groups)
+    taken = decide(score_by_hand(studio, scores, ids), labels, manifest.decision)
+    expected = {name: np.flatnonzero(row).tolist() for name, row in zip(ids, taken, strict=True)}
+    found = read_submission(tmp_path / "submission.csv")
+    # A score at a threshold may fall on either side of it by the last bit.
+    assert sum(found[name] != expected[name] for name in ids) <= 2
+
+
+def test_the_fit_leaves_its_figures_and_a_page(studio: Workshop) -> None:
+    figures = json.loads((studio.home / "second_stage" / "second_stage.json").read_text())
+    f2 = {one["name"]: one["f2"] for one in figures["methods"]}
+    assert set(f2) == {"best single model", "mean", "blend", "cnn_apart", "cnn_all", "cnn_both", "trees", "mix"}
+    assert all(0 < value < 1 for value in f2.values())
+    assert len(figures["rules"]) == 4
+    page = (studio.home / "second_stage" / "second_stage.html").read_text()
+    assert f"{f2['mix']:.4f}" in page
+
+
+def test_each_model_and_view_has_a_value(studio: Workshop) -> None:
+    manifest = read_manifest(studio.dataset / MANIFEST_NAME)
+    assert {name: set(values) for name, values in manifest.ensemble.values.items()} == {
+        name: {"identity", "hflip"} for name in ZOO
+    }
+
+
+def break_stacker(studio: Workshop, tmp_path: Path) -> tuple[Path, str]:
+    """A bundle whose first stacker is no ONNX file, declared as it is; its name."""
+    dataset = Path(shutil.copytree(studio.dataset, tmp_path / "dataset"))
+    document = json.loads((dataset / MANIFEST_NAME).read_text())
+    stacker = document["ensemble"]["stackers"][0]
+    (dataset / stacker["onnx"]["file"]).write_bytes(b"no graph")
+    stacker["onnx"]["sha256"] = hash_file(dataset / stacker["onnx"]["file"])
+    (dataset / MANIFEST_NAME).write_text(json.dumps(document))
+    return dataset, stacker["name"]
+
+
+def test_without_a_stacker_the_kernel_decides_by_the_blend_and_says_so(studio: Workshop, tmp_path: Path) -> None:
+    dataset, name = break_stacker(studio, tmp_path)
+    out = tmp_path / "submission.csv"
+    command = [sys.executable, dataset / "inference.pyz", "--bundle", dataset, "--images", studio.images]
+    done = subprocess.run(
+        [*command, "--sample", studio.sample, "--out", out, "--predictions", tmp_path / "predictions"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr
+    assert f"DEGRADED: stacker {name}: stacker_{name}.onnx " in done.stderr
+    manifest = read_manifest(dataset / MANIFEST_NAME)
+    labels = read_labels(dataset / "labels.csv", manifest.labels.groups)
+    scores = {one: np.load(tmp_path / "predictions" / f"{one}.npy").astype(np.float32) for one in ZOO}
+    blended = np.zeros((IMAGES, 5), np.float32)
+    for group, weights in manifest.ensemble.weights.items():
+        for column in labels.columns(group):
+            place = {one: labels.columns(ZOO[one][1]).index(column) for one in weights}
+            summed = sum(weight * scores[one][:, place[one]] for one, weight in weights.items())
+            blended[:, column] = summed / sum(weights.values())
+    taken = np.zeros(blended.shape, bool)
+    for group, rule in manifest.decision.fallback.items():
+        for column in labels.columns(group):
+            rivals = blended[:, list(labels.columns(group))]
+            rank = (rivals > blended[:, [column]]).sum(axis=1)
+            taken[:, column] = ((blended[:, column] >= rule.threshold) & (rank < rule.maximum)) | (rank < rule.minimum)
+    found = read_submission(out)
+    ids = (tmp_path / "predictions" / "ids.txt").read_text().split()
+    decided = [row for row in range(IMAGES) if taken[row].any()]
+    agreed = sum(found[ids[row]] == np.flatnonzero(taken[row]).tolist() for row in decided)
+    assert agreed >= len(decided) - 2, "the blend's own thresholds decide"
+
+
+def test_check_refuses_a_stacker_that_does_not_load(
+    studio: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, name = break_stacker(studio, tmp_path)
+    assert run("check", dataset) == 1
+    assert f"stacker_{name}.onnx" in capsys.readouterr().err

@@ -1,0 +1,401 @@
+import base64
+import dataclasses
+import re
+import runpy
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.errors import OutputError
+from training.second_stage.calibration import Reliability
+from training.second_stage.findings import Findings, FrequencySlice, GroupCurves, Judged
+from training.second_stage.report import TEMPLATE, choose_axis, render_page, write_page
+
+THRESHOLDS = tuple(float(threshold) for threshold in np.round(np.arange(0.005, 1, 0.005), 3))
+HOSTILE = "<script>alert('x')</script>$^ & \"b\""
+
+
+def make_curves(threshold: float, height: float, log_loss: float, promise: float, most: int) -> GroupCurves:
+    """A curve with its peak at a threshold; chances `promise` times too high; `most`: pairs of the first bin."""
+    f2 = height * np.exp(-((np.log(np.array(THRESHOLDS) / threshold) / 2.2) ** 2))
+    chances = np.array([0.0004, 0.002, 0.006, 0.018, 0.055, 0.14, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.96])
+    counts = (most * np.geomspace(1, 0.001, 14)).astype(int)
+    return GroupCurves(
+        THRESHOLDS, tuple(map(float, f2)), threshold, Reliability(log_loss, chances, chances / promise, counts)
+    )
+
+
+def make_findings() -> Findings:
+    """As of a zoo of five members, every figure invented and no two alike."""
+    members = ("seresnext101_288", "seresnext50_320", "resnet34_224", "pnasnet5_416", "cbam_resnet50_300")
+    return Findings(
+        images=4800,
+        folds=3,
+        method="mix",
+        rule="expected F2",
+        methods=(
+            Judged("best single model", 0.5673, -0.0247, -0.0291, -0.0203),
+            Judged("mean", 0.5894, -0.0026, -0.0049, -0.0002),
+            Judged("blend", 0.5920, 0.0, 0.0, 0.0),
+            Judged("cnn_apart", 0.5987, 0.0067, 0.0031, 0.0102),
+            Judged("cnn_all", 0.5931, 0.0011, -0.0028, 0.0050),
+            Judged("cnn_both", 0.6012, 0.0092, 0.0061, 0.0124),
+            Judged("trees", 0.6043, 0.0123, 0.0083, 0.0161),
+            Judged("mix", 0.6088, 0.0168, 0.0132, 0.0205),
+        ),
+        rules=(
+            Judged("one threshold", 0.6021, -0.0038, -0.0056, -0.0019),
+            Judged("a threshold a group", 0.6059, 0.0, 0.0, 0.0),
+            Judged("and numbers of labels", 0.6086, 0.0027, 0.0012, 0.0043),
+            Judged("expected F2", 0.6134, 0.0075, 0.0054, 0.0097),
+        ),
+        weights={
+            "culture": dict(zip(members, (0.412, 0.207, 0.051, 0.330), strict=False)),
+            "tag": dict(zip(members, (0.309, 0.221, 0.013, 0.281, 0.176), strict=True)),
+        },
+        mix={
+            "culture": {"blend": 0.114, "cnn_apart": 0.283, "trees": 0.603},
+            "tag": {"blend": 0.087, "cnn_apart": 0.214, "cnn_all": 0.165, "trees": 0.534},
+        },
+        values=dict(zip(members, (0.0093, 0.0041, -0.0007, 0.0112, 0.0018), strict=True)),
+        curves={
+            "culture": make_curves(0.145, 0.483, 0.00612, 1.2, 1_872_004),
+            "tag": make_curves(0.21, 0.632, 0.01934, 0.96, 3_205_117),
+        },
+        slices=(
+            FrequencySlice("fewer than 20", 501, {"blend": 0.0912, "mix": 0.1423}),
+            FrequencySlice("20 to 99", 388, {"blend": 0.3104, "mix": 0.3597}),
+            FrequencySlice("100 to 999", 190, {"blend": 0.5216, "mix": 0.5461}),
+            FrequencySlice("1000 or more", 24, {"blend": 0.7105, "mix": 0.7218}),
+        ),
+        parity={"cnn_culture": 2.4e-7, "cnn_tag": 3.1e-7, "cnn_all": 4.2e-7, "trees": 0.0},
+    )
+
+
+class PageReader(HTMLParser):
+    """The text of a page, its attributes, the cells of each table, and the places of the marks in each cell."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._rows: list[list[str]] = []
+        self._is_in_cell = False
+        self.feed(text)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, attributes))
+        if tag == "table":
+            self._rows = self.tables.setdefault(attributes["id"], [])
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+            self._is_in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._is_in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._is_in_cell:
+            self._rows[-1][-1] += data.strip()
+
+    def body(self, table: str) -> list[list[str]]:
+        return self.tables[table][1:]
+
+    def values(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.tags if name in attributes]
+
+
+def read(findings: Findings) -> PageReader:
+    return PageReader(render_page(findings))
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return render_page(make_findings())
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> PageReader:
+    return PageReader(text)
+
+
+def test_the_first_sentence_has_the_f2_of_the_chosen_rule_and_the_gain_of_the_method(page: PageReader) -> None:
+    assert (
+        "Out of fold, the mix, decided by expected F2, has a mean F2 of 0.6134; by thresholds and numbers of labels, "
+        "it is +0.0168 against the weighted average (95 % interval +0.0132 to +0.0205). 4,800 images in 3 outer folds:"
+    ) in page.text
+
+
+def test_every_method_has_its_f2_gain_and_interval(page: PageReader) -> None:
+    assert [row[:4] for row in page.body("method-table")] == [
+        ["best single model", "0.5673", "-0.0247", "-0.0291 to -0.0203"],
+        ["mean", "0.5894", "-0.0026", "-0.0049 to -0.0002"],
+        ["weighted average", "0.5920", "", ""],
+        ["CNN ①", "0.5987", "+0.0067", "+0.0031 to +0.0102"],
+        ["CNN ②", "0.5931", "+0.0011", "-0.0028 to +0.0050"],
+        ["CNN ① + ②", "0.6012", "+0.0092", "+0.0061 to +0.0124"],
+        ["trees", "0.6043", "+0.0123", "+0.0083 to +0.0161"],
+        ["mix", "0.6088", "+0.0168", "+0.0132 to +0.0205"],
+    ]
+
+
+def test_every_rule_has_its_f2_gain_and_interval(page: PageReader) -> None:
+    assert [row[:4] for row in page.body("rule-table")] == [
+        ["one threshold", "0.6021", "-0.0038", "-0.0056 to -0.0019"],
+        ["a threshold a group", "0.6059", "", ""],
+        ["thresholds and numbers of labels", "0.6086", "+0.0027", "+0.0012 to +0.0043"],
+        ["expected F2", "0.6134", "+0.0075", "+0.0054 to +0.0097"],
+    ]
+
+
+def test_the_chosen_method_and_rule_are_marked_and_no_other(text: str) -> None:
+    assert re.findall(r'<tr class="chosen"><th>(.*?)</th>', text) == ["mix", "expected F2"]
+
+
+def test_an_interval_is_drawn_where_its_figures_are(text: str) -> None:
+    """Left ends and lengths of the marks are linear in the figures: two intervals give the scale of all others."""
+    table = text.partition('<table id="method-table">')[2].partition("</table>")[0]
+    marks = re.findall(
+        r'<div class="(\w+)"><i class="zero" style="left: ([\d.]+)%"></i><i class="range" style="left: ([\d.]+)%; '
+        r'width: ([\d.]+)%"></i><i class="dot" style="left: ([\d.]+)%">',
+        table,
+    )
+    judged = [one for one in make_findings().methods if one.name != "blend"]
+    assert [look for look, *_ in marks] == ["below", "below", "above", "unsure", "above", "above", "above"]
+    places = np.array([[float(value) for value in row] for _, *row in marks])  # (methods, zero, left, width, dot)
+    assert (places >= 0).all() and (places[:, 1] + places[:, 2] <= 100).all()
+    scale = (places[-1, 3] - places[0, 3]) / (judged[-1].gain - judged[0].gain)
+    assert places[:, 1] - places[:, 0] == pytest.approx([scale * one.low for one in judged], abs=0.03)
+    assert places[:, 2] == pytest.approx([scale * (one.high - one.low) for one in judged], abs=0.03)
+    assert places[:, 3] - places[:, 0] == pytest.approx([scale * one.gain for one in judged], abs=0.03)
+
+
+def test_thresholds_have_the_f2_of_their_curve_and_the_curves_best(page: PageReader) -> None:
+    assert page.body("threshold-table") == [
+        ["culture", "0.145", "0.4830", "0.145", "0.4830"],
+        ["tag", "0.210", "0.6320", "0.210", "0.6320"],
+    ]
+    curve = GroupCurves((0.1, 0.2, 0.3), (0.41, 0.52, 0.47), 0.3, make_findings().curves["tag"].reliability)
+    assert read(dataclasses.replace(make_findings(), curves={"tag": curve})).body("threshold-table") == [
+        ["tag", "0.300", "0.4700", "0.200", "0.5200"]
+    ]
+
+
+def test_calibration_has_log_loss_and_the_pairs_of_each_bin(page: PageReader) -> None:
+    assert "Log loss in nats a pair: culture 0.00612 tag 0.01934" in page.text
+    rows = [page.body(f"reliability-{place}") for place in (1, 2)]
+    assert [len(part) for part in rows] == [14, 14]
+    assert [part[0] for part in rows] == [["0.00040", "0.00033", "1,872,004"], ["0.00040", "0.00042", "3,205,117"]]
+    assert [part[-1] for part in rows] == [["0.96000", "0.80000", "1,872"], ["0.96000", "1.00000", "3,205"]]
+
+
+def test_slices_have_the_f2_of_each_method(page: PageReader) -> None:
+    assert page.tables["slice-table"] == [
+        ["images", "labels", "weighted average", "mix"],
+        ["fewer than 20", "501", "0.0912", "0.1423"],
+        ["20 to 99", "388", "0.3104", "0.3597"],
+        ["100 to 999", "190", "0.5216", "0.5461"],
+        ["1000 or more", "24", "0.7105", "0.7218"],
+    ]
+
+
+def test_weights_stand_in_the_column_of_their_group(page: PageReader) -> None:
+    assert page.body("weight-table") == [
+        ["seresnext101_288", "0.412", "", "0.309", ""],
+        ["seresnext50_320", "0.207", "", "0.221", ""],
+        ["resnet34_224", "0.051", "", "0.013", ""],
+        ["pnasnet5_416", "0.330", "", "0.281", ""],
+        ["cbam_resnet50_300", "", "", "0.176", ""],
+    ]
+    assert page.body("mix-table") == [
+        ["weighted average", "0.114", "", "0.087", ""],
+        ["CNN ①", "0.283", "", "0.214", ""],
+        ["trees", "0.603", "", "0.534", ""],
+        ["CNN ②", "", "", "0.165", ""],
+    ]
+
+
+def test_members_stand_by_what_is_lost_without_them_the_least_last(page: PageReader) -> None:
+    assert [row[:2] for row in page.body("value-table")] == [
+        ["pnasnet5_416", "+0.0112"],
+        ["seresnext101_288", "+0.0093"],
+        ["seresnext50_320", "+0.0041"],
+        ["cbam_resnet50_300", "+0.0018"],
+        ["resnet34_224", "-0.0007"],
+    ]
+
+
+def test_bars_are_as_long_as_their_figures(text: str) -> None:
+    def measure_bars(table: str) -> list[float]:
+        part = text.partition(f'id="{table}">')[2].partition("</table>")[0]
+        return [float(width) for width in re.findall(r"<i [^>]*width: ([\d.]+)%", part)]
+
+    weights = [0.412, 0.309, 0.207, 0.221, 0.051, 0.013, 0.330, 0.281, 0.176]
+    assert measure_bars("weight-table") == pytest.approx([100 * weight / 0.412 for weight in weights], abs=0.01)
+    longest, *others = measure_bars("value-table")
+    assert others == pytest.approx([longest * value / 0.0112 for value in (0.0093, 0.0041, 0.0018, 0.0007)], abs=0.02)
+    assert 80 < longest < 100
+
+
+def test_parity_is_shown_for_each_stacker(page: PageReader) -> None:
+    assert page.body("parity-table") == [
+        ["cnn_culture", "2.4e-07"],
+        ["cnn_tag", "3.1e-07"],
+        ["cnn_all", "4.2e-07"],
+        ["trees", "0"],
+    ]
+
+
+def test_the_page_needs_nothing_but_itself(text: str, page: PageReader) -> None:
+    assert "http" not in text
+    assert not re.search(r"url\(|@import|javascript:", text)
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
+    plots = page.values("src")
+    assert len(plots) == 3
+    for plot in plots:
+        kind, _, encoded = plot.partition(",")
+        assert kind == "data:image/svg+xml;base64"
+        drawn = base64.b64decode(encoded).decode()
+        assert "<svg" in drawn
+        assert all(link[0] == "#" or link.startswith("data:") for link in re.findall(r'href="([^"]*)"', drawn))
+
+
+def test_every_link_leads_somewhere_and_no_id_is_there_twice(page: PageReader) -> None:
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in page.values("href")} <= set(ids)
+
+
+def test_the_plots_change_with_their_figures(page: PageReader) -> None:
+    found = make_findings()
+    changed = dataclasses.replace(
+        found,
+        curves={**found.curves, "tag": dataclasses.replace(found.curves["tag"], chosen=0.3)},
+        slices=(dataclasses.replace(found.slices[0], f2={"blend": 0.2, "mix": 0.1423}), *found.slices[1:]),
+    )
+    thresholds, reliability, slices = zip(page.values("src"), read(changed).values("src"), strict=True)
+    assert thresholds[0] != thresholds[1]
+    assert reliability[0] == reliability[1]
+    assert slices[0] != slices[1]
+
+
+def test_names_are_escaped(page: PageReader) -> None:
+    found = make_findings()
+    hostile = dataclasses.replace(
+        found,
+        weights={HOSTILE: {HOSTILE: 1.0}},
+        mix={HOSTILE: {HOSTILE: 1.0}},
+        values={HOSTILE: 0.01},
+        curves={HOSTILE: found.curves["tag"]},
+        parity={HOSTILE: 1e-7},
+        slices=(FrequencySlice("20 to 99", 1, {HOSTILE: 0.5}),),
+        methods=(*found.methods, Judged(HOSTILE, 0.6, 0.1, 0.05, 0.15)),
+    )
+    text = render_page(hostile)
+    assert "<script" not in text
+    shown = PageReader(text)
+    assert {tag for tag, _ in shown.tags} == {tag for tag, _ in page.tags}
+    for table in ("weight-table", "mix-table", "value-table", "parity-table", "threshold-table", "method-table"):
+        assert HOSTILE in [row[0] for row in shown.body(table)]
+
+
+def test_without_stackers_the_weighted_average_stands_alone() -> None:
+    found = make_findings()
+    base = Judged("blend", 0.5920, 0.0, 0.0, 0.0)
+    page = read(
+        dataclasses.replace(
+            found,
+            method="blend",
+            rule="a threshold a group",
+            methods=(*found.methods[:2], base),
+            mix={},
+            parity={},
+            slices=tuple(dataclasses.replace(one, f2={"blend": one.f2["blend"]}) for one in found.slices),
+        )
+    )
+    assert "the weighted average, decided by a threshold a group, has a mean F2 of 0.6059. 4,800 images" in page.text
+    assert "There is no mix: the weighted average stands alone." in page.text
+    assert "No stacker was exported." in page.text
+    assert "CNN" not in page.text
+    assert "mix-table" not in page.tables and "parity-table" not in page.tables
+    assert page.tables["slice-table"][0] == ["images", "labels", "weighted average"]
+
+
+def test_one_group_of_one_member_without_values() -> None:
+    found = make_findings()
+    base = Judged("blend", 0.5673, 0.0, 0.0, 0.0)
+    page = read(
+        dataclasses.replace(
+            found,
+            method="blend",
+            methods=(dataclasses.replace(base, name="best single model"), dataclasses.replace(base, name="mean"), base),
+            weights={"label": {"resnet34_224": 1.0}},
+            mix={},
+            values={},
+            curves={"label": found.curves["tag"]},
+            slices=found.slices[:1],
+            parity={},
+        )
+    )
+    assert page.body("weight-table") == [["resnet34_224", "1.000", ""]]
+    first = page.body("method-table")[0]
+    assert first[:4] == ["best single model", "0.5673", "+0.0000", "+0.0000 to +0.0000"]
+    assert "No values of members were measured." in page.text
+    assert "value-table" not in page.tables
+    assert len(page.values("src")) == 3
+
+
+def test_without_curves_and_slices_the_page_says_so() -> None:
+    page = read(dataclasses.replace(make_findings(), curves={}, slices=()))
+    for line in ("No curves were drawn.", "No calibration was measured.", "No label has an image."):
+        assert line in page.text
+    assert page.values("src") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "inside"), [([], [0.0]), ([0.0], [0.0]), ([0.2, 0.1], [0.0, 0.2]), ([-3.0], [-3.0, 0.0])]
+)
+def test_an_axis_has_room_for_its_values_and_zero(values: list[float], inside: list[float]) -> None:
+    axis = choose_axis(values)
+    assert all(0 < float(axis.place(value)[:-1]) < 100 for value in inside)
+
+
+def test_the_same_findings_give_the_same_bytes_in_the_file(text: str, tmp_path: Path) -> None:
+    write_page(make_findings(), tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == text.encode()
+
+
+def test_a_page_that_breaks_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"half a page")
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "page.html"
+    path.write_bytes(b"an older page")
+    monkeypatch.setattr("training.second_stage.report.render_page", lambda *_: "a page")
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OutputError) as caught:
+        write_page(make_findings(), path)
+    assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+    assert path.read_bytes() == b"an older page"
+
+
+def test_matplotlib_is_not_needed_before_a_page_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # to import it is an error now
+    for name in ("training.plots", "training.explore_plots", "training.second_stage.plots"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.delattr(name, raising=False)
+    module = runpy.run_path(str(TEMPLATE.with_name("report.py")))
+    with pytest.raises(ModuleNotFoundError, match="matplotlib"):
+        module["render_page"](make_findings())

@@ -1,0 +1,56 @@
+"""What all plots of this project's pages share: their size, look and encoding; no pyplot, no state of matplotlib's."""
+
+import base64
+import io
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+WIDTH = 11.25  # inches, 1080 px of the page
+INK = "#333333"
+GREY = "#999999"
+
+
+def make_grid(
+    rows: int,
+    columns: int,
+    height: float,
+    top: float,
+    right: float = 0.1,
+    between: float = 0.2,
+    aside: float = 0.22,
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure as wide as the page, and its axes (rows, columns).
+
+    In inches: the height of a row, the margins above and beside all, the space between rows; `aside` is the space
+    between columns for their width.
+    """
+    # matplotlib's own layout draws everything twice, seconds for a page.
+    total = rows * height + (rows - 1) * between + top + 0.5
+    figure = Figure(figsize=(WIDTH, total))
+    figure.subplots_adjust(0.7 / WIDTH, 0.5 / total, 1 - right / WIDTH, 1 - top / total, aside, between / height)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def style_axes(axes: Axes) -> None:
+    """Thin grey axes left and below, small figures."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(labelsize=8, color=GREY, labelcolor=INK)
+
+
+def format_number(number: float, _: int | None = None) -> str:
+    """A whole number with commas; also a tick's, at a place that does not matter."""
+    return f"{number:,.0f}"
+
+
+def encode_figure(figure: Figure) -> str:
+    """The figure as an SVG in a data address; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    # Ids in the file are hashes; without a salt of ours they differ from run to run.
+    with matplotlib.rc_context({"svg.hashsalt": "vitrine"}):
+        figure.savefig(buffer, format="svg", dpi=192, metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

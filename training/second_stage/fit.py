@@ -1,0 +1,145 @@
+"""Fit the second stage of a zoo: stackers, mix, rules and values, exported and declared in its manifest."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inference.files import make_folder, replace_file
+from inference.labels import Labels
+from inference.manifest import BLEND, Ensemble, Stacker, list_members, write_manifest
+from training.data import read_table
+from training.second_stage.evidence import Evidence, gather_evidence, measure_evidence
+from training.second_stage.findings import (
+    Findings,
+    describe_findings,
+    draw_curves,
+    judge_nested,
+    slice_frequencies,
+)
+from training.second_stage.layers import LayerSettings, fit_layers
+from training.second_stage.nested import MIX, Rules, Weights, fit_rules, judge_methods, list_methods, mix_parts
+from training.second_stage.report import write_page
+from training.second_stage.stackers import export_layers, name_parts
+from training.second_stage.values import divide_values, measure_members
+from training.second_stage.weights import fit_weights
+from training.text import NAMED
+from training.zoos import Zoo, open_zoo
+
+FIGURES, PAGE = "second_stage.json", "second_stage.html"
+# Of a part's weight in the mix of a group: less is not worth its seconds in the kernel.
+SMALLEST_WEIGHT = 0.02
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What to fit: `images`, the folder of training images, gives the trees the images' traits."""
+
+    manifest: Path
+    train: Path
+    images: Path | None = None
+    folds: int = 3
+    layers: LayerSettings = dataclasses.field(default_factory=LayerSettings)
+
+
+def fit_second_stage(settings: StageSettings) -> Findings:
+    """Judge every method out of fold, then fit all of it to all images, export it and declare it in the manifest.
+
+    Writes second_stage/ beside the manifest: the stackers, second_stage.json and second_stage.html; then `ensemble`
+    and `decision` of the manifest, all but the prior. Prints the tables. Raises ManifestError, TableError or
+    TrainingError, and leaves the manifest as it was.
+    """
+    zoo = open_zoo(settings.manifest)
+    labels = zoo.labels
+    table = read_table(settings.train, labels)
+    evidence = gather_evidence(zoo, table)
+    print(describe_evidence(evidence, labels))
+    if settings.images and settings.layers.trees:
+        evidence = measure_evidence(evidence, [table.ids[row] for row in evidence.rows], settings.images)
+    nested = judge_methods(evidence, labels, settings.layers, settings.folds, print)
+    methods = list_methods(settings.layers)
+    mix = drop_small(
+        fit_weights(nested.parts, {group: list(nested.parts) for group in labels.groups}, evidence.truth, labels)
+    )
+    scores = {BLEND: nested.parts[BLEND], methods[-1]: mix_parts(nested.parts, mix, labels)}
+    rules = {name: fit_rules(part, evidence.truth, labels) for name, part in scores.items()}
+    judged, decided = judge_nested(nested, methods)
+    rule = max(decided, key=lambda one: one.f2).name
+    layers = fit_layers(evidence, labels, settings.layers, "all images")
+    folder = zoo.home / "second_stage"
+    make_folder(folder)
+    stackers = export_layers(layers, mix, evidence, labels, folder, zoo.home)
+    values = measure_members(evidence, labels, nested, rule)
+    findings = Findings(
+        images=len(evidence.rows),
+        folds=settings.folds,
+        method=methods[-1],
+        rule=rule,
+        methods=judged,
+        rules=decided,
+        weights=layers.weights,
+        mix=mix if methods[-1] == MIX else {},
+        values=values,
+        curves=draw_curves(scores[methods[-1]], nested.chances, evidence.truth, labels, rules[methods[-1]]),
+        slices=slice_frequencies({name: nested.taken[name] for name in scores}, evidence.truth),
+        parity={stacker.name: stacker.parity for stacker in stackers},
+    )
+    write_figures(findings, folder / FIGURES)
+    write_page(findings, folder / PAGE)
+    declare(zoo, layers.weights, stackers, mix, rules, rule, values)
+    print(f"\n{describe_findings(findings)}\n\n{folder / PAGE}")
+    return findings
+
+
+def describe_evidence(evidence: Evidence, labels: Labels) -> str:
+    """What there is to fit to, and the labels that no image has: a stacker cannot learn them, they keep the blend's."""
+    lines = [f"{len(evidence.members)} members, {len(evidence.rows)} images that all of them held out"]
+    absent = [labels.names[column] for column in np.flatnonzero(~evidence.truth.any(axis=0))]
+    if absent:
+        shown = ", ".join(absent[:NAMED]) + ", …" * (len(absent) > NAMED)
+        lines.append(f"{len(absent)} labels have no image and keep the blend's score: {shown}")
+    return "\n".join(lines)
+
+
+def drop_small(mix: Weights) -> dict[str, dict[str, float]]:
+    """The mix without parts of less than SMALLEST_WEIGHT."""
+    return {
+        group: {name: weight for name, weight in weights.items() if weight >= SMALLEST_WEIGHT}
+        for group, weights in mix.items()
+    }
+
+
+def write_figures(findings: Findings, path: Path) -> None:
+    """The findings as JSON."""
+    document = json.dumps(dataclasses.asdict(findings), indent=2, default=lambda array: array.tolist())
+    with replace_file(path) as temporary:
+        temporary.write_text(document + "\n", encoding="utf-8")
+
+
+def declare(
+    zoo: Zoo,
+    weights: Weights,
+    stackers: tuple[Stacker, ...],
+    mix: Weights,
+    rules: Mapping[str, Rules],
+    rule: str,
+    values: Mapping[str, float],
+) -> None:
+    """Write `ensemble` and `decision` of the manifest; `rules`: of the blend, and last those that decide."""
+    manifest = zoo.manifest
+    members = list_members(manifest.models)
+    spread = {
+        group: {model.name: weight / len(members[name]) for name, weight in given.items() for model in members[name]}
+        for group, given in weights.items()
+    }
+    named = name_parts(mix) if stackers else {}
+    ensemble = Ensemble(spread, stackers, named, divide_values(values, manifest))
+    decision = dataclasses.replace(
+        list(rules.values())[-1].declare(rule),
+        prior=manifest.decision.prior,
+        fallback=rules[BLEND].stages[-1] if stackers else {},
+    )
+    write_manifest(dataclasses.replace(manifest, ensemble=ensemble, decision=decision), zoo.path)

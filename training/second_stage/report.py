@@ -1,0 +1,135 @@
+"""The page of a fit: its findings as tables and plots, in one HTML file that needs nothing else."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inference.files import replace_file
+from inference.manifest import BLEND
+from training.second_stage.findings import PER_GROUP, Findings, GroupCurves
+from training.second_stage.layers import APART, TOGETHER, TREES
+from training.second_stage.nested import BOTH, COUNTS, EXPECTED, Weights
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+# What a reader calls the methods, parts and rules whose names are the program's.
+TITLES = {
+    BLEND: "weighted average",
+    APART: "CNN ①",
+    TOGETHER: "CNN ②",
+    BOTH: "CNN ① + ②",
+    COUNTS: "thresholds and numbers of labels",
+}
+MEANINGS = {
+    APART: "a CNN stacker for each group",
+    TOGETHER: "one CNN stacker for all labels",
+    BOTH: "their mean",
+    TREES: "gradient-boosted trees over pairs of image and label",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A stretch of numbers that a table draws bars on; `low` to `high`."""
+
+    low: float
+    high: float
+
+    def place(self, value: float) -> str:
+        """How far along the axis a value lies, as CSS has it."""
+        return f"{100 * (value - self.low) / (self.high - self.low):.2f}%"
+
+    def measure(self, first: float, second: float) -> str:
+        """How long a bar between two values is, as CSS has it."""
+        return f"{100 * abs(second - first) / (self.high - self.low):.2f}%"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Of a group's curve: F2 at the threshold that was chosen, and the best threshold and F2 of the curve alone."""
+
+    at_chosen: float
+    threshold: float
+    f2: float
+
+
+def write_page(findings: Findings, path: Path) -> None:
+    """Write the page of a fit, whole or not at all; the same findings give the same bytes. Raises OutputError."""
+    page = render_page(findings)
+    with replace_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+
+
+def render_page(findings: Findings) -> str:
+    """The page as HTML; names of members and groups are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from training.explore_plots import choose_colours
+    from training.second_stage import plots
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups = list(dict.fromkeys([*findings.weights, *findings.curves, *findings.mix]))
+    colours = dict(zip(groups, choose_colours(len(groups)), strict=True))
+    sliced = list(dict.fromkeys(method for one in findings.slices for method in one.f2))
+    method_colours = plots.choose_method_colours(sliced)
+    named = {one.name for one in findings.methods}
+    return environment.get_template(TEMPLATE.name).render(
+        found=findings,
+        titles=TITLES,
+        meanings={name: meaning for name, meaning in MEANINGS.items() if name in named},
+        base=BLEND,
+        base_rule=PER_GROUP,
+        expected=EXPECTED,
+        result=next((one for one in findings.methods if one.name == findings.method), None),
+        decided=next((one for one in findings.rules if one.name == findings.rule), None),
+        colours=colours,
+        method_colours=method_colours,
+        gains=[
+            choose_axis(end for one in table for end in (one.low, one.high))
+            for table in (findings.methods, findings.rules)
+        ],
+        members=list_rows(findings.weights),
+        weight_axis=choose_share_axis(findings.weights),
+        parts=list_rows(findings.mix),
+        mix_axis=choose_share_axis(findings.mix),
+        ranked=sorted(findings.values.items(), key=lambda item: (-item[1], item[0])),
+        value_axis=choose_axis(findings.values.values()),
+        peaks={group: find_peak(curve) for group, curve in findings.curves.items()},
+        plots={
+            "thresholds": plots.plot_thresholds(findings.curves, colours) if findings.curves else None,
+            "reliability": plots.plot_reliability(findings.curves, colours) if findings.curves else None,
+            "slices": plots.plot_slices(findings.slices, method_colours) if findings.slices else None,
+        },
+    )
+
+
+def choose_axis(values: Iterable[float]) -> Axis:
+    """An axis with room for all values and for 0."""
+    ends = [0.0, *values]
+    low, high = min(ends), max(ends)
+    margin = 0.03 * (high - low) or 1.0
+    return Axis(low - margin, high + margin)
+
+
+def choose_share_axis(weights: Weights) -> Axis:
+    """From 0 to the largest weight of any group."""
+    return Axis(0.0, max((weight for column in weights.values() for weight in column.values()), default=0.0) or 1.0)
+
+
+def list_rows(weights: Weights) -> list[str]:
+    """The names that any group has, each once, in their order."""
+    return list(dict.fromkeys(name for column in weights.values() for name in column))
+
+
+def find_peak(curve: GroupCurves) -> Peak:
+    """F2 of a group's labels at its threshold, and the best of its curve."""
+    best = int(np.argmax(curve.f2))
+    at_chosen = float(np.interp(curve.chosen, curve.thresholds, curve.f2))
+    return Peak(at_chosen, curve.thresholds[best], curve.f2[best])
