@@ -287,11 +287,15 @@ def list_bundle_files(manifest: Manifest) -> list[tuple[str, AnyFile]]:
 
 
 def verify_files(files: Iterable[tuple[str, AnyFile]], folder: Path) -> None:
-    """Each file is in `folder` and has its hash; raises ManifestError naming the key and the file."""
+    """Each file is in `folder`, links included, and has its hash; raises ManifestError naming the key and the file."""
     for key, entry in files:
         path = folder / entry.file
         if not path.is_file():
             raise ManifestError(f"{MANIFEST_NAME}: `{key}.file`: no file {entry.file} in {folder}")
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ManifestError(
+                f"{MANIFEST_NAME}: `{key}.file`: {path} is a link that leads out of {folder}; put the file itself there"
+            )
         found = hash_file(path)
         if found != entry.sha256:
             raise ManifestError(

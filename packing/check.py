@@ -6,9 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from inference.errors import PackError
+from inference.graphs import check_graph
 from inference.manifest import MANIFEST_NAME, Manifest, list_bundle_files
 from inference.predict import read_bundle
 from packing.metadata import (
@@ -30,7 +29,8 @@ WHEEL = re.compile(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-\d\w*)?-\w[\w.]*-\w[\w.]*-
 def check_bundle(folder: Path) -> Manifest:
     """Check a bundle's dataset, and its kernel where one lies beside it; `folder` may be the dataset or hold both.
 
-    Raises PackError or ManifestError for the first fault: schema, hashes, flatness, names, metadata, notebook.
+    Raises PackError, ManifestError or SessionError for the first fault: schema, hashes, flatness, names,
+    graphs, metadata, notebook.
     """
     dataset = folder / "dataset" if (folder / "dataset").is_dir() else folder
     if not dataset.is_dir():
@@ -74,14 +74,6 @@ def check_dataset(dataset: Path) -> Manifest:
         for entry in model.onnx.values():
             check_graph(dataset / entry.file)
     return manifest
-
-
-def check_graph(path: Path) -> None:
-    """Raises PackError where an ONNX file keeps weights in other files, which a bundle does not carry."""
-    graph = onnx.load(path, load_external_data=False)
-    for tensor in graph.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise PackError(f"{path}: keeps `{tensor.name}` in another file; export it as one file")
 
 
 def check_kernel(kernel: Path, dataset: Path) -> None:
