@@ -89,7 +89,7 @@ def _parse_value(hint: Any, value: Any, key: str) -> Any:
             return None
         return _parse_value(next(kind for kind in arguments if kind is not types.NoneType), value, key)
     if origin is typing.Literal:
-        if value not in arguments:
+        if not any(value == choice and type(value) is type(choice) for choice in arguments):  # true is no 1
             raise refuse(key, value, _describe(hint))
         return value
     if origin is tuple:
@@ -108,6 +108,8 @@ def _parse_value(hint: Any, value: Any, key: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise refuse(key, value, _describe(hint))
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise refuse(key, value, "text without lone surrogates: no file and no message can hold them")
     return value
 
 

@@ -90,6 +90,11 @@ BROKEN = [
     (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export everything, then pack"),
     (put("decision.prior", [99]), "`decision.prior`: label id 99 is not in labels.csv"),
     (put("schema_version", 2), "`schema_version`: found 2, wanted 1"),
+    (put("schema_version", True), "`schema_version`: found true, wanted 1"),
+    (
+        put("models.0.architecture", "\ud800"),
+        '`models[0].architecture`: found "\\ud800", wanted text without lone surrogates: no file and no message can hold them',
+    ),
     (put("models.0.mean", [10**400, 0, 0]), f"`models[0].mean[0]`: found {10**400!s:.57}..., wanted a number"),
     (put("runtime.image_seconds", 0), "`runtime.image_seconds`: found 0, wanted seconds, from 0.001 to 3600"),
     (
