@@ -10,7 +10,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,7 @@ def try_batch(bundle: Path, images: Path) -> Trial:
     import numpy as np
     import onnxruntime
 
+    from inference.decode import decode_ahead
     from inference.images import SUFFIXES, read_geometry, read_squares
     from inference.labels import read_labels
     from inference.manifest import MANIFEST_NAME, read_manifest, verify_files
@@ -95,15 +98,16 @@ def try_batch(bundle: Path, images: Path) -> Trial:
     verify_files([(f"models.{model.name}", entry)], bundle)
     session = ModelSession(model.name, bundle / entry.file, len(labels.columns(model.group)))
     geometry = read_geometry(model)
+    runtime = manifest.runtime
+    paths = [path for path in sorted(images.iterdir()) if path.suffix.lower() in SUFFIXES]
+    read = partial(read_squares, geometries={geometry}, max_pixels=runtime.max_pixels)
     squares: list[Any] = []
-    for path in sorted(images.iterdir()):
-        if len(squares) == manifest.runtime.batch_size:
-            break
-        if path.suffix.lower() in SUFFIXES:
-            try:
-                squares.append(read_squares(path, {geometry})[geometry])
-            except ImageError:
-                continue
+    with closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as chunks:
+        for _, chunk in chunks:
+            squares += [shown[geometry] for shown in chunk if not isinstance(shown, ImageError)]
+            if len(squares) >= runtime.batch_size:
+                break
+    squares = squares[: runtime.batch_size]
     if squares:
         session.predict(np.stack(squares))
     return Trial(

@@ -2,6 +2,8 @@
 
 import math
 import os
+import stat
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.errors import ImageError, ImagesError
-from inference.manifest import Interpolation, Model, Resize
+from inference.manifest import MAX_PIXELS, Interpolation, Model, Resize
 from inference.traits import measure_traits
 
 # In order of preference, where a folder holds one image in two formats.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # A resized strip of more pixels (a 1x7000 line under `crop`) would take gigabytes.
 MAX_RESIZED_PIXELS = 64_000_000
+REFUSED_FORMATS = {"EPS": "another program would read it", "ICNS": "its header does not say how large it is"}
+# Pillow's decoder holds the interpreter's lock, 1.4 microseconds a pixel, so that no time limit can act.
+MAX_JPEG2000_PIXELS = 4_000_000
 
 FILTERS: Mapping[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -43,6 +48,10 @@ class Geometry:
     size: int
     resize: Resize
     interpolation: Interpolation
+
+
+# Pillow warns from its own limit on; here `max_pixels` decides.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def read_geometry(model: Model) -> Geometry:
@@ -75,15 +84,22 @@ def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
     return found
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An upright RGB image from a file of any kind that Pillow reads; of several frames, the first.
 
-    Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file.
+    Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file; one of more
+    than `max_pixels` is refused before a pixel of it is decoded.
     """
     try:
+        _check_regular(path)
         with Image.open(path) as image:
+            _check_header(image, max_pixels)
             image.load()
             return _to_rgb(_turn_upright(image))
+    except ImageError as error:
+        raise ImageError(f"{path.name}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path.name}: {error}; wanted at most {max_pixels} (`runtime.max_pixels`)") from error
     except Exception as error:  # decoders raise nine types at least; one image must not cost the run
         reason = " ".join(str(error).split()) or "no reason given"
         raise ImageError(f"{path.name}: {type(error).__name__}: {reason.replace(str(path), path.name)}") from error
@@ -124,9 +140,9 @@ class Picture:
     traits: NDArray[np.float32]
 
 
-def read_picture(path: Path, geometries: Iterable[Geometry]) -> Picture:
+def read_picture(path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS) -> Picture:
     """One file, decoded once, as the square of each geometry, and its traits; raises ImageError naming the file."""
-    image = read_image(path)
+    image = read_image(path, max_pixels)
     try:
         squares = {geometry: resize_image(image, geometry) for geometry in geometries}
         return Picture(squares, measure_traits(image))
@@ -134,9 +150,29 @@ def read_picture(path: Path, geometries: Iterable[Geometry]) -> Picture:
         raise ImageError(f"{path.name}: {error}") from error
 
 
-def read_squares(path: Path, geometries: Iterable[Geometry]) -> Mapping[Geometry, NDArray[np.uint8]]:
+def read_squares(
+    path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS
+) -> Mapping[Geometry, NDArray[np.uint8]]:
     """The squares of `read_picture`."""
-    return read_picture(path, geometries).squares
+    return read_picture(path, geometries, max_pixels).squares
+
+
+def _check_regular(path: Path) -> None:
+    """A pipe or a device would be read for ever; a link counts as what it leads to."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise ImageError(f"found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or device'}, wanted a file")
+
+
+def _check_header(image: Image.Image, max_pixels: int) -> None:
+    if image.format in REFUSED_FORMATS:
+        raise ImageError(f"found {image.format}, wanted a format such as PNG: {REFUSED_FORMATS[image.format]}")
+    width, height = image.size
+    limit, key = max_pixels, "`runtime.max_pixels`"
+    if image.format == "JPEG2000" and limit > MAX_JPEG2000_PIXELS:
+        limit, key = MAX_JPEG2000_PIXELS, "of JPEG 2000"
+    if width * height > limit:
+        raise ImageError(f"{width}x{height} is {width * height} pixels, wanted at most {limit} ({key})")
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

@@ -17,6 +17,8 @@ from inference.schema import Rule, load_json, parse_record, refuse
 MANIFEST_NAME = "weights_manifest.json"
 ALL = "all"
 BLEND = "blend"
+MAX_PIXELS = 100_000_000  # of one image; the longest of iMet 2019, 7531x300, has 2 million
+MOST_PIXELS = 178_956_970  # of any limit: beyond, Pillow itself refuses
 
 
 def _is_inside(path: str) -> bool:
@@ -202,10 +204,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Limits of the kernel: `time_limit` in seconds, `batch_size` in images; the script and wheels of the bundle."""
+    """Limits of the kernel, and the script and wheels of the bundle.
+
+    `time_limit` in seconds, `batch_size` in images; an image that has more than `max_pixels`, or is not decoded after
+    `image_seconds`, counts as unreadable.
+    """
 
     time_limit: Annotated[int, _between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
     batch_size: Annotated[int, _between(1, 4096, "a whole number from 1 to 4096")] = 32
+    image_seconds: Annotated[float, _between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
+    max_pixels: Annotated[int, _between(1, MOST_PIXELS, f"a whole number from 1 to {MOST_PIXELS}")] = MAX_PIXELS
     script: FileEntry | None = None
     wheels: tuple[FileEntry, ...] = ()
 
@@ -399,11 +407,15 @@ def list_bundle_files(manifest: Manifest) -> list[tuple[str, AnyFile]]:
 
 
 def verify_files(files: Iterable[tuple[str, AnyFile]], folder: Path) -> None:
-    """Each file is in `folder` and has its hash; raises ManifestError naming the key and the file."""
+    """Each file is in `folder`, links included, and has its hash; raises ManifestError naming the key and the file."""
     for key, entry in files:
         path = folder / entry.file
         if not path.is_file():
             raise ManifestError(f"{MANIFEST_NAME}: `{key}.file`: no file {entry.file} in {folder}")
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ManifestError(
+                f"{MANIFEST_NAME}: `{key}.file`: {path} is a link that leads out of {folder}; put the file itself there"
+            )
         found = hash_file(path)
         if found != entry.sha256:
             raise ManifestError(

@@ -1,13 +1,11 @@
 """The order of the steps from a folder of images to submission.csv; no other module knows it."""
 
-import os
 import sys
 import time
-from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from inference import __version__
 from inference.budget import estimate_reserve, fits_chunk
 from inference.combine import leave_stackers_out, mix_scores
 from inference.decide import decide, list_label_ids
+from inference.decode import decode_ahead
 from inference.errors import ImageError, ManifestError, SessionError
 from inference.files import make_folder, replace_file
 from inference.images import Geometry, Picture, find_images, read_geometry, read_picture
@@ -38,7 +37,6 @@ from inference.stackers import StackerSession, load_stackers
 from inference.submission import check_submission, check_writable, read_ids, write_submission
 from inference.traits import TRAITS
 
-CHUNKS_AHEAD = 2  # decoded while the sessions work: enough to never wait, few enough to keep memory flat
 DECIDE_ROWS = 1024  # images scored and decided at a time, so that memory does not grow with their number
 
 
@@ -188,11 +186,13 @@ def predict_images(
         },
         np.full((len(ids), len(TRAITS)), np.nan, np.float32),
     )
+    runtime = manifest.runtime
+    read = partial(read_picture, geometries=set(geometries.values()), max_pixels=runtime.max_pixels)
     chunk_seconds: list[float] = []
     reserve, seen = 0.0, 0
     with (
         log.time_stage("predict"),
-        closing(decode_ahead(paths, set(geometries.values()), manifest.runtime.batch_size)) as chunks,
+        closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as chunks,
     ):
         began = time.perf_counter()
         for start, chunk in chunks:
@@ -235,32 +235,6 @@ def run_chunk(
             probabilities = session.predict_views(batches[geometries[model.name]], model.views)
         predictions.scores[model.name][rows] = probabilities
     predictions.traits[rows] = [picture.traits for picture in chunk]
-
-
-def decode_ahead(
-    paths: Sequence[Path | None], geometries: set[Geometry], size: int
-) -> Generator[tuple[int, list[Picture | ImageError]], None, None]:
-    """Chunks of `size` images as (place of the first, their squares), decoded by threads ahead of their use."""
-
-    def read(path: Path | None) -> Picture | ImageError:
-        try:
-            return read_picture(path, geometries) if path else ImageError("no such file in the folder")
-        except ImageError as error:
-            return error
-
-    starts = iter(range(0, len(paths), size))
-    pending: deque[tuple[int, list[Future[Picture | ImageError]]]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            while True:
-                while len(pending) <= CHUNKS_AHEAD and (start := next(starts, None)) is not None:
-                    pending.append((start, [pool.submit(read, path) for path in paths[start : start + size]]))
-                if not pending:
-                    return
-                start, futures = pending.popleft()
-                yield start, [future.result() for future in futures]
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def decide_images(

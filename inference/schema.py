@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -42,11 +43,13 @@ def parse_record(kind: type, value: object, key: str = "") -> Any:
 
 
 def load_json(text: str) -> object:
-    """JSON without doubled keys; raises ManifestError with the line of a syntax error."""
+    """JSON without doubled keys; raises ManifestError, with the line where it is a syntax error."""
     try:
         return json.loads(text, object_pairs_hook=_refuse_doubled_keys)
     except json.JSONDecodeError as error:
         raise ManifestError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+    except ValueError as error:  # a number of more digits than Python converts
+        raise ManifestError(f"not JSON: {error}") from error
     except RecursionError as error:
         raise ManifestError("not a manifest: nested too deeply") from error
 
@@ -86,7 +89,7 @@ def _parse_value(hint: Any, value: Any, key: str) -> Any:
             return None
         return _parse_value(next(kind for kind in arguments if kind is not types.NoneType), value, key)
     if origin is typing.Literal:
-        if value not in arguments:
+        if not any(value == choice and type(value) is type(choice) for choice in arguments):  # true is no 1
             raise refuse(key, value, _describe(hint))
         return value
     if origin is tuple:
@@ -101,10 +104,12 @@ def _parse_value(hint: Any, value: Any, key: str) -> Any:
         return {name: _parse_value(arguments[1], item, join_key(key, name)) for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return parse_record(typing.cast(type, hint), value, key)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise refuse(key, value, _describe(hint))
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise refuse(key, value, "text without lone surrogates: no file and no message can hold them")
     return value
 
 

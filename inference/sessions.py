@@ -8,6 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from inference.errors import SessionError
+from inference.graphs import check_graph
 from inference.manifest import View
 from inference.views import VIEWS
 
@@ -19,7 +20,13 @@ class ModelSession:
 
     def __init__(self, name: str, path: Path, outputs: int) -> None:
         """Load `path` for the model `name`, whose head has `outputs` labels; raises SessionError naming both."""
+        try:
+            check_graph(path)
+        except SessionError as error:
+            raise SessionError(f"model {name}: {path.name} does not load: {error}") from error
         options = onnxruntime.SessionOptions()
+        # What was checked is what is loaded: by its content ONNX Runtime might take the file for its own format.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         available = onnxruntime.get_available_providers()
         providers = [provider for provider in PREFERRED_PROVIDERS if provider in available]
         # Fused into an asymmetric convolution, padding is refused by some cuDNN versions (onnxruntime issue 26274).

@@ -9,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from inference.errors import SessionError
+from inference.graphs import check_graph
 from inference.labels import Labels
 from inference.manifest import Manifest, Stacker
 from inference.members import fill_members
@@ -36,6 +37,7 @@ class StackerSession:
         self._columns = np.array(labels.columns(stacker.group))
         self._file = path.name
         try:
+            check_graph(path)
             self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a dozen types without a common root
             raise SessionError(f"stacker {stacker.name}: {path.name} does not load: {_shorten(error)}") from error

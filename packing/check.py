@@ -6,10 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError
-
 from inference.errors import PackError
+from inference.graphs import check_graph
 from inference.manifest import MANIFEST_NAME, Manifest, list_bundle_files
 from inference.predict import read_bundle
 from inference.stackers import load_stackers
@@ -32,8 +30,8 @@ WHEEL = re.compile(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-\d\w*)?-\w[\w.]*-\w[\w.]*-
 def check_bundle(folder: Path) -> Manifest:
     """Check a bundle's dataset, and its kernel where one lies beside it; `folder` may be the dataset or hold both.
 
-    Raises PackError, ManifestError or SessionError for the first fault: schema, hashes, flatness, names, stackers that
-    do not load, metadata, notebook.
+    Raises PackError, ManifestError or SessionError for the first fault: schema, hashes, flatness, names, graphs,
+    stackers that do not load, metadata, notebook.
     """
     dataset = folder / "dataset" if (folder / "dataset").is_dir() else folder
     if not dataset.is_dir():
@@ -80,17 +78,6 @@ def check_dataset(dataset: Path) -> Manifest:
         check_graph(dataset / stacker.onnx.file)
     load_stackers(manifest, labels, dataset)
     return manifest
-
-
-def check_graph(path: Path) -> None:
-    """Raises PackError where a file is no ONNX, or keeps weights in other files, which a bundle does not carry."""
-    try:
-        graph = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise PackError(f"{path}: not an ONNX file: {error}; export or fit again, then pack") from error
-    for tensor in graph.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise PackError(f"{path}: keeps `{tensor.name}` in another file; export it as one file")
 
 
 def check_kernel(kernel: Path, dataset: Path) -> None:

@@ -32,6 +32,15 @@ def test_the_kernel_never_unpickles() -> None:
     assert [path for path, name in list_imports("inference") if name in ("pickle", "shelve", "marshal")] == []
 
 
+def test_the_kernel_extracts_no_archive_and_reads_no_object_arrays() -> None:
+    archives = ("zipfile", "tarfile", "shutil", "gzip", "bz2", "lzma")
+    assert [path for path, name in list_imports("inference") if name in archives] == []
+    for path in (ROOT / "inference").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
+                assert "allow_pickle=False" in ast.unparse(node), path.name
+
+
 @pytest.mark.parametrize("room", [room for room in ROOMS if room != "inference"])
 def test_imports_point_down_only(room: str) -> None:
     others = set(ROOMS) - {"inference", room}

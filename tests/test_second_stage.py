@@ -171,7 +171,7 @@ def test_without_a_stacker_the_kernel_decides_by_the_blend_and_says_so(studio: W
         text=True,
     )
     assert done.returncode == 3, done.stderr
-    assert f"DEGRADED: stacker {name}: stacker_{name}.onnx " in done.stderr
+    assert f"DEGRADED: stacker {name}: stacker_{name}.onnx does not load: " in done.stderr
     manifest = read_manifest(dataset / MANIFEST_NAME)
     labels = read_labels(dataset / "labels.csv", manifest.labels.groups)
     scores = {one: np.load(tmp_path / "predictions" / f"{one}.npy").astype(np.float32) for one in ZOO}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,15 @@ import torch
 from PIL import Image
 
 from inference.files import hash_file
+from inference.images import SUFFIXES
 from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, read_manifest
+from inference.manifest import MANIFEST_NAME, list_bundle_files, read_manifest
 from inference.sessions import ModelSession
 from inference.submission import check_submission, read_ids
 from packing.checkpoints import load_model
-from tests.conftest import ZOO, Workshop
+from tests.conftest import ZOO, Workshop, write_rows
 
+SHARED = Path(__file__).parents[3] / "shared" / "images"
 SANDBOX = Path(__file__).parents[2] / "packing" / "sandbox.py"
 
 
@@ -88,6 +91,66 @@ def test_unreadable_and_missing_images_get_the_prior_and_cost_the_others_nothing
     assert (tmp_path / "submission.csv").read_text().splitlines() == wanted
     assert f"image {ids[8]} gets the prior's labels: no such file in the folder\n" in finished.stderr
     assert sorted(json.loads((tmp_path / "run_log.json").read_text())["unreadable"]) == sorted((ids[3], ids[8]))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image zoo is not beside this checkout")
+def test_a_zoo_of_odd_and_broken_images_gives_a_row_for_each_and_no_traceback(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    files = [path for path in sorted(SHARED.rglob("*")) if path.suffix in SUFFIXES]
+    for index, path in enumerate(files):
+        (images / f"{index:04}{path.suffix}").symlink_to(path)
+    ids = [f"{index:04}" for index in range(len(files))]
+    sample = write_rows(tmp_path / "sample.csv", ("id", "attribute_ids"), [(name, "0") for name in ids])
+    finished = run_script(workshop, tmp_path / "out" / "submission.csv", images=images, sample=sample)
+    assert finished.returncode == 0 and "Traceback" not in finished.stderr, finished.stderr
+    assert len(files) > 700 and read_ids(tmp_path / "out" / "submission.csv") == ids
+    log = json.loads((tmp_path / "out" / "run_log.json").read_text())
+    assert 20 < len(log["unreadable"]) < 400 and log["seconds"]["total"] < 60
+
+
+def test_an_image_too_large_or_too_slow_costs_itself_alone(own_workshop: Workshop, tmp_path: Path) -> None:
+    """A picture of the largest size allowed takes longer to decode than the time allowed."""
+    whole = run_script(own_workshop, tmp_path / "whole.csv")
+    assert whole.returncode == 0
+    path = own_workshop.dataset / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    document["runtime"] |= {"max_pixels": 80_000_000, "image_seconds": 0.4}
+    path.write_text(json.dumps(document))
+    ids = read_ids(own_workshop.sample)
+    Image.new("P", (8000, 10_000)).save(own_workshop.images / f"{ids[2]}.png", compress_level=1, transparency=0)
+    Image.new("1", (10_000, 8001)).save(own_workshop.images / f"{ids[5]}.png")
+    finished = run_script(own_workshop, tmp_path / "submission.csv")
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads((tmp_path / "run_log.json").read_text())["unreadable"] == {
+        ids[2]: f"{ids[2]}.png: took longer than 0.4 s to decode (`runtime.image_seconds`)",
+        ids[5]: f"{ids[5]}.png: 10000x8001 is 80010000 pixels, wanted at most 80000000 (`runtime.max_pixels`)",
+    }
+    prior = " ".join(map(str, read_manifest(path).decision.prior))
+    wanted = (tmp_path / "whole.csv").read_text().splitlines()
+    wanted[3], wanted[6] = f"{ids[2]},{prior}", f"{ids[5]},{prior}"
+    assert (tmp_path / "submission.csv").read_text().splitlines() == wanted
+
+
+def test_one_changed_byte_in_any_declared_file_is_refused_by_the_script_and_named(
+    own_workshop: Workshop, tmp_path: Path
+) -> None:
+    manifest = read_manifest(own_workshop.dataset / MANIFEST_NAME)
+    names = [entry.file for _, entry in list_bundle_files(manifest)]
+    assert len(names) == 5
+    for name in names:
+        path = own_workshop.dataset / name
+        whole = path.read_bytes()
+        # Of the script a byte of the first line, so that it still runs and tells.
+        place = 20 if name == "inference.pyz" else len(whole) // 2
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        finished = run_script(own_workshop, tmp_path / "submission.csv")
+        path.write_bytes(whole)
+        assert finished.returncode == 1
+        assert re.match(rf"error: weights_manifest\.json: `[^`]+`: {path} has \w+…, wanted \w+…; ", finished.stderr)
+    assert not (tmp_path / "submission.csv").exists()
 
 
 def test_a_folder_of_broken_images_still_ends_in_the_prior(own_workshop: Workshop, tmp_path: Path) -> None:

@@ -177,6 +177,17 @@ BROKEN = [
         "`models`: mixed_f0, mixed_f1 are the folds of mixed and cover culture and tag; "
         "wanted one group, or rename one",
     ),
+    (put("schema_version", True), "`schema_version`: found true, wanted 1"),
+    (
+        put("models.0.architecture", "\ud800"),
+        '`models[0].architecture`: found "\\ud800", wanted text without lone surrogates: no file and no message can hold them',
+    ),
+    (put("models.0.mean", [10**400, 0, 0]), f"`models[0].mean[0]`: found {10**400!s:.57}..., wanted a number"),
+    (put("runtime.image_seconds", 0), "`runtime.image_seconds`: found 0, wanted seconds, from 0.001 to 3600"),
+    (
+        put("runtime.max_pixels", 10**9),
+        "`runtime.max_pixels`: found 1000000000, wanted a whole number from 1 to 178956970",
+    ),
     (put("models.0.mean", ["a", 0, 0]), '`models[0].mean[0]`: found "a", wanted a number'),
 ]
 
@@ -199,6 +210,11 @@ def test_a_broken_manifest_is_refused_by_key(
     [
         ("{", "not JSON: Expecting property name enclosed in double quotes in line 1, column 2"),
         ("[]", "`(the whole file)`: found [], wanted an object"),
+        (
+            "1" * 5000,
+            "not JSON: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; use sys.set_int_max_str_digits() to increase the limit",
+        ),
+        ("[" * 100_000, "not a manifest: nested too deeply"),
         ('{"labels": 1, "labels": 2}', "`labels`: given twice in one object; keep one"),
     ],
 )
@@ -237,6 +253,30 @@ def test_one_changed_byte_in_any_file_is_refused(name: str, own_workshop: Worksh
         ManifestError, match=rf"\.sha256`: {path} has \w{{12}}…, wanted \w{{12}}…; the file is not the one"
     ):
         read_bundle(own_workshop.dataset)
+
+
+def test_a_link_out_of_the_bundle_is_refused_though_the_file_is_the_one_declared(
+    own_workshop: Workshop, tmp_path: Path
+) -> None:
+    path = own_workshop.dataset / "tag.onnx"
+    path.rename(tmp_path / "elsewhere.onnx")
+    path.symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(ManifestError) as error:
+        read_bundle(own_workshop.dataset)
+    assert str(error.value) == (
+        f"weights_manifest.json: `models[2].onnx.fp32.file`: {path} is a link that leads out of "
+        f"{own_workshop.dataset}; put the file itself there"
+    )
+
+
+def test_a_link_within_the_bundle_and_a_bundle_reached_by_a_link_are_read(
+    own_workshop: Workshop, tmp_path: Path
+) -> None:
+    path = own_workshop.dataset / "tag.onnx"
+    path.rename(own_workshop.dataset / "itself.onnx")
+    path.symlink_to("itself.onnx")
+    (tmp_path / "mounted").symlink_to(own_workshop.dataset, target_is_directory=True)
+    read_bundle(tmp_path / "mounted")
 
 
 def test_a_manifest_written_and_read_is_the_same(workshop: Workshop, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import nbformat
 import onnx
 import pytest
 
-from inference.errors import OutputError, PackError, VitrineError
+from inference.errors import OutputError, PackError, SessionError, VitrineError
 from inference.files import hash_file
 from inference.manifest import MANIFEST_NAME, read_manifest
 from packing.accelerators import ACCELERATORS, find_accelerator
@@ -265,7 +265,7 @@ def test_check_refuses_weights_kept_in_another_file(own_workshop: Workshop) -> N
     document = json.loads((own_workshop.dataset / MANIFEST_NAME).read_text())
     document["models"][2]["onnx"]["fp32"]["sha256"] = hash_file(path)
     (own_workshop.dataset / MANIFEST_NAME).write_text(json.dumps(document))
-    with pytest.raises(PackError, match=rf"^{path}: keeps `[\w.]+` in another file; export it as one file$"):
+    with pytest.raises(SessionError, match=rf"^{path}: keeps `[\w.]+` in another file; export it as one file$"):
         check_bundle(own_workshop.bundle)
 
 

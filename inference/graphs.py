@@ -1,0 +1,108 @@
+"""ONNX files read just far enough to see that they hold all their weights: a tensor may name any file of the machine.
+
+A walk over protobuf's wire format; the numbers of the fields are those of onnx.proto, to IR version 14. What the walk
+does not follow cannot hold a tensor.
+"""
+
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from inference.errors import SessionError
+
+# Message: the fields that lead to tensors, and the message each holds.
+FIELDS: Mapping[str, Mapping[int, str]] = {
+    "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
+    "TrainingInfo": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+}
+GRAPH_FIELD = 7
+NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # of a Tensor
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+Value = int | memoryview
+
+
+def check_graph(path: Path) -> None:
+    """Raises SessionError naming the file where it is no ONNX file, or keeps a tensor in another file."""
+    try:
+        with path.open("rb") as file:
+            name = find_external(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    except (OSError, ValueError) as error:  # mmap raises ValueError where the file is empty
+        raise SessionError(f"{path}: not an ONNX file: {error}") from error
+    if name is not None:
+        raise SessionError(f"{path}: keeps `{name}` in another file; export it as one file")
+
+
+def find_external(model: memoryview) -> str | None:
+    """The name of a tensor that lies in another file, or None; raises ValueError where this is no ONNX model."""
+    if not any(field == GRAPH_FIELD for field, _ in read_fields(model)):
+        raise ValueError("holds no graph")
+    pending = [("Model", model)]  # a stack of our own: graphs may be nested deeper than Python's
+    while pending:
+        message, content = pending.pop()
+        if message == "Tensor":
+            if _is_external(content):
+                return _read_name(content)
+            continue
+        followed = FIELDS[message]
+        for field, value in read_fields(content):
+            if field in followed and isinstance(value, memoryview):
+                pending.append((followed[field], value))
+    return None
+
+
+def read_fields(message: memoryview) -> Iterator[tuple[int, Value]]:
+    """(number, value) of each field: a whole number, or the bytes of a string, message or packed list.
+
+    Raises ValueError where the message is not well-formed; also for groups, which ONNX does not have.
+    """
+    place = 0
+    while place < len(message):
+        tag, place = _read_varint(message, place)
+        field, kind = tag >> 3, tag & 7
+        if not 0 < field < 1 << 29:
+            raise ValueError(f"field {field} at byte {place}")
+        if kind == VARINT:
+            number, place = _read_varint(message, place)
+            yield field, number
+            continue
+        if kind == BYTES:
+            size, place = _read_varint(message, place)
+        elif kind in (FIXED32, FIXED64):
+            size = 4 if kind == FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {kind} at byte {place}")
+        if size > len(message) - place:
+            raise ValueError(f"field {field} ends {size - len(message) + place} bytes past its message")
+        yield field, message[place : place + size]
+        place += size
+
+
+def _is_external(tensor: memoryview) -> bool:
+    # Any location but 0: protobuf keeps only the lower 32 bits, and what is not understood is not wanted.
+    return any(
+        field == EXTERNAL_DATA or (field == DATA_LOCATION and value != 0) for field, value in read_fields(tensor)
+    )
+
+
+def _read_name(tensor: memoryview) -> str:
+    names = [bytes(value) for field, value in read_fields(tensor) if field == NAME and isinstance(value, memoryview)]
+    return names[-1].decode(errors="replace") if names else "a tensor without a name"
+
+
+def _read_varint(message: memoryview, place: int) -> tuple[int, int]:
+    number = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            raise ValueError("ends inside a number")
+        byte = message[place]
+        place += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, place
+    raise ValueError(f"a number of more than 10 bytes at byte {place}")

@@ -1,0 +1,170 @@
+"""What any bytes may do to each reader of strangers' files: nothing but the reader's own error.
+
+Each target takes bytes and raises where the promise is broken. Hypothesis feeds them in test_fuzz.py, atheris in
+run.py.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from inference.errors import ImageError, ManifestError, SessionError, TableError
+from inference.graphs import check_graph
+from inference.images import Geometry, read_squares
+from inference.labels import read_group_prefixes, read_labels
+from inference.manifest import (
+    Decision,
+    Ensemble,
+    GroupDecision,
+    LabelsEntry,
+    Manifest,
+    Model,
+    Resize,
+    read_manifest,
+    write_manifest,
+)
+from inference.submission import check_submission, read_ids
+
+Target = Callable[[bytes], None]
+GEOMETRY = Geometry(16, Resize("crop"), "bilinear")
+
+
+def fuzz_image(content: bytes) -> None:
+    """A square of the right shape, or an ImageError that names the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "image.png")
+        path.write_bytes(content)
+        try:
+            square = read_squares(path, [GEOMETRY], max_pixels=1_000_000)[GEOMETRY]
+        except ImageError as error:
+            assert str(error).startswith("image.png: ") and folder not in str(error)
+        else:
+            assert square.shape == (16, 16, 3) and square.dtype == np.uint8
+
+
+def fuzz_manifest(content: bytes) -> None:
+    """A manifest that is written and read again is the same, or a ManifestError."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "manifest.json")
+        path.write_bytes(content)
+        try:
+            manifest = read_manifest(path)
+        except ManifestError as error:
+            assert "manifest.json" in str(error)
+        else:
+            write_manifest(manifest, path)
+            assert read_manifest(path) == manifest
+
+
+def fuzz_table(content: bytes) -> None:
+    """Rows, or a TableError that names the file, of whatever table is looked for; what is read can be checked."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "table.csv")
+        path.write_bytes(content)
+        for read in (read_ids, read_group_prefixes):
+            try:
+                found = read(path)
+            except TableError as error:
+                assert str(path) in str(error)
+            else:
+                assert len(set(found)) == len(found)
+        try:
+            labels = read_labels(path, {"culture": "culture::", "tag": "tag::"})
+            assert sorted(column for columns in labels.groups.values() for column in columns) == list(
+                range(len(labels.ids))
+            )
+            check_submission(path, ["a"], labels)
+        except TableError as error:
+            assert str(path) in str(error)
+
+
+def fuzz_graph(content: bytes) -> None:
+    """A SessionError, or a graph that holds its weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        path.write_bytes(content)
+        try:
+            check_graph(path)
+        except SessionError as error:
+            assert str(path) in str(error)
+
+
+TARGETS: Mapping[str, Target] = {
+    "image": fuzz_image,
+    "manifest": fuzz_manifest,
+    "table": fuzz_table,
+    "graph": fuzz_graph,
+}
+
+
+def make_seeds(name: str) -> list[bytes]:
+    """Small valid inputs of a target, where mutation starts: its corpus."""
+    return {"image": _make_images, "manifest": _make_manifests, "table": _make_tables, "graph": _make_graphs}[name]()
+
+
+def _make_images() -> list[bytes]:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((20, 15), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds: list[tuple[Image.Image, str, dict[str, object]]] = [
+        (picture, "PNG", {"exif": exif}),
+        # Not compressed, so that what is changed is still pixels.
+        (picture, "PNG", {"compress_level": 0}),
+        (picture.convert("L"), "PNG", {"compress_level": 0}),
+        (picture.convert("P"), "PNG", {"transparency": 3}),
+        (picture.convert("RGBA"), "PNG", {"dpi": (72, 72)}),
+        (picture.convert("1"), "PNG", {}),
+        (Image.fromarray(np.arange(300, dtype=np.uint16).reshape(15, 20) * 200), "PNG", {}),
+        (picture, "PNG", {"save_all": True, "append_images": [picture.rotate(90)]}),
+        (picture, "JPEG", {"exif": exif}),
+        (picture, "JPEG", {"progressive": True, "quality": 95}),
+        (picture.convert("L"), "JPEG", {}),
+        (picture.convert("CMYK"), "JPEG", {}),
+    ]
+    return [_encode(image, suffix, options) for image, suffix, options in kinds]
+
+
+def _encode(image: Image.Image, suffix: str, options: dict[str, object]) -> bytes:
+    file = io.BytesIO()
+    image.save(file, suffix, **options)
+    return file.getvalue()
+
+
+def _make_manifests() -> list[bytes]:
+    manifest = Manifest(
+        labels=LabelsEntry("labels.csv", "0" * 64, {"culture": "culture::", "tag": "tag::"}),
+        models=(Model("tiny", "resnet10t", "all", 64, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bicubic"),),
+        ensemble=Ensemble({"culture": {"tiny": 1.0}, "tag": {"tiny": 0.5}}),
+        decision=Decision({group: GroupDecision(0.2, 0, 8) for group in ("culture", "tag")}, (0, 3)),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "manifest.json")
+        write_manifest(manifest, path)
+        whole = path.read_text()
+    return [whole.encode(), json.dumps(json.loads(whole)).encode()]
+
+
+def _make_tables() -> list[bytes]:
+    return [
+        b"id,attribute_ids\na,0 1\nb,2\n",
+        b"attribute_id,attribute_name\n0,culture::greek\n1,tag::birds\n",
+        b'\xef\xbb\xbfattribute_id,attribute_name,id,attribute_ids\r\n0,"culture::a ""b""",a,0\r\n7,tag::d,b,0 7\r\n',
+    ]
+
+
+def _make_graphs() -> list[bytes]:
+    def encode(field: int, content: bytes) -> bytes:
+        return bytes([field << 3 | 2, len(content)]) + content
+
+    def nest(tensor: bytes) -> bytes:
+        branch = encode(5, encode(6, encode(5, tensor)))  # an attribute of a node, which is a graph
+        return b"\x08\x0a" + encode(7, encode(1, branch) + encode(5, tensor))
+
+    tensor = b"\x08\x02\x10\x01" + encode(8, b"weight") + encode(9, b"\0" * 8)
+    return [nest(tensor), nest(tensor + encode(13, encode(1, b"location")) + b"\x70\x01")]

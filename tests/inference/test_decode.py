@@ -1,0 +1,176 @@
+"""The boundary of time: whatever an image does, its neighbours are read and the process ends."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from inference import decode
+from inference.decode import CHUNKS_AHEAD, decode_ahead
+from inference.errors import ImageError
+
+PATHS = [Path(f"{index}.png") for index in range(50)]
+ROOT = Path(__file__).parents[2]
+
+
+def read_name(path: Path) -> str:
+    return path.stem
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 64])
+def test_chunks_are_the_images_in_order_and_a_missing_one_is_told(size: int) -> None:
+    paths = [None if index == 9 else path for index, path in enumerate(PATHS)]
+    chunks = list(decode_ahead(paths, read_name, size, 60))
+    assert [start for start, _ in chunks] == list(range(0, 50, size))
+    assert [len(chunk) for _, chunk in chunks] == [len(paths[start : start + size]) for start in range(0, 50, size)]
+    answers = [answer for _, chunk in chunks for answer in chunk]
+    assert str(answers.pop(9)) == "no such file in the folder"
+    assert answers == [path.stem for path in PATHS if path.stem != "9"]
+
+
+def test_no_image_is_no_chunk() -> None:
+    assert list(decode_ahead([], read_name, 4, 60)) == []
+
+
+@pytest.fixture
+def stuck() -> threading.Event:
+    """Set at the end of a test, so that no thread of it lives on."""
+    return threading.Event()
+
+
+def hold(names: set[str], stuck: threading.Event) -> Callable[[Path], str]:
+    """Reads the stem of a path, but waits for `stuck` at the names."""
+
+    def read(path: Path) -> str:
+        if path.stem in names:
+            stuck.wait()
+        return path.stem
+
+    return read
+
+
+def test_stuck_images_cost_themselves_alone_though_every_thread_is_stuck(stuck: threading.Event) -> None:
+    held = {str(index) for index in range(2 * (os.cpu_count() or 1))}
+    chunks = list(decode_ahead(PATHS, hold(held, stuck), 8, 0.5))
+    stuck.set()
+    answers = [answer for _, chunk in chunks for answer in chunk]
+    for path, answer in zip(PATHS, answers, strict=True):
+        if path.stem in held:
+            assert isinstance(answer, ImageError)
+            assert str(answer) == f"{path.name}: took longer than 0.5 s to decode (`runtime.image_seconds`)"
+        else:
+            assert answer == path.stem
+
+
+def test_an_images_clock_starts_when_its_reading_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they take three limits; each takes a fraction of one."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+
+    def read(path: Path) -> str:
+        threading.Event().wait(0.06)
+        return path.stem
+
+    ((_, answers),) = decode_ahead(PATHS[:25], read, 25, 0.5)
+    assert answers == [path.stem for path in PATHS[:25]]
+
+
+def test_threads_left_behind_are_bounded_and_the_rest_is_told_why(
+    stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(decode, "MOST_ABANDONED", 3)
+    before = threading.active_count()
+    with closing(decode_ahead(PATHS, hold({path.stem for path in PATHS}, stuck), 10, 0.02)) as chunks:
+        answers = [str(answer) for _, chunk in chunks for answer in chunk]
+        assert threading.active_count() - before == 5
+    stuck.set()
+    assert [answer.partition(": ")[2][:4] for answer in answers[:5]] == ["took"] * 5
+    assert set(answers[5:]) == {"not read: 5 images before it still hold every decoder"}
+
+
+def test_a_thread_that_comes_free_late_takes_up_the_work_again(
+    stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(decode, "MOST_ABANDONED", 0)
+    back = threading.Event()
+
+    def read(path: Path) -> str:
+        if path.stem == "0":
+            stuck.wait()
+        else:
+            back.set()
+        return path.stem
+
+    with closing(decode_ahead(PATHS, read, 1, 0.5)) as chunks:
+        assert isinstance(next(chunks)[1][0], ImageError)
+        stuck.set()
+        assert back.wait(10)
+        assert [answer for _, chunk in chunks for answer in chunk] == [path.stem for path in PATHS[1:]]
+
+
+def test_images_are_read_ahead_but_not_all_at_once() -> None:
+    seen: list[str] = []
+    ready = threading.Event()
+
+    def read(path: Path) -> str:
+        seen.append(path.stem)
+        if len(seen) == 5 * (CHUNKS_AHEAD + 1):
+            ready.set()
+        return path.stem
+
+    with closing(decode_ahead(PATHS, read, 5, 60)) as chunks:
+        next(chunks)
+        assert ready.wait(10)
+        assert len(seen) == 5 * (CHUNKS_AHEAD + 1)
+
+
+def test_an_early_end_lets_the_threads_go() -> None:
+    before = set(threading.enumerate())
+    with closing(decode_ahead(PATHS, read_name, 5, 60)) as chunks:
+        next(chunks)
+        threads = set(threading.enumerate()) - before
+        assert threads
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_what_is_not_an_image_error_is_raised_to_whoever_waits() -> None:
+    def read(path: Path) -> str:
+        raise ZeroDivisionError(path.name)
+
+    with pytest.raises(ZeroDivisionError, match=r"^0\.png$"):
+        list(decode_ahead(PATHS, read, 5, 60))
+
+
+@pytest.mark.parametrize(
+    "work", ["time.sleep(600)", "Image.new('RGB', (9000, 9000)).resize((8000, 8000), Image.Resampling.LANCZOS)"]
+)
+def test_the_process_ends_with_its_exit_code_while_threads_are_stuck(work: str) -> None:
+    """In Python and in Pillow's C code; before, the interpreter waited for the thread."""
+    code = f"""
+        import sys, time
+        from pathlib import Path
+        from PIL import Image
+        from inference.decode import decode_ahead
+        from inference.errors import ImageError
+
+        def read(path):
+            if path.stem == "0":
+                {work}
+            return path.stem
+
+        ((_, answers),) = decode_ahead([Path("0.png"), Path("1.png")], read, 2, 0.2)
+        assert isinstance(answers[0], ImageError) and answers[1] == "1"
+        sys.exit(3)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (3, "", "")
