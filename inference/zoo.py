@@ -24,7 +24,7 @@ from inference.manifest import (
 )
 from inference.tables import parse_label_ids, read_columns
 
-# Where a decision starts until `python -m training decide` has fitted it: the 1st place of iMet 2019 took culture
+# Where a decision starts until `build_kernel.py fit` has fitted it: the 1st place of iMet 2019 took culture
 # above 0.28 and tag above 0.10, up to eight labels.
 UNFITTED = GroupDecision(threshold=0.2, minimum=0, maximum=8)
 LONGEST_PRIOR = 20

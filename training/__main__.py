@@ -1,4 +1,4 @@
-"""The command line of training: python -m training fit, oof, decide, explore, explain, slices, compare."""
+"""The command line of training: python -m training fit, oof, explore, explain, slices, compare."""
 
 import argparse
 import sys
@@ -29,9 +29,6 @@ SLICES_EXAMPLE = """example:
 COMPARE_EXAMPLE = """example:
   python -m training compare --train ../imet-2019-fgvc6/train.csv zoo/weights_manifest.json zoo/weights_manifest.json \\
       --models-a resnet34_350_all --models-b seresnext50_336_culture seresnext50_336_tag
-"""
-DECIDE_EXAMPLE = f"""example:
-  python -m training decide --train ../imet-2019-fgvc6/train.csv --manifest {MANIFEST_NAME}
 """
 
 
@@ -65,12 +62,6 @@ def build_parser() -> argparse.ArgumentParser:
     oof.add_argument("--limit", type=int, metavar="N", help="the first N rows of train.csv only, as in training")
     oof.add_argument("--allow-missing", action="store_true", help="go on without the images that have no file")
     oof.add_argument("--workers", type=int, default=1, metavar="N", help="processes that read images, 0 for none (1)")
-    text = "fit thresholds and numbers of labels to the out-of-fold predictions of the manifest's models"
-    decide = commands.add_parser("decide", help=text, description=text, epilog=DECIDE_EXAMPLE, formatter_class=raw)
-    decide.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
-    decide.add_argument(
-        "--manifest", type=Path, default=Path(MANIFEST_NAME), help=f"the manifest to read and write ({MANIFEST_NAME})"
-    )
     add_views_of_a_zoo(commands)
     return parser
 
@@ -149,13 +140,6 @@ def run_oof(given: argparse.Namespace) -> None:
     )
 
 
-def run_decide(given: argparse.Namespace) -> None:
-    """Fit the decision as the options say."""
-    from training.decide import decide_manifest
-
-    decide_manifest(given.train, given.manifest)
-
-
 def run_explore(given: argparse.Namespace) -> None:
     """Write the page."""
     from training.explore import explore
@@ -187,7 +171,6 @@ def run_compare(given: argparse.Namespace) -> None:
 RUNS = {
     "fit": run_fit,
     "oof": run_oof,
-    "decide": run_decide,
     "explore": run_explore,
     "explain": run_explain,
     "slices": run_slices,

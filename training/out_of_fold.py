@@ -39,7 +39,8 @@ def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutO
     """
     if model.out_of_fold is None:
         raise TrainingError(
-            f"model {model.name}: `{key}.out_of_fold`: missing; add the model with --oof, or give it the weight 0"
+            f"model {model.name}: `{key}.out_of_fold`: missing; "
+            "add the model with --oof, or take it out of the manifest"
         )
     declared = model.out_of_fold
     verify_files([(f"{key}.out_of_fold.scores", declared.scores), (f"{key}.out_of_fold.ids", declared.ids)], home)

@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("command", ["fit", "oof", "decide", "explore", "explain", "slices", "compare"])
+@pytest.mark.parametrize("command", ["fit", "oof", "explore", "explain", "slices", "compare"])
 def test_help_ends_with_an_example_and_loads_nothing_heavy(command: str) -> None:
     loaded = "import sys; sys.argv[1:] = ['{}', '--help']; import atexit; atexit.register(lambda: print(sorted("
     loaded += "{{'torch', 'timm', 'sklearn', 'pandas'}} & set(sys.modules)))); "

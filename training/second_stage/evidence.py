@@ -70,7 +70,9 @@ def gather_evidence(zoo: Zoo, table: Table) -> Evidence:
             part = read_out_of_fold(model, keys[model.name], zoo.home, zoo.labels)
             for image in part.ids:
                 if image not in places:
-                    raise TrainingError(f"model {model.name}: {part.path}: image {image} is not in train.csv")
+                    raise TrainingError(
+                        f"model {model.name}: {part.path}: image {image} is not in train.csv; is it the right --train?"
+                    )
                 owner = owners.setdefault(places[image], model.name)
                 if owner != model.name:
                     raise TrainingError(

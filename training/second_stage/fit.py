@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.errors import TrainingError
 from inference.files import make_folder, replace_file
 from inference.labels import Labels
 from inference.manifest import BLEND, Ensemble, Stacker, list_members, write_manifest
@@ -56,6 +57,7 @@ def fit_second_stage(settings: StageSettings) -> Findings:
     labels = zoo.labels
     table = read_table(settings.train, labels)
     evidence = gather_evidence(zoo, table)
+    check_number(evidence, settings)
     print(describe_evidence(evidence, labels))
     if settings.images and settings.layers.trees:
         evidence = measure_evidence(evidence, [table.ids[row] for row in evidence.rows], settings.images)
@@ -92,6 +94,18 @@ def fit_second_stage(settings: StageSettings) -> Findings:
     declare(zoo, layers.weights, stackers, mix, rules, rule, values)
     print(f"\n{describe_findings(findings)}\n\n{folder / PAGE}")
     return findings
+
+
+def check_number(evidence: Evidence, settings: StageSettings) -> None:
+    """Raises TrainingError where there are too few folds, or too few images for them: two in each inner half."""
+    if settings.folds < 2:
+        raise TrainingError(f"--folds: found {settings.folds}, wanted at least 2: one judges what the others fit")
+    least = 4 * settings.folds
+    if len(evidence.rows) < least:
+        raise TrainingError(
+            f"{settings.manifest}: its members held out {len(evidence.rows)} common images; wanted thousands, and "
+            f"{least} for {settings.folds} outer folds at least"
+        )
 
 
 def describe_evidence(evidence: Evidence, labels: Labels) -> str:
