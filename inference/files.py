@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,3 +37,8 @@ def hash_file(path: Path) -> str:
     """sha256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_texts(texts: Iterable[str]) -> str:
+    """sha256 of texts, one a line, in hexadecimal."""
+    return hashlib.sha256("".join(f"{text}\n" for text in texts).encode()).hexdigest()

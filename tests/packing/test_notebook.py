@@ -163,7 +163,7 @@ from inference.__main__ import main
 main()
 path = pathlib.Path(sys.argv[sys.argv.index("--out") + 1]).with_name("run_log.json")
 log = json.loads(path.read_text())
-path.write_text(json.dumps(log | {"degraded": ["the clock was short"], "dropped": ["tag/hflip"]}))
+path.write_text(json.dumps(log | {"degraded": ["the clock was short", "tag/hflip is left out"]}))
 sys.exit(3)
 """
     with zipfile.ZipFile(script, "w") as archive:
@@ -174,7 +174,7 @@ sys.exit(3)
     (bundle / MANIFEST_NAME).write_text(json.dumps(document))
     told = execute(own_workshop)
     assert "\x1b[1;31mDEGRADED: the clock was short\x1b[0m" in told
-    assert "\x1b[1;31mDEGRADED: left out: tag/hflip\x1b[0m" in told
+    assert "\x1b[1;31mDEGRADED: tag/hflip is left out\x1b[0m" in told
     assert "submission.csv: valid, 20 rows" in told
 
 

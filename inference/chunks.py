@@ -1,0 +1,142 @@
+"""One chunk of images through the models of a plan, and what the plan becomes after it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.budget import RETURN_MARGIN
+from inference.errors import ImageError, OutputError, SessionError
+from inference.images import Geometry
+from inference.job import Job, State
+from inference.plan import Plan, add_seconds, choose_passes, drop_passes, list_groups, return_passes
+from inference.run_log import format_seconds
+
+Squares = Mapping[Geometry, NDArray[np.uint8]]
+
+
+def run_chunk(
+    job: Job,
+    state: State,
+    plan: Plan,
+    index: int,
+    images: range,
+    squares: Sequence[Squares | ImageError],
+    geometries: Mapping[str, Geometry],
+) -> tuple[bool, float]:
+    """Run and commit what the plan has and the chunk lacks; whether the time sufficed, and the seconds of the models.
+
+    `images`: the chunk's places in the predictions; `geometries`: by model. A model that fails
+    is left out from here on.
+    """
+    rows, readable = [], []
+    for row, found in zip(images, squares, strict=True):
+        if isinstance(found, ImageError):
+            state.log.note_unreadable(job.ids[row], str(found))
+        elif job.ids[row] not in state.log.unreadable:
+            rows.append(row)
+            readable.append(found)
+    done = state.done.get(index, set())
+    if not rows:
+        commit_chunk(job, state, index, images, {str(one) for one in state.passes} - done)
+        return True, 0.0
+    batches = {geometry: np.stack([found[geometry] for found in readable]) for geometry in set(geometries.values())}
+    shown: dict[str, list[NDArray[np.float32]]] = {}
+    ran: set[str] = set()
+    in_time, spent, clock = True, 0.0, state.pace.clock
+    for one in plan:
+        if str(one) in done or one not in state.passes:
+            continue
+        if not state.pace.fits(one.model, len(rows)):
+            in_time = False
+            break
+        began = clock.now()
+        try:
+            probabilities = state.runners[one.model].predict(batches[geometries[one.model]], one.view)
+        except SessionError as error:
+            if state.pace.left() <= 0:  # not the model's fault: the alarm of the limit has stopped it
+                in_time = False
+                break
+            leave_out(state, one.model, error)
+            continue
+        seconds = clock.now() - began
+        spent += seconds
+        state.pace.note_pass(one.model, len(rows), seconds)
+        state.log.note_passes(one.model, len(rows), seconds)
+        shown.setdefault(one.model, []).append(probabilities)
+        ran.add(str(one))
+    for model, views in shown.items():
+        before = sum(name.rpartition("/")[0] == model for name in done)
+        add_views(job.predictions[model], rows, views, before)
+    if ran:
+        commit_chunk(job, state, index, images, ran)
+    return in_time, spent
+
+
+def add_views(
+    predictions: NDArray[np.float16], rows: Sequence[int], views: Sequence[NDArray[np.float32]], before: int
+) -> None:
+    """Bring further views (images, labels) into the rows, which are the mean of `before` views already."""
+    total = np.sum(views, axis=0, dtype=np.float32)
+    if before:
+        total += np.float32(before) * predictions[rows].astype(np.float32)
+    predictions[rows] = total / np.float32(before + len(views))
+
+
+def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str]) -> None:
+    """Remember that the predictions hold these passes; a disk that fills costs the restart, not the run."""
+    state.done.setdefault(index, set()).update(ran)
+    if state.store is None:
+        return
+    models = sorted({name.rpartition("/")[0] for name in ran})
+    own = {job.ids[row]: state.log.unreadable[job.ids[row]] for row in images if job.ids[row] in state.log.unreadable}
+    facts = {"chunk": index, "passes": sorted(ran), "unreadable": own}
+    try:
+        state.store.commit(images.start, images.stop, models, facts)
+    except OutputError as error:
+        state.store.remove()  # what it took is better used by the submission
+        state.store = None
+        state.log.note_degraded(f"{error}: goes on without; a kill would now lose the work")
+
+
+def leave_out(state: State, model: str, error: SessionError) -> None:
+    """Go on without a model."""
+    state.passes = tuple(one for one in state.passes if one.model != model)
+    state.log.note_degraded(f"{error}: this model is left out")
+
+
+def has_every_group(job: Job, state: State) -> bool:
+    """Whether each group still has a model that works."""
+    return list_groups(state.passes) >= set(job.labels.groups)
+
+
+def revise_plan(state: State, plan: Plan, images: int, kept: frozenset[str]) -> Plan:
+    """The plan for so many images that are still to come; changes are told, with their reason.
+
+    `kept`: groups that must keep a model; none on a further way through the images, where nothing returns either.
+    """
+    plan = tuple(one for one in plan if one in state.passes)
+    seconds = state.pace.seconds
+    if not images or not {one.model for one in (state.passes if kept else plan)} <= seconds.keys():
+        return plan
+    allowed = state.pace.allow(images)
+    if kept and not state.planned:
+        revised = choose_passes(state.passes, seconds, allowed)
+    elif add_seconds(plan, seconds) > allowed:
+        revised = drop_passes(plan, seconds, allowed, kept)
+    else:
+        revised = return_passes(plan, state.passes, seconds, allowed / RETURN_MARGIN) if kept else plan
+    state.planned = True
+    needed, left = (add_seconds(plan, seconds) + state.pace.overhead) * images, max(state.pace.left(), 0)
+    clock = f"{format_seconds(needed)} needed, {format_seconds(left)} left"
+    for passes, what in ((set(plan) - set(revised), "dropped"), (set(revised) - set(plan), "back")):
+        if passes:
+            names = join_names(one for one in state.passes if one in passes)
+            state.log.note(f"{names} {what} for the next {images} images: {clock}")
+    return revised
+
+
+def join_names(names: Iterable[object]) -> str:
+    """'a, b and c'."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
