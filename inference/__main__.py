@@ -9,9 +9,9 @@ from pathlib import Path
 from inference import __version__
 from inference.errors import VitrineError
 
-EXAMPLE = """Predictions are kept in OUT.work beside the submission while the run lasts: a run that was killed and is started
-again goes on from there and ends with the same submission. A run that comes to its end removes the folder, and the next
-one starts over.
+EXAMPLE = """Predictions are kept in OUT.work beside the submission while the run lasts: a run that was killed goes on
+from there when it is started again, and ends with the same submission. A run that comes to its end removes the folder,
+so the next one starts over.
 
 exit codes: 0 complete; 3 valid, but something was left out, as the lines with DEGRADED and run_log.json say; 1 failed
 

@@ -28,7 +28,7 @@ class Clock:
 
     started: float
     limit: float
-    now: Callable[[], float] = time.perf_counter
+    now: Callable[[], float]
 
     def left(self) -> float:
         """Seconds before the limit; negative after it."""
@@ -36,7 +36,7 @@ class Clock:
 
 
 def find_start(
-    started_at: float | None, now: Callable[[], float] = time.perf_counter, wall: Callable[[], float] = time.time
+    started_at: float | None, now: Callable[[], float], wall: Callable[[], float] = time.time
 ) -> float:
     """When the kernel started, on the clock `now`; `started_at` in seconds since 1970, None for this moment.
 

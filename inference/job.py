@@ -1,6 +1,7 @@
 """What a run works on and how far it is."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,8 +102,7 @@ def open_store(job: Job) -> Store:
         needed += sum(array.nbytes for array in job.predictions.values())
     free = shutil.disk_usage(store.folder).free
     if free < needed:
-        if not store.marks:
-            store.remove()
+        store.close() if store.marks else store.remove()
         raise OutputError(
             f"{out.parent}: {free / 1e6:.1f} MB are free, the run needs {needed / 1e6:.1f} MB for its predictions and "
             "submission; make room, or name another place with --out"
@@ -113,7 +113,7 @@ def open_store(job: Job) -> Store:
 def open_state(job: Job, store: Store, log: RunLog, started: float) -> State:
     """A run at its start, or where the store says that an earlier one was; `started`: of time.perf_counter()."""
     limit = job.request.time_limit or job.manifest.runtime.time_limit
-    state = State(log, Pace(Clock(started, limit), reserve=0.0), store, list_passes(job.manifest))
+    state = State(log, Pace(Clock(started, limit, time.perf_counter), reserve=0.0), store, list_passes(job.manifest))
     for mark in store.marks:
         state.done.setdefault(mark["chunk"], set()).update(mark["passes"])
         log.unreadable |= mark["unreadable"]

@@ -47,7 +47,7 @@ def list_passes(manifest: Manifest) -> Plan:
         }
         best = max(own, key=own.__getitem__)
         passes += [Pass(model.name, view, value, view != best, groups) for view, value in own.items()]
-    return tuple(sorted(passes, key=lambda one: (one.spare, -len(one.groups), -one.value)))
+    return tuple(sorted(passes, key=lambda one: (one.spare, 0 if one.spare else -len(one.groups), -one.value)))
 
 
 def add_seconds(plan: Iterable[Pass], seconds: Mapping[str, float]) -> float:

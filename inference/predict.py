@@ -59,7 +59,7 @@ def run(request: Request) -> bool:
     began = time.perf_counter()
     log = RunLog(strict=request.strict)
     with log.time_stage("check"):
-        started = find_start(request.started_at)
+        started = find_start(request.started_at, time.perf_counter)
         job = read_job(request)
         state = open_state(job, open_store(job), log, started)
     try:

@@ -11,6 +11,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +43,27 @@ class Store:
         declared = dict(identity) | {
             f"array {name}": f"{array.dtype.str} {array.shape}" for name, array in arrays.items()
         }
-        try:
-            make_folder(folder)
-            self._data = (folder / DATA).open("ab+", buffering=0)
-            self._lock()
-            self._lines = (folder / MARKS).open("ab+", buffering=0)
-            if fresh:
-                self._cut(0, 0)
-                (folder / RUN).unlink(missing_ok=True)
-            if (folder / RUN).exists():
-                self._check_identity(declared)
-                self._read()
-            else:
-                self._cut(0, 0)
-                with replace_file(folder / RUN) as temporary, temporary.open("wb") as file:
-                    _append(file, json.dumps(declared, indent=2).encode())
-                _sync_folder(folder)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        with ExitStack() as opened:
+            try:
+                make_folder(folder)
+                self._data, self._lines = (
+                    opened.enter_context((folder / name).open("ab+", buffering=0)) for name in (DATA, MARKS)
+                )
+                self._lock()
+                if fresh:
+                    self._cut(0, 0)
+                    (folder / RUN).unlink(missing_ok=True)
+                if (folder / RUN).exists():
+                    self._check_identity(declared)
+                    self._read()
+                else:
+                    self._cut(0, 0)
+                    with replace_file(folder / RUN) as temporary, temporary.open("wb") as file:
+                        _append(file, json.dumps(declared, indent=2).encode())
+                    _sync_folder(folder)
+            except OSError as error:
+                raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+            opened.pop_all()
 
     def measure_need(self) -> int:
         """Bytes that the rest of a run adds at least: every row of every array once, and the marks."""
