@@ -35,9 +35,7 @@ class Clock:
         return self.started + self.limit - self.now()
 
 
-def find_start(
-    started_at: float | None, now: Callable[[], float], wall: Callable[[], float] = time.time
-) -> float:
+def find_start(started_at: float | None, now: Callable[[], float], wall: Callable[[], float] = time.time) -> float:
     """When the kernel started, on the clock `now`; `started_at` in seconds since 1970, None for this moment.
 
     Raises OptionError where that is still to come.

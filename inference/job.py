@@ -112,7 +112,8 @@ def open_store(job: Job) -> Store:
 
 def open_state(job: Job, store: Store, log: RunLog, started: float) -> State:
     """A run at its start, or where the store says that an earlier one was; `started`: of time.perf_counter()."""
-    limit = job.request.time_limit or job.manifest.runtime.time_limit
+    given = job.request.time_limit
+    limit = job.manifest.runtime.time_limit if given is None else given
     state = State(log, Pace(Clock(started, limit, time.perf_counter), reserve=0.0), store, list_passes(job.manifest))
     for mark in store.marks:
         state.done.setdefault(mark["chunk"], set()).update(mark["passes"])
