@@ -4,11 +4,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import median
 
 from inference.errors import OptionError
 
-RECENT_PASSES = 8  # the mean over these is a model's pace: long enough for a plan to stand still
+RECENT_PASSES = 8  # the median of these is a model's pace: one that stood still for a moment is not slow
 LATEST_PASSES = 3  # the slowest of these is what one more pass may take
 # A pass may be slower than the slowest of the last ones: other work on the machine, larger images.
 PASS_MARGIN = 1.5
@@ -69,12 +69,12 @@ class Pace:
     @property
     def seconds(self) -> dict[str, float]:
         """By model that has run: seconds of one view of one image."""
-        return {model: fmean(recent) for model, recent in self._passes.items()}
+        return {model: median(recent) for model, recent in self._passes.items()}
 
     @property
     def overhead(self) -> float:
         """Seconds of an image beside its passes: waiting for it to be decoded, committing it."""
-        return fmean(self._others) if self._others else 0.0
+        return median(self._others) if self._others else 0.0
 
     def note_pass(self, model: str, images: int, seconds: float) -> None:
         """One view of so many images took so long."""

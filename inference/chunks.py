@@ -1,15 +1,15 @@
 """One chunk of images through the models of a plan, and what the plan becomes after it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.budget import RETURN_MARGIN
+from inference.budget import PLAN_MARGIN, RETURN_MARGIN
 from inference.errors import ImageError, OutputError, SessionError
 from inference.images import Geometry
 from inference.job import Job, State
-from inference.plan import Plan, add_seconds, choose_passes, drop_passes, list_groups, return_passes
+from inference.plan import Pass, Plan, add_seconds, choose_passes, drop_passes, list_groups, return_passes
 from inference.run_log import format_seconds
 
 Squares = Mapping[Geometry, NDArray[np.uint8]]
@@ -42,7 +42,7 @@ def run_chunk(
         return True, 0.0
     batches = {geometry: np.stack([found[geometry] for found in readable]) for geometry in set(geometries.values())}
     shown: dict[str, list[NDArray[np.float32]]] = {}
-    ran: set[str] = set()
+    ran: list[Pass] = []
     in_time, spent, clock = True, 0.0, state.pace.clock
     for one in plan:
         if str(one) in done or one not in state.passes:
@@ -50,6 +50,8 @@ def run_chunk(
         if not state.pace.fits(one.model, len(rows)):
             in_time = False
             break
+        if not state.planned and not has_time_to_measure(state, one, ran, len(rows), len(job.ids) - images.stop):
+            continue
         began = clock.now()
         try:
             probabilities = state.runners[one.model].predict(batches[geometries[one.model]], one.view)
@@ -64,13 +66,22 @@ def run_chunk(
         state.pace.note_pass(one.model, len(rows), seconds)
         state.log.note_passes(one.model, len(rows), seconds)
         shown.setdefault(one.model, []).append(probabilities)
-        ran.add(str(one))
+        ran.append(one)
     for model, views in shown.items():
         before = sum(name.rpartition("/")[0] == model for name in done)
         add_views(job.predictions[model], rows, views, before)
     if ran:
-        commit_chunk(job, state, index, images, ran)
+        commit_chunk(job, state, index, images, set(map(str, ran)))
     return in_time, spent
+
+
+def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: int, images: int) -> bool:
+    """Whether a pass of the first chunk leaves the time for its groups' models, which ran, to see all other images."""
+    if not list_groups(ran) >= set(one.groups):
+        return True
+    seconds = state.pace.seconds
+    cover = add_seconds((other for other in ran if not other.spare), seconds) + state.pace.overhead
+    return state.pace.left() - max(seconds.values()) * rows >= PLAN_MARGIN * cover * images
 
 
 def add_views(
@@ -116,9 +127,11 @@ def revise_plan(state: State, plan: Plan, images: int, kept: frozenset[str]) -> 
     `kept`: groups that must keep a model; none on a further way through the images, where nothing returns either.
     """
     plan = tuple(one for one in plan if one in state.passes)
-    seconds = state.pace.seconds
-    if not images or not {one.model for one in (state.passes if kept else plan)} <= seconds.keys():
+    measured = state.pace.seconds
+    if not images or not measured:
         return plan
+    # What the first chunk left no time to measure is taken to be as slow as the slowest.
+    seconds = dict.fromkeys((one.model for one in state.passes), max(measured.values())) | measured
     allowed = state.pace.allow(images)
     if kept and not state.planned:
         revised = choose_passes(state.passes, seconds, allowed)
