@@ -24,6 +24,7 @@ from inference.labels import read_labels
 from inference.manifest import MANIFEST_NAME, read_manifest
 from inference.submission import check_submission, read_ids
 from inference.tables import parse_label_ids, read_columns
+from packing.rehearsal import write_sample
 
 ROOT = Path(__file__).parent.parent
 KILLS, SEED = 20, 5
@@ -53,10 +54,7 @@ class Museum:
 
     dataset: Path
     museum: Path
-
-    @property
-    def sample(self) -> Path:
-        return self.museum / "sample_submission.csv"
+    sample: Path
 
     def start(
         self, out: Path, wait: float, *more: str, slow_from: int = NEVER, slow_model: str = "-"
@@ -176,7 +174,7 @@ def fill_the_disk(museum: Museum, folder: Path, wait: float) -> None:
         out = disk / "submission.csv"
         process = museum.start(out, wait)
         marks = disk / "submission.csv.work" / "chunks.jsonl"
-        while not (marks.exists() and marks.read_bytes().count(b"\n") >= 3):
+        while not (marks.exists() and marks.read_bytes().count(b"\n") >= 1):
             time.sleep(0.05)
         with (disk / "filler").open("wb", buffering=0) as file:
             try:
@@ -188,7 +186,7 @@ def fill_the_disk(museum: Museum, folder: Path, wait: float) -> None:
         same = out.read_bytes() == (folder / "whole" / "submission.csv").read_bytes()
         told = f"F2 {museum.score(out):.4f}, {'the' if same else 'not the'} bytes of the undisturbed run"
         notes = read_notes(out) if out.with_name("run_log.json").exists() else "    no run log"
-        print(f"disk of 2 MB, filled by another after three chunks: exit code {code}, {told}\n{notes}")
+        print(f"disk of 2 MB, filled by another after the first chunk: exit code {code}, {told}\n{notes}")
     with mount(folder / "read-only", "2m") as disk:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         code, told = finish(museum.start(disk / "submission.csv", 0))
@@ -200,10 +198,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=ROOT / "build" / "demo", metavar="DIR", help="of `make demo`")
     parser.add_argument("--wait", type=float, default=0.02, metavar="SECONDS", help="of each image and view (0.02)")
+    parser.add_argument("--images", type=int, default=600, metavar="N", help="how many of the museum's images (600)")
     parser.add_argument("--only", choices=("kills", "limits", "slower", "disk"), help="one of them")
     arguments = parser.parse_args(given)
-    museum = Museum(arguments.demo.resolve() / "bundle" / "dataset", arguments.demo.resolve() / "museum")
-    folder = Path(tempfile.mkdtemp(prefix="endurance-"))
+    demo, folder = arguments.demo.resolve(), Path(tempfile.mkdtemp(prefix="endurance-"))
+    ids = read_ids(demo / "museum" / "sample_submission.csv")[: arguments.images]
+    museum = Museum(demo / "bundle" / "dataset", demo / "museum", write_sample(folder / "sample.csv", ids))
     try:
         if arguments.only in (None, "kills"):
             kill_at_random(museum, folder, arguments.wait / 10)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inference.errors import OutputError
@@ -22,7 +22,9 @@ def replace_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where nothing can be written, nothing can be deleted either, and the first error is the one to tell.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def make_folder(path: Path) -> None:

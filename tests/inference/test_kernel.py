@@ -197,6 +197,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_models_load(work
     assert finished.stderr == f"error: {tmp_path}/file: cannot be made a folder: File exists\n"
 
 
+def test_a_read_only_output_is_refused_in_one_line(workshop: Workshop) -> None:
+    finished = run_script(workshop, workshop.images / "submission.csv")
+    told = f"error: {workshop.images}/.submission.csv.probe: cannot be written: Read-only file system\n"
+    assert (finished.returncode, finished.stderr) == (1, told)
+
+
 def test_help_works_from_the_script_alone(workshop: Workshop, tmp_path: Path) -> None:
     script = tmp_path / "inference.pyz"
     script.write_bytes((workshop.dataset / "inference.pyz").read_bytes())
