@@ -91,16 +91,25 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, told
 
 
+def wait_for_work(out: Path) -> None:
+    """Python has started, and the work folder is there."""
+    while not out.with_name(f"{out.name}.work").exists():
+        time.sleep(0.01)
+
+
 def kill_at_random(museum: Museum, folder: Path, wait: float) -> None:
     """Runs killed with -9 at random moments, each started again, against one that was left alone."""
+    process = museum.start(folder / "whole" / "submission.csv", wait)
+    wait_for_work(folder / "whole" / "submission.csv")
     started = time.perf_counter()
-    assert finish(museum.start(folder / "whole" / "submission.csv", wait))[0] == 0
+    assert finish(process)[0] == 0
     whole = time.perf_counter() - started
     random = np.random.default_rng(SEED)
     equal = killed = continued = 0
     for number in range(KILLS):
         out = folder / f"killed-{number}" / "submission.csv"
         process = museum.start(out, wait)
+        wait_for_work(out)
         time.sleep(float(random.uniform(0, whole)))
         process.send_signal(signal.SIGKILL)
         killed += finish(process)[0] == -signal.SIGKILL
@@ -108,8 +117,8 @@ def kill_at_random(museum: Museum, folder: Path, wait: float) -> None:
         continued += "continues an earlier run" in told
         equal += code == 0 and out.read_bytes() == (folder / "whole" / "submission.csv").read_bytes()
     print(
-        f"{KILLS} runs of about {whole:.0f} s: {killed} killed with -9 before their end, {continued} of them after "
-        f"their first chunk; started again, {equal} of {KILLS} end with the bytes of the undisturbed run"
+        f"{KILLS} runs of about {whole:.0f} s from the work folder to the end: {killed} killed with -9 before their "
+        f"end, {continued} of them after their first chunk; started again, {equal} of {KILLS} end with the bytes of the undisturbed run"
     )
 
 

@@ -118,9 +118,8 @@ def test_a_limit_that_is_over_before_the_first_model_leaves_the_prior_and_the_ex
 def test_a_start_that_is_still_to_come_is_refused(workshop: Workshop, tmp_path: Path) -> None:
     finished = run_script(workshop, tmp_path / "submission.csv", "--started-at", str(time.time() + 100))
     assert finished.returncode == 1
-    assert re.fullmatch(
-        r"error: --started-at: found \d+, (100|99) s from now; wanted a time in the past\n", finished.stderr
-    )
+    told = r"error: --started-at: found \d+, \d+ s from now; wanted a time in the past\n"
+    assert re.fullmatch(told, finished.stderr)
 
 
 def break_model(workshop: Workshop, *names: str) -> None:
