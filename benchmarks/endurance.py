@@ -118,7 +118,8 @@ def kill_at_random(museum: Museum, folder: Path, wait: float) -> None:
         equal += code == 0 and out.read_bytes() == (folder / "whole" / "submission.csv").read_bytes()
     print(
         f"{KILLS} runs of about {whole:.0f} s from the work folder to the end: {killed} killed with -9 before their "
-        f"end, {continued} of them after their first chunk; started again, {equal} of {KILLS} end with the bytes of the undisturbed run"
+        f"end, {continued} of them after their first chunk; started again, {equal} of {KILLS} end with the bytes of "
+        "the undisturbed run"
     )
 
 
