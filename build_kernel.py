@@ -107,6 +107,7 @@ def dry_run(arguments: argparse.Namespace) -> None:
         arguments.limit,
         arguments.time_limit,
         arguments.predictions,
+        not arguments.lenient,
     )
     print(f"{arguments.out / 'submission.csv'}: valid")
     print(rehearsal.describe())
@@ -285,6 +286,9 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     one.add_argument("--time-limit", type=seconds, metavar="TIME", help="such as 9h or 90m (the manifest's)")
     one.add_argument("--predictions", action="store_true", help="keep each model's probabilities in DIR/predictions")
+    one.add_argument(
+        "--lenient", action="store_true", help="a submission that lacks something is good enough, as it is on Kaggle"
+    )
 
     one.add_argument(
         "--like-kaggle", action="store_true", help="run the notebook, in an environment like Kaggle's image"

@@ -2,13 +2,20 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from inference import __version__
 from inference.errors import VitrineError
 
-EXAMPLE = """example:
+EXAMPLE = """Predictions are kept in OUT.work beside the submission while the run lasts: a run that was killed goes on
+from there when it is started again, and ends with the same submission. A run that comes to its end removes the folder,
+so the next one starts over.
+
+exit codes: 0 complete; 3 valid, but something was left out, as the lines with DEGRADED and run_log.json say; 1 failed
+
+example:
   python inference.pyz --bundle . --images ../imet-2019-fgvc6/test --sample ../imet-2019-fgvc6/sample_submission.csv \\
       --out submission.csv --time-limit 32400
 """
@@ -32,6 +39,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the submission to write")
     parser.add_argument(
         "--time-limit", type=float, metavar="SECONDS", help="done before, with a valid file (manifest's)"
+    )
+    parser.add_argument(
+        "--started-at",
+        type=float,
+        default=time.time(),
+        metavar="SECONDS",
+        help="when the limit began to count, in seconds since 1970 (now)",
+    )
+    parser.add_argument("--fresh", action="store_true", help="do not continue a run that was killed: start over")
+    parser.add_argument(
+        "--strict", action="store_true", help="end with an error where the submission would lack something"
     )
     parser.add_argument("--predictions", type=Path, metavar="DIR", help="keep each model's probabilities here as .npy")
     parser.add_argument("--version", action="version", version=__version__)

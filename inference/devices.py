@@ -96,7 +96,8 @@ def try_batch(bundle: Path, images: Path) -> Trial:
     entries = [(model, entry) for model in manifest.models for entry in model.onnx.values()]
     model, entry = min(entries, key=lambda pair: (bundle / pair[1].file).stat().st_size)
     verify_files([(f"models.{model.name}", entry)], bundle)
-    session = ModelSession(model.name, bundle / entry.file, len(labels.columns(model.group)))
+    outputs = len(labels.columns(model.group))
+    session = ModelSession(model.name, bundle / entry.file, outputs, gpu=bool(read_devices()))
     geometry = read_geometry(model)
     runtime = manifest.runtime
     paths = [path for path in sorted(images.iterdir()) if path.suffix.lower() in SUFFIXES]

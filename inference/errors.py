@@ -8,7 +8,11 @@ VitrineError
 ├── ImageError         one image cannot be read; it costs that image its scores, never the run
 ├── ImagesError        the folder of images cannot be used
 ├── SessionError       a model does not load or does not run
+│   └── DeviceMemoryError  its device has not enough memory for the batch
 ├── OutputError        a result cannot be written
+├── StoreError         the work of an earlier run cannot be continued
+├── OptionError        an option of the command line makes no sense here
+├── DegradedError      --strict, and the submission would lack something
 ├── CheckpointError    a checkpoint does not fit its manifest entry
 ├── ExportError        an ONNX file is not the checkpoint it was made from
 ├── PackError          a bundle cannot be made, or is not what Kaggle accepts
@@ -52,8 +56,24 @@ class SessionError(VitrineError):
     """A model does not load or does not run."""
 
 
+class DeviceMemoryError(SessionError):
+    """A model's device has not enough memory for the batch."""
+
+
 class OutputError(VitrineError):
     """A result cannot be written."""
+
+
+class StoreError(VitrineError):
+    """The work of an earlier run cannot be continued."""
+
+
+class OptionError(VitrineError):
+    """An option of the command line makes no sense here."""
+
+
+class DegradedError(VitrineError):
+    """--strict, and the submission would lack something."""
 
 
 class CheckpointError(VitrineError):

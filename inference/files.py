@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inference.errors import OutputError
@@ -22,7 +22,9 @@ def replace_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where nothing can be written, nothing can be deleted either, and the first error is the one to tell.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def make_folder(path: Path) -> None:
@@ -37,3 +39,8 @@ def hash_file(path: Path) -> str:
     """sha256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_texts(texts: Iterable[str]) -> str:
+    """sha256 of texts, one a line, in hexadecimal."""
+    return hashlib.sha256("".join(f"{text}\n" for text in texts).encode()).hexdigest()

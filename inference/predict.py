@@ -1,125 +1,105 @@
 """The order of the steps from a folder of images to submission.csv; no other module knows it."""
 
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import PIL
-from numpy.typing import NDArray
 
 from inference import __version__
-from inference.budget import estimate_reserve, fits_chunk
-from inference.combine import leave_stackers_out, mix_scores
-from inference.decide import decide, list_label_ids
+from inference.budget import estimate_reserve, find_start
+from inference.chunks import has_every_group, join_names, leave_out, revise_plan, run_chunk
 from inference.decode import decode_ahead
-from inference.errors import ImageError, ManifestError, SessionError
+from inference.devices import read_devices
+from inference.errors import ManifestError, OutputError, SessionError
 from inference.files import make_folder, replace_file
-from inference.images import Geometry, Picture, find_images, read_geometry, read_picture
+from inference.images import find_images, read_geometry, read_picture
+from inference.job import Job, Predictions, Request, State, open_state, open_store
 from inference.labels import Labels, read_labels
 from inference.manifest import (
     MANIFEST_NAME,
     Manifest,
-    Model,
     check_coverage,
     list_bundle_files,
     read_manifest,
     verify_files,
 )
+from inference.plan import Plan, choose_returns, list_groups, list_passes
 from inference.run_log import Progress, RunLog, format_seconds
-from inference.sessions import ModelSession
-from inference.stackers import StackerSession, load_stackers
+from inference.runners import Runner
+from inference.second_stage import choose_labels, open_stage
+from inference.sessions import CPU, ModelSession, explain_cpu
 from inference.submission import check_submission, check_writable, read_ids, write_submission
 from inference.traits import TRAITS
+from inference.wheels import load_libraries
 
-DECIDE_ROWS = 1024  # images scored and decided at a time, so that memory does not grow with their number
+__all__ = ["Request", "read_bundle", "run"]
 
-
-@dataclass(frozen=True)
-class Predictions:
-    """What the models say of the images; NaN where an image is unreadable.
-
-    `scores`: by model name, (images, labels of its group); `traits`: (images, 4).
-    """
-
-    scores: dict[str, NDArray[np.float16]]
-    traits: NDArray[np.float32]
-
-    def take(self, rows: slice) -> "Predictions":
-        """Those of some images."""
-        return Predictions({name: scores[rows] for name, scores in self.scores.items()}, self.traits[rows])
-
-
-@dataclass(frozen=True)
-class Request:
-    """One run: where things are and where they go; `time_limit` in seconds, None for the manifest's."""
-
-    bundle: Path
-    images: Path
-    sample: Path
-    out: Path
-    time_limit: float | None = None
-    predictions: Path | None = None
+RESERVE_ROWS = 256  # decided before the start, to know what the end will take
 
 
 def run(request: Request) -> bool:
-    """Write submission.csv and run_log.json for every id of the sample; False where the time did not suffice.
+    """Write submission.csv and run_log.json for every id of the sample; False where something had to be left out.
 
     Everything is checked before the first model is loaded, and a submission of the prior's labels is written: whatever
-    happens later, a file is there that scores. Raises VitrineError; an image that cannot be read raises nothing and
-    keeps the prior's labels, and so do the images that the time limit leaves no time for.
+    happens later, a file is there that scores. Better ones take its place along the way. Raises VitrineError; an image
+    that cannot be read, a model that fails, a disk that fills and a limit that comes too early raise nothing, but are
+    told and cost what they cost. A run that does not come to its end leaves its work folder, and the next continues.
     """
-    started = time.perf_counter()
-    log = RunLog()
+    began = time.perf_counter()
+    log = RunLog(strict=request.strict)
     with log.time_stage("check"):
-        check_writable(request.out)
-        if request.predictions:
-            make_folder(request.predictions)
-        manifest, labels = read_bundle(request.bundle)
-        ids = read_ids(request.sample)
-        paths = find_images(request.images, ids)
-    with log.time_stage("prior"):
-        prior = tuple(sorted(manifest.decision.prior))
-        write_submission(request.out, ids, [prior] * len(ids))
-    with log.time_stage("load"):
-        sessions = [
-            ModelSession(model.name, request.bundle / model.onnx["fp32"].file, len(labels.columns(model.group)))
-            for model in manifest.models
-        ]
-        try:
-            stackers = load_stackers(manifest, labels, request.bundle)
-        except SessionError as error:
-            log.note_degraded(f"{error}; the blend decides alone")
-            manifest, stackers = leave_stackers_out(manifest), ()
-    time_limit = request.time_limit or manifest.runtime.time_limit
-    describe_run(log, manifest, sessions, len(ids), time_limit)
-
-    progress = Progress(len(ids), started, time_limit)
-    deadline = started + time_limit
-    predictions, seen = predict_images(manifest, labels, sessions, ids, paths, stackers, deadline, progress, log)
-    if seen < len(ids):
-        note = f"{len(ids) - seen} of {len(ids)} images keep the prior's labels: no time left for them"
-        log.note_degraded(f"{note} before the limit of {format_seconds(time_limit)}")
-    with log.time_stage("decide"):
-        label_ids = decide_images(predictions, manifest, labels, stackers, log)
-    with log.time_stage("write"):
-        if request.predictions:
-            write_predictions(request.predictions, ids, predictions)
-        write_submission(request.out, ids, label_ids)
-        check_submission(request.out, ids, labels)
-    log.seconds["total"] = time.perf_counter() - started
+        started = find_start(request.started_at, time.perf_counter)
+        job = read_job(request)
+        state = open_state(job, open_store(job), log, started)
+    try:
+        with log.time_stage("prior"):
+            write_first(job, state)
+        with log.time_stage("load"):
+            load_models(job, state)
+        describe_run(job, state)
+        with log.time_stage("predict"):
+            seen = predict_images(job, state)
+        note_missing(job, state)
+        finish(job, state)
+    except BaseException:
+        if state.store:
+            state.store.close()
+        raise
+    if state.store:
+        state.store.remove()
+    log.seconds["total"] = time.perf_counter() - began
     log.facts["images_per_second"] = round(seen / log.seconds["predict"], 2)
-    log.write(request.out.with_name("run_log.json"))
+    try:
+        log.write(request.out.with_name("run_log.json"))
+    except OutputError as error:
+        log.note_degraded(str(error))
     print(
-        f"{request.out}: {len(ids)} images, {len(log.unreadable)} of them unreadable, "
+        f"{request.out}: {len(job.ids)} images, {len(log.unreadable)} of them unreadable, "
         f"{log.seconds['total']:.1f} s, {log.facts['images_per_second']} images/s"
     )
     return not log.degraded
+
+
+def read_job(request: Request) -> Job:
+    """All that a run needs, checked; raises VitrineError."""
+    check_writable(request.out)
+    if request.predictions:
+        make_folder(request.predictions)
+    manifest, labels = read_bundle(request.bundle)
+    ids = read_ids(request.sample)
+    predictions: Predictions = {
+        model.name: np.full((len(ids), len(labels.columns(model.group))), np.nan, np.float16)
+        for model in manifest.models
+    }
+    traits = np.full((len(ids), len(TRAITS)), np.nan, np.float32)
+    return Job(request, manifest, labels, ids, find_images(request.images, ids), predictions, traits)
 
 
 def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
@@ -143,133 +123,198 @@ def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
     return manifest, labels
 
 
-def describe_run(
-    log: RunLog, manifest: Manifest, sessions: Sequence[ModelSession], images: int, time_limit: float
-) -> None:
+def write_first(job: Job, state: State) -> None:
+    """The first submission, of the prior's labels or of what an earlier run left; measures what the end will take."""
+    started = time.perf_counter()
+    if not state.done:
+        write_submission(job.request.out, job.ids, [job.prior] * len(job.ids))
+    written = time.perf_counter() - started
+    state.stage = open_stage(job.manifest, job.labels, job.request.bundle, state.log)
+    if state.done:
+        started = time.perf_counter()
+        submit(job, state)
+        written = time.perf_counter() - started
+    rows = min(RESERVE_ROWS, len(job.ids))
+    likely = {name: np.full((rows, array.shape[1]), 0.5, np.float16) for name, array in job.predictions.items()}
+    started = time.perf_counter()
+    state.stage, _ = choose_labels(state.stage, likely, np.zeros((rows, len(TRAITS)), np.float32), state.log)
+    decided = time.perf_counter() - started
+    reserve = estimate_reserve(decided, rows, len(job.ids), written)
+    state.pace.reserve = max(state.pace.reserve, reserve)
+
+
+def load_models(job: Job, state: State) -> None:
+    """A runner for each model that loads; what does not, and a GPU that is not used, is told at once."""
+    devices = read_devices()
+    gpu = bool(devices)
+    models = {model.name: model for model in job.manifest.models}
+    for name in dict.fromkeys(one.model for one in state.passes):
+        if state.pace.left() <= 0:
+            break
+        path, outputs = job.request.bundle / models[name].onnx["fp32"].file, job.predictions[name].shape[1]
+        try:
+            runner = Runner(partial(ModelSession, name, path, outputs), gpu, job.manifest.runtime.batch_size, state.log)
+        except SessionError as error:
+            leave_out(state, name, error)
+            continue
+        state.runners[name] = runner
+        if gpu and runner.session.provider == CPU:
+            gpu = False  # what one model is refused, the others need not ask for
+            names = join_names(device.name for device in devices)
+            state.log.note_degraded(f"{names}: not used, runs on the CPU: {explain_cpu(load_libraries())}")
+    state.passes = tuple(one for one in state.passes if one.model in state.runners)
+
+
+def describe_run(job: Job, state: State) -> None:
     """Put into the log, and tell, what is about to run where."""
-    log.facts |= {
+    models = {model.name: list(model.views) for model in job.manifest.models}
+    state.log.facts |= {
         "vitrine": __version__,
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
-        "providers": sorted({session.provider for session in sessions}),
-        "images": images,
-        "time_limit": time_limit,
-        "models": {model.name: list(model.views) for model in manifest.models},
-        "passes_per_image": sum(len(model.views) for model in manifest.models),
+        "providers": sorted({runner.session.provider for runner in state.runners.values()}),
+        "images": len(job.ids),
+        "time_limit": state.pace.clock.limit,
+        "models": models,
+        "passes_per_image": sum(map(len, models.values())),
     }
-    passes, providers = log.facts["passes_per_image"], ", ".join(log.facts["providers"])
-    print(f"{images} images, {len(sessions)} models, {passes} passes an image on {providers}", file=sys.stderr)
-
-
-def predict_images(
-    manifest: Manifest,
-    labels: Labels,
-    sessions: Sequence[ModelSession],
-    ids: Sequence[str],
-    paths: Sequence[Path | None],
-    stackers: Sequence[StackerSession],
-    deadline: float,
-    progress: Progress,
-    log: RunLog,
-) -> tuple[Predictions, int]:
-    """Each model's probabilities of each image, mean over the model's views, and how many images there was time for.
-
-    `paths` as `find_images` gives them; `deadline`: of time.perf_counter(). Images go through in chunks of the batch
-    size: decoded once, seen by every model, forgotten.
-    """
-    geometries = {model.name: read_geometry(model) for model in manifest.models}
-    predictions = Predictions(
-        {
-            model.name: np.full((len(ids), len(labels.columns(model.group))), np.nan, np.float16)
-            for model in manifest.models
-        },
-        np.full((len(ids), len(TRAITS)), np.nan, np.float32),
+    providers = ", ".join(state.log.facts["providers"]) or "nothing"
+    print(
+        f"{len(job.ids)} images, {len(state.runners)} models, {len(state.passes)} passes an image on {providers}",
+        file=sys.stderr,
     )
-    runtime = manifest.runtime
-    read = partial(read_picture, geometries=set(geometries.values()), max_pixels=runtime.max_pixels)
-    chunk_seconds: list[float] = []
-    reserve, seen = 0.0, 0
-    with (
-        log.time_stage("predict"),
-        closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as chunks,
-    ):
-        began = time.perf_counter()
-        for start, chunk in chunks:
-            rows = []
-            for row, picture in enumerate(chunk, start):
-                if isinstance(picture, ImageError):
-                    log.note_unreadable(ids[row], str(picture))
-                else:
-                    rows.append(row)
-            readable = [picture for picture in chunk if not isinstance(picture, ImageError)]
-            if readable:
-                run_chunk(manifest.models, sessions, geometries, readable, rows, predictions, log)
-            seen += len(chunk)
-            progress.advance(len(chunk))
-            now = time.perf_counter()
-            chunk_seconds.append(now - began)
-            if not reserve:
-                decide_images(predictions.take(slice(seen)), manifest, labels, stackers, log)
-                reserve = estimate_reserve(time.perf_counter() - now, seen, len(ids), log.seconds["prior"])
-            if not fits_chunk(deadline - time.perf_counter(), chunk_seconds, reserve):
-                break
-            began = time.perf_counter()
-    return predictions, seen
 
 
-def run_chunk(
-    models: Sequence[Model],
-    sessions: Sequence[ModelSession],
-    geometries: Mapping[str, Geometry],
-    chunk: Sequence[Picture],
-    rows: Sequence[int],
-    predictions: Predictions,
-    log: RunLog,
-) -> None:
-    """Every model on the images of one chunk; `rows`: their places in `predictions`."""
-    distinct = set(geometries.values())
-    batches = {geometry: np.stack([picture.squares[geometry] for picture in chunk]) for geometry in distinct}
-    for model, session in zip(models, sessions, strict=True):
-        with log.time_passes(model.name, len(chunk) * len(model.views)):
-            probabilities = session.predict_views(batches[geometries[model.name]], model.views)
-        predictions.scores[model.name][rows] = probabilities
-    predictions.traits[rows] = [picture.traits for picture in chunk]
+def predict_images(job: Job, state: State) -> int:
+    """Fill in the predictions, as many as there is time for; how many images were seen for the first time.
 
-
-def decide_images(
-    predictions: Predictions, manifest: Manifest, labels: Labels, stackers: Sequence[StackerSession], log: RunLog
-) -> list[tuple[int, ...]]:
-    """Label ids of each image, ascending; the prior's for an image without predictions.
-
-    Where a stacker fails, the blend decides, and the log says so.
+    All passes that fit over all images; then, while there is time, what was left out, the most valuable first.
     """
+    chunks, earlier = job.list_chunks(), set(state.done)
+    alarm = threading.Timer(max(state.pace.left(), 0), stop_models, [state])
+    alarm.daemon = True
+    alarm.start()
+    plan, kept = state.passes, frozenset(job.labels.groups)
+    todo = [index for index in range(len(chunks)) if index not in state.done]
     try:
-        return decide_rows(predictions, manifest, labels, stackers)
-    except SessionError as error:
-        log.note_degraded(f"{error}; the blend decides alone")
-        return decide_rows(predictions, leave_stackers_out(manifest), labels, ())
+        while has_every_group(job, state) and run_sweep(job, state, plan, todo, kept):
+            lacking = {one: count_lacking(chunks, state, str(one)) for one in state.passes}
+            lacking = {one: images for one, images in lacking.items() if images}
+            seconds = {one.model: 0.0 for one in lacking} | state.pace.seconds
+            plan, kept = choose_returns(lacking, seconds, state.pace.overhead, state.pace.left()), frozenset()
+            if not plan or not state.pace.fits(plan[0].model, job.manifest.runtime.batch_size):
+                break
+            improve_submission(job, state)
+            todo = [index for index, done in state.done.items() if not {str(one) for one in plan} <= done]
+            images = sum(len(chunks[index]) for index in todo)
+            state.log.note(f"time is left: {join_names(plan)} for {images} images that were seen without")
+    finally:
+        alarm.cancel()
+    return sum(len(chunks[index]) for index in state.done if index not in earlier)
 
 
-def decide_rows(
-    predictions: Predictions, manifest: Manifest, labels: Labels, stackers: Sequence[StackerSession]
-) -> list[tuple[int, ...]]:
-    """As decide_images; raises SessionError where a stacker fails."""
-    prior = tuple(sorted(manifest.decision.prior))
-    label_ids: list[tuple[int, ...]] = []
-    for start in range(0, len(predictions.traits), DECIDE_ROWS):
-        part = predictions.take(slice(start, start + DECIDE_ROWS))
-        scores = mix_scores(part.scores, part.traits, manifest, labels, stackers)
-        unreadable = np.isnan(scores.sum(axis=1))
-        chosen = list_label_ids(decide(np.nan_to_num(scores), labels, manifest.decision), labels)
-        label_ids += [prior if missing else given for missing, given in zip(unreadable, chosen, strict=True)]
-    return label_ids
+def stop_models(state: State) -> None:
+    """End the batch in flight: what it would still bring comes too late."""
+    for runner in state.runners.values():
+        runner.session.stop()
+
+
+def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: frozenset[str]) -> bool:
+    """Once over the chunks `todo` with the plan, revised after each; False where the time, or a group's models, end.
+
+    `kept`: groups that must keep a model in the plan; none for a further way through the images.
+    """
+    chunks, clock = job.list_chunks(), state.pace.clock
+    names = {one.model for one in (state.passes if kept else plan)}
+    geometries = {model.name: read_geometry(model) for model in job.manifest.models if model.name in names}
+    paths = [job.paths[row] for index in todo for row in chunks[index]]
+    progress = Progress(len(paths), clock.started, clock.limit)
+    left = len(paths)
+    began = clock.now()
+    runtime = job.manifest.runtime
+    read = partial(read_picture, geometries=set(geometries.values()), max_pixels=runtime.max_pixels)
+    with closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as decoded:
+        for index, (_, pictures) in zip(todo, decoded, strict=True):
+            in_time, spent = run_chunk(job, state, plan, index, chunks[index], pictures, geometries)
+            left -= len(pictures)
+            state.pace.note_chunk(len(pictures), clock.now() - began - spent)
+            if not in_time or not has_every_group(job, state):
+                return False
+            progress.advance(len(pictures))
+            plan = revise_plan(state, plan, left, kept)
+            if left and state.pace.is_due():
+                improve_submission(job, state)
+            began = clock.now()
+    return True
+
+
+def count_lacking(chunks: Sequence[range], state: State, name: str) -> int:
+    """How many of the images that were seen lack a pass."""
+    return sum(len(chunks[index]) for index, done in state.done.items() if name not in done)
+
+
+def note_missing(job: Job, state: State) -> None:
+    """Tell what the submission lacks: images without predictions, and passes that not every image has."""
+    chunks, everything = job.list_chunks(), list_passes(job.manifest)
+    bare = set(range(len(chunks)))
+    for index, done in state.done.items():
+        if list_groups(one for one in everything if str(one) in done) >= set(job.labels.groups):
+            bare.remove(index)
+    limit = f"before the limit of {format_seconds(state.pace.clock.limit)}"
+    if bare:
+        images = sum(len(chunks[index]) for index in bare)
+        # A model that was not loaded for want of time is not in the passes either.
+        gone = [group for group in job.labels.groups if group not in list_groups(state.passes)]
+        reason = f"no model of {join_names(gone)} works" if gone and state.pace.left() > 0 else f"no time left {limit}"
+        state.log.note_degraded(f"{images} of {len(job.ids)} images keep the prior's labels: {reason}")
+    for one in state.passes:
+        images = sum(len(chunks[i]) for i, done in state.done.items() if i not in bare and str(one) not in done)
+        if images:
+            state.log.note_degraded(f"{one} is left out on {images} of {len(job.ids)} images: no time {limit}")
+
+
+def submit(job: Job, state: State) -> None:
+    """Decide, write and check a submission of what is there, in place of the one before; raises OutputError."""
+    started = time.perf_counter()
+    with state.log.time_stage("decide"):
+        state.stage, label_ids = choose_labels(state.stage, job.predictions, job.traits, state.log)
+    with state.log.time_stage("write"):
+        write_submission(job.request.out, job.ids, label_ids)
+        check_submission(job.request.out, job.ids, job.labels)
+    state.pace.note_submission(time.perf_counter() - started)
+
+
+def improve_submission(job: Job, state: State) -> None:
+    """A better submission along the way; where it cannot be written, the one before stays."""
+    try:
+        submit(job, state)
+    except OutputError as error:
+        state.log.note(f"{error}: the submission before it stays for now")
+
+
+def finish(job: Job, state: State) -> None:
+    """The last submission, and the predictions where they are wanted; a full disk keeps the submission before it."""
+    try:
+        try:
+            submit(job, state)
+        except OutputError:
+            if state.store is None:
+                raise
+            state.store.remove()  # the work is done: the room that it takes may be just what is missing
+            state.store = None
+            submit(job, state)
+        if job.request.predictions:
+            with state.log.time_stage("write"):
+                write_predictions(job.request.predictions, job.ids, job.predictions)
+    except OutputError as error:
+        state.log.note_degraded(f"{error}: what was written before stays")
 
 
 def write_predictions(folder: Path, ids: Sequence[str], predictions: Predictions) -> None:
     """MODEL.npy, float16 (images, labels of the model's group), for each model, and their ids in ids.txt."""
     with replace_file(folder / "ids.txt") as temporary:
         temporary.write_text("".join(f"{image_id}\n" for image_id in ids), encoding="utf-8")
-    for name, scores in predictions.scores.items():
+    for name, scores in predictions.items():
         with replace_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, scores)

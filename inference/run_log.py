@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from inference.errors import DegradedError
 from inference.files import replace_file
 
 PLAIN_INTERVAL = 5.0  # seconds between lines where nobody watches a terminal
@@ -19,12 +20,14 @@ TOLD_IMAGES = 20  # unreadable images told one by one; a folder of them should n
 
 @dataclass
 class RunLog:
-    """Facts and seconds collected during a run, and how it is told."""
+    """Facts and seconds collected during a run, and how it is told; `strict`: whatever degrades it is an error."""
 
+    strict: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # image id -> reason
     degraded: list[str] = field(default_factory=list)  # what makes the submission valid but less than it could be
+    notes: list[str] = field(default_factory=list)  # decisions along the way
     passes: dict[str, list[float]] = field(default_factory=dict)  # model -> [images x views, seconds]
 
     @contextmanager
@@ -36,15 +39,12 @@ class RunLog:
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
-    @contextmanager
-    def time_passes(self, model: str, count: int) -> Iterator[None]:
-        """Counts `count` passes of a model, images times views, and the seconds spent inside."""
+    def note_passes(self, model: str, count: int, seconds: float) -> None:
+        """Counts `count` passes of a model, images times views, and their seconds."""
         total = self.passes.setdefault(model, [0.0, 0.0])
-        before = self.seconds.get("sessions", 0.0)
-        with self.time_stage("sessions"):
-            yield
         total[0] += count
-        total[1] += self.seconds["sessions"] - before
+        total[1] += seconds
+        self.seconds["sessions"] = self.seconds.get("sessions", 0.0) + seconds
 
     def note_unreadable(self, image_id: str, reason: str) -> None:
         """Remembers and tells that an image will get the prior's labels."""
@@ -55,8 +55,15 @@ class RunLog:
         elif count == TOLD_IMAGES + 1:
             print(f"{start_line(sys.stderr)}further images like these are listed in run_log.json", file=sys.stderr)
 
+    def note(self, decision: str) -> None:
+        """Remembers and tells what was decided along the way."""
+        self.notes.append(decision)
+        print(f"{start_line(sys.stderr)}{decision}", file=sys.stderr)
+
     def note_degraded(self, reason: str) -> None:
-        """Remembers and tells, loudly, what the submission lacks."""
+        """Remembers and tells, loudly, what the submission lacks; where that is not allowed, raises DegradedError."""
+        if self.strict:
+            raise DegradedError(f"{reason} (--strict)")
         self.degraded.append(reason)
         print(f"{start_line(sys.stderr)}DEGRADED: {reason}", file=sys.stderr)
 
@@ -67,6 +74,7 @@ class RunLog:
             "python": platform.python_version(),
             "passes_per_second": {model: round(count / spent, 2) for model, (count, spent) in self.passes.items()},
             "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
+            "notes": self.notes,
             "degraded": self.degraded,
             "unreadable": self.unreadable,
         }

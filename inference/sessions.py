@@ -1,25 +1,29 @@
 """ONNX Runtime sessions: uint8 pictures in, probabilities out."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from inference.errors import SessionError
+from inference.errors import DeviceMemoryError, SessionError
 from inference.graphs import check_graph
 from inference.manifest import View
 from inference.views import VIEWS
 
-PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# How ONNX Runtime, CUDA and its libraries say it; there is no type or code for it.
+MEMORY_MESSAGES = ("out of memory", "failed to allocate memory", "bad allocation", "bad_alloc", "alloc_failed")
 
 
 class ModelSession:
     """One model on one device."""
 
-    def __init__(self, name: str, path: Path, outputs: int) -> None:
-        """Load `path` for the model `name`, whose head has `outputs` labels; raises SessionError naming both."""
+    def __init__(self, name: str, path: Path, outputs: int, gpu: bool = False) -> None:
+        """Load `path` for the model `name`, whose head has `outputs` labels; raises SessionError naming both.
+
+        `gpu`: ask for one; `provider` then says whether it was given.
+        """
         try:
             check_graph(path)
         except SessionError as error:
@@ -27,14 +31,14 @@ class ModelSession:
         options = onnxruntime.SessionOptions()
         # What was checked is what is loaded: by its content ONNX Runtime might take the file for its own format.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        available = onnxruntime.get_available_providers()
-        providers = [provider for provider in PREFERRED_PROVIDERS if provider in available]
+        # Asked for in vain, a GPU costs two lines of errors a model, so only whoever has one asks.
+        providers = [CUDA, CPU] if gpu and CUDA in onnxruntime.get_available_providers() else [CPU]
         # Fused into an asymmetric convolution, padding is refused by some cuDNN versions (onnxruntime issue 26274).
-        disabled = ["Pad_Fusion"] if providers[0] != "CPUExecutionProvider" else []
+        disabled = ["Pad_Fusion"] if providers[0] != CPU else []
         try:
             session = onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
         except Exception as error:  # ONNX Runtime raises a dozen types without a common root
-            raise SessionError(f"model {name}: {path.name} does not load: {_shorten(error)}") from error
+            raise _describe(error, f"model {name}: {path.name} does not load") from error
         inputs = [(node.name, node.type, len(node.shape)) for node in session.get_inputs()]
         if inputs != [("image", "tensor(uint8)", 4)]:
             raise SessionError(
@@ -45,16 +49,18 @@ class ModelSession:
         # What the session really uses: a missing CUDA library makes ONNX Runtime fall back without an error.
         self.provider: str = session.get_providers()[0]
         self._session = session
+        self._options = onnxruntime.RunOptions()
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (images, labels of the model's group) of a batch (images, height, width, 3).
+    def predict(self, batch: NDArray[np.uint8], view: View = "identity") -> NDArray[np.float32]:
+        """Probabilities (images, labels of the model's group) of a view of a batch (images, height, width, 3).
 
-        Raises SessionError where the model fails, or answers in another shape or with what is not a probability.
+        Raises SessionError where the model fails, or answers in another shape or with what is not a probability, and
+        of these DeviceMemoryError where its device has not enough memory for the batch.
         """
         try:
-            (probabilities,) = self._session.run(None, {"image": batch})
+            (probabilities,) = self._session.run(None, {"image": VIEWS[view](batch)}, self._options)
         except Exception as error:
-            raise SessionError(f"model {self.name} fails on a batch of {batch.shape}: {_shorten(error)}") from error
+            raise _describe(error, f"model {self.name} fails on a batch of {batch.shape}") from error
         if probabilities.shape != (len(batch), self.outputs):
             raise SessionError(
                 f"model {self.name}: found an output of {probabilities.shape}, wanted {(len(batch), self.outputs)}"
@@ -63,12 +69,24 @@ class ModelSession:
             raise SessionError(f"model {self.name}: its output is not a probability: NaN or outside [0, 1]")
         return np.asarray(probabilities, np.float32)
 
-    def predict_views(self, batch: NDArray[np.uint8], views: Iterable[View]) -> NDArray[np.float32]:
-        """Mean over the views of the probabilities of a batch, shapes as in `predict`."""
-        shown = [self.predict(VIEWS[view](batch)) for view in views]
-        mean: NDArray[np.float32] = np.mean(shown, axis=0, dtype=np.float32)
-        return mean
+    def stop(self) -> None:
+        """End the batch in flight, from another thread, and every later one: `predict` raises SessionError."""
+        self._options.terminate = True
 
 
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def explain_cpu(missing: tuple[str, ...]) -> str:
+    """Why a GPU that is there is not used, and what to do; `missing`: CUDA libraries that could not be loaded."""
+    if CUDA not in onnxruntime.get_available_providers():
+        return (
+            f"this onnxruntime {onnxruntime.__version__} is built without CUDA; install onnxruntime-gpu in its place, "
+            "or carry it with `build_kernel.py pack --wheels`"
+        )
+    if missing:
+        return f"{', '.join(missing)} cannot be loaded; install CUDA 12 and cuDNN 9, or pack with `--wheels cudnn`"
+    return f"onnxruntime {onnxruntime.__version__} refused it, with its reason above; is it built for this GPU?"
+
+
+def _describe(error: Exception, what: str) -> SessionError:
+    told = " ".join(str(error).split())[:300]
+    lacks_memory = isinstance(error, MemoryError) or any(message in told.lower() for message in MEMORY_MESSAGES)
+    return (DeviceMemoryError if lacks_memory else SessionError)(f"{what}: {told}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inference.__main__ import COMPLETE, DEGRADED
 from inference.errors import OutputError, RehearsalError
 from inference.files import make_folder
 from inference.predict import read_bundle
@@ -56,12 +57,13 @@ def rehearse(
     limit: int | None = None,
     time_limit: float | None = None,
     predictions: bool = False,
+    strict: bool = True,
 ) -> Rehearsal:
     """Run the bundle's script in a sandbox, check its submission, and move it with run_log.json to `out`.
 
     `limit`: only the first images of the sample; `time_limit` in seconds, None for the manifest's; `predictions`: keep
-    each model's probabilities in OUT/predictions. Raises RehearsalError where the script fails or the submission is
-    not valid; `out` is then as it was.
+    each model's probabilities in OUT/predictions; `strict`: a submission that lacks something is an error.
+    Raises RehearsalError where the script fails or the submission is not valid; `out` is then as it was.
     """
     manifest, labels = read_bundle(bundle)
     if manifest.runtime.script is None:
@@ -79,8 +81,9 @@ def rehearse(
         command += ["--images", read_only[1], "--sample", str(cut.resolve()), "--out", "submission.csv"]
         command += ["--time-limit", str(time_limit)] if time_limit else []
         command += ["--predictions", "predictions"] if predictions else []
+        command += ["--strict"] if strict else []
         finished = subprocess.run(command, cwd=working, check=False)
-        if finished.returncode != 0:
+        if finished.returncode not in (COMPLETE, DEGRADED):
             raise RehearsalError(
                 f"{bundle}: its script ended with exit code {finished.returncode}; its message is above"
             )

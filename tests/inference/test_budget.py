@@ -1,27 +1,93 @@
 import pytest
 
-from inference.budget import estimate_reserve, fits_chunk
+from inference.budget import SMALLEST_INTERVAL, Clock, Pace, estimate_reserve, find_start
+from inference.errors import OptionError
 
 
-def test_the_first_chunk_always_fits_so_that_something_is_measured() -> None:
-    assert fits_chunk(-5.0, [], 100.0)
+class Hands:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
 
 
-@pytest.mark.parametrize(
-    ("seconds_left", "chunk_seconds", "fits"),
-    [
-        (25.1, [10.0], True),  # 1.5 x 10 + a reserve of 10
-        (24.9, [10.0], False),
-        (24.9, [10.0, 1.0, 1.0, 1.0], True),  # a hiccup is forgotten after three chunks
-        (24.9, [1.0, 1.0, 10.0], False),  # a model that has become slow is believed at once
-        (-1.0, [0.001], False),
-    ],
-)
-def test_a_chunk_fits_when_the_slowest_of_the_last_three_leaves_the_reserve(
-    seconds_left: float, chunk_seconds: list[float], fits: bool
-) -> None:
-    assert fits_chunk(seconds_left, chunk_seconds, 10.0) is fits
+def test_the_limit_counts_from_the_kernels_start() -> None:
+    now = Hands()
+    assert find_start(None, now) == 1000
+    started = find_start(5000.0, now, wall=lambda: 5030.0)
+    assert Clock(started, 100, now).left() == pytest.approx(70)
+    now.time += 80
+    assert Clock(started, 100, now).left() == pytest.approx(-10)
+
+
+def test_a_start_that_is_still_to_come_is_refused_but_for_the_last_second_of_two_clocks() -> None:
+    assert find_start(5000.0, Hands(), wall=lambda: 4999.5) == 1000
+    with pytest.raises(OptionError, match=r"^--started-at: found 5000, 20 s from now; wanted a time in the past$"):
+        find_start(5000.0, Hands(), wall=lambda: 4980.0)
 
 
 def test_the_reserve_grows_with_the_images_that_are_still_to_be_decided() -> None:
     assert estimate_reserve(0.1, 100, 1000, 0.5) == pytest.approx(1 + 2 * (1.0 + 1.0))
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "passes", "fits"),
+    [
+        (15.1, [1.0], True),  # 1.5 x 10 images of a second
+        (14.9, [1.0], False),
+        (15.1, [3.0, 1.0, 1.0, 1.0], True),  # a hiccup is forgotten after three passes
+        (15.1, [1.0, 1.0, 3.0], False),  # a model that has become slow is believed at once
+        (0.1, [], True),  # the first of all runs, so that something is measured
+        (-0.1, [], False),
+        (-0.1, [1e-6], False),
+    ],
+)
+def test_a_pass_fits_when_the_slowest_of_the_last_three_leaves_the_reserve(
+    seconds_left: float, passes: list[float], fits: bool
+) -> None:
+    pace = Pace(Clock(1000, seconds_left + 7, Hands()), reserve=7)
+    for seconds in passes:
+        pace.note_pass("slow", 10, 10 * seconds)
+    assert pace.fits("slow", 10) is fits
+
+
+def test_a_model_that_has_not_run_is_taken_to_be_as_slow_as_the_slowest_that_has() -> None:
+    pace = Pace(Clock(1000, 16, Hands()), reserve=0)
+    pace.note_pass("fast", 1, 0.1)
+    assert pace.fits("new", 10)
+    pace.note_pass("slow", 1, 1.1)
+    assert not pace.fits("new", 10) and pace.fits("fast", 10)
+
+
+def test_what_an_image_may_take_is_what_is_left_less_what_is_not_the_models() -> None:
+    pace = Pace(Clock(1000, 1060, Hands()), reserve=10)
+    assert pace.allow(100) == pytest.approx(10)  # 1050 s for 100 images, five percent of air
+    pace.note_chunk(10, 20)
+    pace.note_chunk(10, 40)
+    assert pace.allow(100) == pytest.approx(10 - 3)
+    assert pace.seconds == {}
+
+
+def test_the_reserve_is_what_a_submission_took_and_never_shrinks() -> None:
+    pace = Pace(Clock(1000, 100, Hands()), reserve=5)
+    pace.note_submission(1)
+    assert pace.reserve == 5
+    pace.note_submission(10)
+    assert pace.reserve == 21
+
+
+def test_submissions_along_the_way_take_a_fiftieth_of_the_time_at_most() -> None:
+    now = Hands()
+    pace = Pace(Clock(1000, 9000, now), reserve=0)
+    now.time += SMALLEST_INTERVAL - 1
+    assert not pace.is_due()
+    now.time += 1
+    assert pace.is_due()
+    pace.note_submission(10)
+    now.time += 499
+    assert not pace.is_due()
+    now.time += 1
+    assert pace.is_due()

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,38 +163,68 @@ def test_a_folder_of_broken_images_still_ends_in_the_prior(own_workshop: Worksho
     assert given == {" ".join(map(str, read_manifest(own_workshop.manifest).decision.prior))}
 
 
-def test_when_the_time_is_up_the_rest_keeps_the_prior_and_the_exit_code_says_so(
-    own_workshop: Workshop, tmp_path: Path
+def test_a_limit_that_is_over_before_the_first_model_leaves_the_prior_and_the_exit_code_says_so(
+    workshop: Workshop, tmp_path: Path
 ) -> None:
-    path = own_workshop.dataset / MANIFEST_NAME
-    document = json.loads(path.read_text())
-    document["runtime"]["batch_size"] = 4
-    path.write_text(json.dumps(document))
-    whole = run_script(own_workshop, tmp_path / "whole.csv")
-    assert whole.returncode == 0, whole.stderr
-    finished = run_script(own_workshop, tmp_path / "late" / "submission.csv", "--time-limit", "0.5")
+    began = str(time.time() - 100)
+    finished = run_script(workshop, tmp_path / "submission.csv", "--time-limit", "60", "--started-at", began)
     assert finished.returncode == 3, finished.stderr
-    note = "16 of 20 images keep the prior's labels: no time left for them before the limit of 0:00"
+    note = "20 of 20 images keep the prior's labels: no time left before the limit of 1:00"
     assert f"DEGRADED: {note}\n" in finished.stderr
-    assert json.loads((tmp_path / "late" / "run_log.json").read_text())["degraded"] == [note]
-    rows = (tmp_path / "late" / "submission.csv").read_text().splitlines()
-    prior = " ".join(map(str, read_manifest(path).decision.prior))
-    assert rows[:5] == (tmp_path / "whole.csv").read_text().splitlines()[:5]
-    assert rows[5:] == [f"{image_id},{prior}" for image_id in read_ids(own_workshop.sample)[4:]]
+    assert json.loads((tmp_path / "run_log.json").read_text())["degraded"] == [note]
+    prior = " ".join(map(str, read_manifest(workshop.manifest).decision.prior))
+    rows = (tmp_path / "submission.csv").read_text().splitlines()[1:]
+    assert rows == [f"{image_id},{prior}" for image_id in read_ids(workshop.sample)]
 
 
-def test_a_model_that_does_not_load_leaves_a_submission_of_the_prior(own_workshop: Workshop, tmp_path: Path) -> None:
-    (own_workshop.dataset / "tag.onnx").write_bytes(b"no model")
-    path = own_workshop.dataset / MANIFEST_NAME
-    document = json.loads(path.read_text())
-    document["models"][2]["onnx"]["fp32"]["sha256"] = hash_file(own_workshop.dataset / "tag.onnx")
-    path.write_text(json.dumps(document))
-    finished = run_script(own_workshop, tmp_path / "submission.csv")
+def test_a_start_that_is_still_to_come_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    finished = run_script(workshop, tmp_path / "submission.csv", "--started-at", str(time.time() + 100))
     assert finished.returncode == 1
-    assert finished.stderr.startswith("error: model tag: tag.onnx does not load: ")
-    prior = " ".join(map(str, read_manifest(path).decision.prior))
+    told = r"error: --started-at: found \d+, \d+ s from now; wanted a time in the past\n"
+    assert re.fullmatch(told, finished.stderr)
+
+
+def break_model(workshop: Workshop, *names: str) -> None:
+    """The files are there and as declared, but no models."""
+    path = workshop.dataset / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    for model in document["models"]:
+        if model["name"] in names:
+            (workshop.dataset / model["onnx"]["fp32"]["file"]).write_bytes(b"no model")
+            model["onnx"]["fp32"]["sha256"] = hash_file(workshop.dataset / model["onnx"]["fp32"]["file"])
+    path.write_text(json.dumps(document))
+
+
+def test_a_model_that_does_not_load_is_left_out_loudly(own_workshop: Workshop, tmp_path: Path) -> None:
+    assert run_script(own_workshop, tmp_path / "a" / "s.csv", "--predictions", str(tmp_path / "all")).returncode == 0
+    break_model(own_workshop, "tag")
+    finished = run_script(own_workshop, tmp_path / "b" / "s.csv", "--predictions", str(tmp_path / "less"))
+    assert finished.returncode == 3
+    assert "DEGRADED: model tag: tag.onnx does not load: " in finished.stderr
+    assert ": this model is left out\n" in finished.stderr
+    assert np.isnan(np.load(tmp_path / "less" / "tag.npy")).all()
+    for name in ("everything", "culture"):
+        assert (tmp_path / "all" / f"{name}.npy").read_bytes() == (tmp_path / "less" / f"{name}.npy").read_bytes()
+
+
+def test_without_a_model_of_a_group_the_prior_stays(own_workshop: Workshop, tmp_path: Path) -> None:
+    break_model(own_workshop, "tag", "everything")
+    finished = run_script(own_workshop, tmp_path / "submission.csv")
+    assert finished.returncode == 3
+    note = "20 of 20 images keep the prior's labels: no model of tag works"
+    assert json.loads((tmp_path / "run_log.json").read_text())["degraded"][-1] == note
+    prior = " ".join(map(str, read_manifest(own_workshop.manifest).decision.prior))
     rows = (tmp_path / "submission.csv").read_text().splitlines()[1:]
     assert rows == [f"{image_id},{prior}" for image_id in read_ids(own_workshop.sample)]
+
+
+def test_strict_makes_what_would_be_left_out_an_error(own_workshop: Workshop, tmp_path: Path) -> None:
+    break_model(own_workshop, "tag")
+    finished = run_script(own_workshop, tmp_path / "submission.csv", "--strict")
+    assert finished.returncode == 1
+    assert re.fullmatch(
+        r"error: model tag: tag\.onnx does not load: .*: this model is left out \(--strict\)\n", finished.stderr
+    )
 
 
 def test_two_runs_give_the_same_bytes(workshop: Workshop, tmp_path: Path) -> None:
@@ -225,6 +256,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_models_load(work
     finished = run_script(workshop, tmp_path / "file" / "submission.csv")
     assert finished.returncode == 1
     assert finished.stderr == f"error: {tmp_path}/file: cannot be made a folder: File exists\n"
+
+
+def test_a_read_only_output_is_refused_in_one_line(workshop: Workshop) -> None:
+    finished = run_script(workshop, workshop.images / "submission.csv")
+    told = f"error: {workshop.images}/.submission.csv.probe: cannot be written: Read-only file system\n"
+    assert (finished.returncode, finished.stderr) == (1, told)
 
 
 def test_help_works_from_the_script_alone(workshop: Workshop, tmp_path: Path) -> None:

@@ -61,6 +61,34 @@ def test_the_blend_is_the_weighted_mean_of_the_models_that_cover_a_group(worksho
     assert np.allclose(blended[:, 2:], whole[:, 2:], atol=1e-6), "a weight of 0 takes a model out"
 
 
+def test_a_model_that_has_not_seen_an_image_is_left_out_of_its_mean_and_without_any_the_group_is_nan(
+    workshop: Workshop,
+) -> None:
+    manifest = read_manifest(workshop.manifest)
+    weights = {"culture": {"everything": 1.0, "culture": 3.0}, "tag": {"everything": 2.0, "tag": 5.0}}
+    manifest = dataclasses.replace(manifest, ensemble=Ensemble(weights))
+    labels = Labels(tuple(range(5)), ("",) * 5, {"culture": (0, 1), "tag": (2, 3, 4)})
+    random = np.random.default_rng(4)
+    columns = {"everything": (0, 1, 2, 3, 4), "culture": (0, 1), "tag": (2, 3, 4)}
+    scores = {name: random.random((30, len(own))).astype(np.float16) for name, own in columns.items()}
+    for array in scores.values():
+        array[random.random(30) < 0.5] = np.nan
+    blended = blend(scores, manifest, labels)
+    for row, label in np.ndindex(blended.shape):
+        group = "culture" if label < 2 else "tag"
+        there = [
+            (weight, float(scores[name][row, columns[name].index(label)]))
+            for name, weight in weights[group].items()
+            if not np.isnan(scores[name][row, 0])
+        ]
+        if there:
+            mean = sum(weight * score for weight, score in there) / sum(weight for weight, _ in there)
+            assert blended[row, label] == pytest.approx(mean, abs=1e-6)
+        else:
+            assert np.isnan(blended[row, label])
+    assert 0 < np.isnan(blended[:, 0]).sum() < 30
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_view_shown_twice_is_the_identity(view: str) -> None:
     batch = np.random.default_rng(2).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)

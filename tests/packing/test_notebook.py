@@ -59,6 +59,7 @@ def test_the_notebook_finds_the_bundle_runs_it_and_shows_predictions(
     assert f"{kaggle}/working/submission.csv: valid, 20 rows" in told
     assert "20/20 images" in told and "3 pictures" in told  # stages, counts, and the grid of images
     assert "first prediction " in told and "on CPUExecutionProvider" in told
+    assert " s of 32400 s" in told, "the limit is the manifest's, and counts from the notebook's start"
     assert "\x1b[1;31mDEGRADED: packed for T4x2, found 0 of 2 GPUs: runs on the CPU\x1b[0m" in told
     assert any(name in told for name in ("culture::greek", "tag::birds", "tag::trees"))
     assert sorted(path.name for path in (kaggle / "working").iterdir()) == ["run_log.json", "submission.csv"]
@@ -163,7 +164,7 @@ from inference.__main__ import main
 main()
 path = pathlib.Path(sys.argv[sys.argv.index("--out") + 1]).with_name("run_log.json")
 log = json.loads(path.read_text())
-path.write_text(json.dumps(log | {"degraded": ["the clock was short"], "dropped": ["tag/hflip"]}))
+path.write_text(json.dumps(log | {"degraded": ["the clock was short", "tag/hflip is left out"]}))
 sys.exit(3)
 """
     with zipfile.ZipFile(script, "w") as archive:
@@ -174,7 +175,7 @@ sys.exit(3)
     (bundle / MANIFEST_NAME).write_text(json.dumps(document))
     told = execute(own_workshop)
     assert "\x1b[1;31mDEGRADED: the clock was short\x1b[0m" in told
-    assert "\x1b[1;31mDEGRADED: left out: tag/hflip\x1b[0m" in told
+    assert "\x1b[1;31mDEGRADED: tag/hflip is left out\x1b[0m" in told
     assert "submission.csv: valid, 20 rows" in told
 
 

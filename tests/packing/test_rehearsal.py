@@ -42,6 +42,22 @@ def test_a_script_that_fails_is_an_error_and_leaves_the_last_result(
     assert sorted(path.name for path in out.iterdir()) == ["run_log.json", "submission.csv"]
 
 
+def test_a_dry_run_is_strict_and_a_lenient_one_takes_what_kaggle_would_take(
+    own_workshop: Workshop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (own_workshop.dataset / "tag.onnx").write_bytes(b"no model")
+    path = own_workshop.dataset / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    document["models"][2]["onnx"]["fp32"]["sha256"] = hash_file(own_workshop.dataset / "tag.onnx")
+    path.write_text(json.dumps(document))
+    given = (own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out")
+    with pytest.raises(RehearsalError, match=r"its script ended with exit code 1; its message is above$"):
+        rehearse(*given, limit=5)
+    assert "error: model tag: tag.onnx does not load: " in capfd.readouterr().err
+    assert rehearse(*given, limit=5, strict=False).images == 5
+    assert "DEGRADED: model tag: tag.onnx does not load: " in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [

@@ -1,0 +1,156 @@
+"""One chunk of images through the models of a plan, and what the plan becomes after it."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.budget import PLAN_MARGIN, RETURN_MARGIN
+from inference.errors import ImageError, OutputError, SessionError
+from inference.images import Geometry, Picture
+from inference.job import TRAITS_NAME, Job, State
+from inference.plan import Pass, Plan, add_seconds, choose_passes, drop_passes, list_groups, return_passes
+from inference.run_log import format_seconds
+
+
+def run_chunk(
+    job: Job,
+    state: State,
+    plan: Plan,
+    index: int,
+    images: range,
+    pictures: Sequence[Picture | ImageError],
+    geometries: Mapping[str, Geometry],
+) -> tuple[bool, float]:
+    """Run and commit what the plan has and the chunk lacks; whether the time sufficed, and the seconds of the models.
+
+    `images`: the chunk's places in the predictions; `geometries`: by model. A model that fails
+    is left out from here on.
+    """
+    rows, readable = [], []
+    for row, found in zip(images, pictures, strict=True):
+        if isinstance(found, ImageError):
+            state.log.note_unreadable(job.ids[row], str(found))
+        elif job.ids[row] not in state.log.unreadable:
+            rows.append(row)
+            readable.append(found)
+    done = state.done.get(index, set())
+    if not rows:
+        commit_chunk(job, state, index, images, {str(one) for one in state.passes} - done)
+        return True, 0.0
+    distinct = set(geometries.values())
+    batches = {geometry: np.stack([found.squares[geometry] for found in readable]) for geometry in distinct}
+    job.traits[rows] = [found.traits for found in readable]
+    shown: dict[str, list[NDArray[np.float32]]] = {}
+    ran: list[Pass] = []
+    in_time, spent, clock = True, 0.0, state.pace.clock
+    for one in plan:
+        if str(one) in done or one not in state.passes:
+            continue
+        if not state.pace.fits(one.model, len(rows)):
+            in_time = False
+            break
+        if not state.planned and not has_time_to_measure(state, one, ran, len(rows), len(job.ids) - images.stop):
+            continue
+        began = clock.now()
+        try:
+            probabilities = state.runners[one.model].predict(batches[geometries[one.model]], one.view)
+        except SessionError as error:
+            if state.pace.left() <= 0:  # not the model's fault: the alarm of the limit has stopped it
+                in_time = False
+                break
+            leave_out(state, one.model, error)
+            continue
+        seconds = clock.now() - began
+        spent += seconds
+        state.pace.note_pass(one.model, len(rows), seconds)
+        state.log.note_passes(one.model, len(rows), seconds)
+        shown.setdefault(one.model, []).append(probabilities)
+        ran.append(one)
+    for model, views in shown.items():
+        before = sum(name.rpartition("/")[0] == model for name in done)
+        add_views(job.predictions[model], rows, views, before)
+    if ran:
+        commit_chunk(job, state, index, images, set(map(str, ran)))
+    return in_time, spent
+
+
+def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: int, images: int) -> bool:
+    """Whether a pass of the first chunk leaves the time for its groups' models, which ran, to see all other images."""
+    if not list_groups(ran) >= set(one.groups):
+        return True
+    seconds = state.pace.seconds
+    cover = add_seconds((other for other in ran if not other.spare), seconds) + state.pace.overhead
+    return state.pace.left() - max(seconds.values()) * rows >= PLAN_MARGIN * cover * images
+
+
+def add_views(
+    predictions: NDArray[np.float16], rows: Sequence[int], views: Sequence[NDArray[np.float32]], before: int
+) -> None:
+    """Bring further views (images, labels) into the rows, which are the mean of `before` views already."""
+    total = np.sum(views, axis=0, dtype=np.float32)
+    if before:
+        total += np.float32(before) * predictions[rows].astype(np.float32)
+    predictions[rows] = total / np.float32(before + len(views))
+
+
+def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str]) -> None:
+    """Remember that the predictions hold these passes; a disk that fills costs the restart, not the run."""
+    is_new = index not in state.done
+    state.done.setdefault(index, set()).update(ran)
+    if state.store is None:
+        return
+    arrays = sorted({name.rpartition("/")[0] for name in ran}) + [TRAITS_NAME] * is_new
+    own = {job.ids[row]: state.log.unreadable[job.ids[row]] for row in images if job.ids[row] in state.log.unreadable}
+    facts = {"chunk": index, "passes": sorted(ran), "unreadable": own}
+    try:
+        state.store.commit(images.start, images.stop, arrays, facts)
+    except OutputError as error:
+        state.store.remove()  # what it took is better used by the submission
+        state.store = None
+        state.log.note_degraded(f"{error}: goes on without; a kill would now lose the work")
+
+
+def leave_out(state: State, model: str, error: SessionError) -> None:
+    """Go on without a model."""
+    state.passes = tuple(one for one in state.passes if one.model != model)
+    state.log.note_degraded(f"{error}: this model is left out")
+
+
+def has_every_group(job: Job, state: State) -> bool:
+    """Whether each group still has a model that works."""
+    return list_groups(state.passes) >= set(job.labels.groups)
+
+
+def revise_plan(state: State, plan: Plan, images: int, kept: frozenset[str]) -> Plan:
+    """The plan for so many images that are still to come; changes are told, with their reason.
+
+    `kept`: groups that must keep a model; none on a further way through the images, where nothing returns either.
+    """
+    plan = tuple(one for one in plan if one in state.passes)
+    measured = state.pace.seconds
+    if not images or not measured:
+        return plan
+    # What the first chunk left no time to measure is taken to be as slow as the slowest.
+    seconds = dict.fromkeys((one.model for one in state.passes), max(measured.values())) | measured
+    allowed = state.pace.allow(images)
+    if kept and not state.planned:
+        revised = choose_passes(state.passes, seconds, allowed)
+    elif add_seconds(plan, seconds) > allowed:
+        revised = drop_passes(plan, seconds, allowed, kept)
+    else:
+        revised = return_passes(plan, state.passes, seconds, allowed / RETURN_MARGIN) if kept else plan
+    state.planned = True
+    needed, left = (add_seconds(plan, seconds) + state.pace.overhead) * images, max(state.pace.left(), 0)
+    clock = f"{format_seconds(needed)} needed, {format_seconds(left)} left"
+    for passes, what in ((set(plan) - set(revised), "dropped"), (set(revised) - set(plan), "back")):
+        if passes:
+            names = join_names(one for one in state.passes if one in passes)
+            state.log.note(f"{names} {what} for the next {images} images: {clock}")
+    return revised
+
+
+def join_names(names: Iterable[object]) -> str:
+    """'a, b and c'."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last

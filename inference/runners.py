@@ -1,0 +1,103 @@
+"""A model's session and what is done when its device does not play along."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.errors import DeviceMemoryError, SessionError
+from inference.manifest import View
+from inference.run_log import RunLog
+from inference.sessions import CPU, ModelSession
+
+TRIALS = 2  # of each batch size; the first of all warms the device up
+FASTER = 0.95  # a smaller batch is taken where it needs less than this part of a larger one's time
+DISTINCT_IMAGES = 4  # that many different pictures with one and the same answer: the model does not look
+
+
+class BatchSizes:
+    """Which of a few batch sizes is the fastest that fits: tried in turn on real work, then kept."""
+
+    def __init__(self, largest: int) -> None:
+        """Tries the largest, its half and its quarter."""
+        self.limit = largest
+        self._seconds: dict[int, list[float]] = {max(largest // part, 1): [] for part in (1, 2, 4)}
+
+    def current(self) -> int:
+        """The size for the next batch."""
+        untried = [size for size, spent in self._seconds.items() if len(spent) < TRIALS]
+        return untried[0] if untried else self.best()
+
+    def best(self) -> int:
+        """The fastest as far as is known; of about equals, the larger."""
+        best, fastest = self.limit, float("inf")
+        for size, spent in self._seconds.items():
+            if spent and min(spent) < FASTER * fastest:
+                best, fastest = size, min(spent)
+        return best
+
+    def note(self, size: int, seconds: float) -> None:
+        """An image took so long in a batch of this size."""
+        if len(self._seconds.get(size, ())) < TRIALS:
+            self._seconds.setdefault(size, []).append(seconds)
+
+    def halve(self) -> None:
+        """The current size does not fit: no more of it, nor of larger ones."""
+        self.limit = self.current() // 2
+        self._seconds = {size: spent for size, spent in self._seconds.items() if size < self.limit}
+        self._seconds = {self.limit: [], **self._seconds}
+
+
+class Runner:
+    """One model, wherever it can run."""
+
+    def __init__(self, open_session: Callable[[bool], ModelSession], gpu: bool, largest: int, log: RunLog) -> None:
+        """`open_session`: of the model, on a GPU or not; `largest`: most images of a batch. Raises SessionError."""
+        self._open, self._largest, self._log = open_session, largest, log
+        self.batches = BatchSizes(largest)
+        try:
+            self.session = open_session(gpu)
+        except SessionError as error:
+            if not gpu:
+                raise
+            self._leave_gpu(error)
+
+    def predict(self, batch: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
+        """As ModelSession.predict, of any number of images, in batches that fit.
+
+        Where memory does not suffice, the batch is halved; where one image does not fit, the GPU is left for the CPU.
+        Raises SessionError where that does not help, and where the answer is the same whatever the picture.
+        """
+        while True:
+            size = self.batches.current()
+            started = time.perf_counter()
+            try:
+                parts = [self.session.predict(batch[at : at + size], view) for at in range(0, len(batch), size)]
+            except DeviceMemoryError as error:
+                if size > 1:
+                    self.batches.halve()
+                    self._log.note(f"{error}: goes on with batches of {self.batches.current()}")
+                    continue
+                if self.session.provider == CPU:
+                    raise
+                self._leave_gpu(error)
+                continue
+            if len(batch) == self._largest:
+                self.batches.note(size, (time.perf_counter() - started) / len(batch))
+            probabilities = np.concatenate(parts)
+            self._check_variety(batch, probabilities)
+            return probabilities
+
+    def _leave_gpu(self, error: SessionError) -> None:
+        self._log.note_degraded(f"{error}: this model leaves the GPU and runs on the CPU")
+        self.session = self._open(False)
+        self.batches = BatchSizes(self._largest)
+
+    def _check_variety(self, batch: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
+        if len(batch) >= DISTINCT_IMAGES and (probabilities == probabilities[0]).all():
+            distinct = len({picture.tobytes() for picture in batch})
+            if distinct >= DISTINCT_IMAGES:
+                raise SessionError(
+                    f"model {self.session.name}: gives {distinct} different images one and the same answer"
+                )

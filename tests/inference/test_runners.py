@@ -1,0 +1,120 @@
+"""Sessions that fail as devices do; the answers themselves are checked in test_kernel.py."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from inference import runners
+from inference.errors import DegradedError, DeviceMemoryError, SessionError
+from inference.run_log import RunLog
+from inference.runners import BatchSizes, Runner
+
+GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+PICTURES = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8)
+
+
+@dataclass
+class Session:
+    """Answers the mean of each picture; has memory for so many pictures."""
+
+    provider: str
+    memory: int
+    name: str = "m"
+    sizes: list[int] = field(default_factory=list)
+
+    def predict(self, batch: np.ndarray, view: str) -> np.ndarray:
+        self.sizes.append(len(batch))
+        if len(batch) > self.memory:
+            raise DeviceMemoryError(f"model m fails on a batch of {len(batch)}: out of memory")
+        return (batch.mean(axis=(1, 2, 3)) / 255).astype(np.float32)[:, None]
+
+
+WANTED = (PICTURES.mean(axis=(1, 2, 3)) / 255).astype(np.float32)[:, None]
+
+
+def make_runner(gpu: Session, cpu: Session, log: RunLog) -> Runner:
+    return Runner(lambda wanted: gpu if wanted else cpu, True, 16, log)  # type: ignore[arg-type, return-value]
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits_and_every_picture_has_its_answer() -> None:
+    log, gpu = RunLog(), Session(GPU, memory=5)
+    runner = make_runner(gpu, Session(CPU, 16), log)
+    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    assert gpu.sizes == [16, 8, 4, 4, 4, 4]
+    assert log.notes == [
+        "model m fails on a batch of 16: out of memory: goes on with batches of 8",
+        "model m fails on a batch of 8: out of memory: goes on with batches of 4",
+    ]
+    assert log.degraded == [], "every answer is there"
+    gpu.sizes.clear()
+    runner.predict(PICTURES, "identity")
+    assert max(gpu.sizes) == 4, "what did not fit is not tried again"
+
+
+def test_where_not_even_one_picture_fits_the_gpu_is_left_for_the_cpu() -> None:
+    log, gpu, cpu = RunLog(), Session(GPU, memory=0), Session(CPU, memory=16)
+    runner = make_runner(gpu, cpu, log)
+    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    assert gpu.sizes == [16, 8, 4, 2, 1] and cpu.sizes == [16]
+    assert log.degraded == [
+        "model m fails on a batch of 1: out of memory: this model leaves the GPU and runs on the CPU"
+    ]
+
+
+def test_where_the_cpu_does_not_suffice_either_the_model_has_failed() -> None:
+    with pytest.raises(DeviceMemoryError, match="fails on a batch of 1: out of memory"):
+        make_runner(Session(GPU, 0), Session(CPU, 0), RunLog()).predict(PICTURES, "identity")
+
+
+def test_a_model_that_does_not_load_on_the_gpu_loads_on_the_cpu_and_strict_forbids_it() -> None:
+    def open_session(gpu: bool) -> Session:
+        if gpu:
+            raise SessionError("model m: m.onnx does not load: no kernel image")
+        return Session(CPU, 16)
+
+    log = RunLog()
+    runner = Runner(open_session, True, 16, log)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    told = "model m: m.onnx does not load: no kernel image: this model leaves the GPU and runs on the CPU"
+    assert log.degraded == [told]
+    with pytest.raises(DegradedError) as error:
+        Runner(open_session, True, 16, RunLog(strict=True))  # type: ignore[arg-type]
+    assert str(error.value) == f"{told} (--strict)"
+
+
+def test_one_answer_to_different_pictures_is_no_answer() -> None:
+    class Blind(Session):
+        def predict(self, batch: np.ndarray, view: str) -> np.ndarray:
+            return np.full((len(batch), 2), 0.25, np.float32)
+
+    runner = make_runner(Blind(GPU, 16), Blind(CPU, 16), RunLog())
+    with pytest.raises(SessionError, match=r"^model m: gives 16 different images one and the same answer$"):
+        runner.predict(PICTURES, "identity")
+    same = np.repeat(PICTURES[:1], 16, axis=0)
+    assert runner.predict(same, "identity").shape == (16, 2), "the same picture has the same answer"
+    assert runner.predict(PICTURES[:3], "identity").shape == (3, 2), "three pictures may look alike"
+
+
+def test_the_fastest_batch_size_is_found_on_the_first_chunks_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(runners.time, "perf_counter", lambda: now)
+
+    class Timed(Session):
+        def predict(self, batch: np.ndarray, view: str) -> np.ndarray:
+            nonlocal now
+            now += {16: 4.0, 8: 1.0, 4: 0.9}[len(batch)] * (3 if not self.sizes else 1)  # the first batch warms up
+            return super().predict(batch, view)
+
+    gpu = Timed(GPU, 16)
+    runner = make_runner(gpu, Session(CPU, 16), RunLog())
+    for _ in range(8):
+        np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    assert gpu.sizes == [16] * 2 + [8] * 4 + [4] * 8 + [8] * 4, "two seconds by 8, four by 16, 3.6 by 4"
+
+
+def test_of_about_equal_batch_sizes_the_larger_is_kept() -> None:
+    sizes = BatchSizes(8)
+    for seconds in (1.0, 1.0, 0.97, 0.97, 0.96, 0.96):
+        sizes.note(sizes.current(), seconds)
+    assert sizes.current() == 8
