@@ -22,7 +22,7 @@ from inference.traits import measure_traits
 from packing.rehearsal import rehearse
 from tests.conftest import ZOO, Workshop, write_picture, write_rows
 
-IMAGES = 300
+IMAGES = 160
 
 
 def run(*arguments: object) -> int:
@@ -61,7 +61,10 @@ def studio(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Work
             for kind, suffix in (("scores", "npy"), ("ids", "ids.txt"))
         }
     (home / MANIFEST_NAME).write_text(json.dumps(document))
-    assert run("fit", "--manifest", home / MANIFEST_NAME, "--train", root / "train.csv", "--images", images) == 0
+    assert (
+        run("fit", "--manifest", home / MANIFEST_NAME, "--train", root / "train.csv", "--images", images, "--folds", 2)
+        == 0
+    )
     assert run("pack", "--manifest", home / MANIFEST_NAME, "--onnx", workshop.onnx, "--out", root / "bundle") == 0
     return Workshop(home, workshop.onnx, root / "bundle", images, sample)
 
