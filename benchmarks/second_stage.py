@@ -1,0 +1,184 @@
+"""The second stage at iMet's size: seconds and memory for 38,801 images, 1103 labels and 14 members.
+
+python -m benchmarks.second_stage            blend, CNNs, expected F2 and the submission; then with the trees too
+"""
+
+import argparse
+import gzip
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.labels import Labels
+from inference.manifest import (
+    ALL,
+    BLEND,
+    Calibration,
+    Decision,
+    Ensemble,
+    FileEntry,
+    GroupDecision,
+    LabelsEntry,
+    Manifest,
+    Model,
+)
+from inference.run_log import RunLog
+from inference.second_stage import choose_labels, open_stage
+from inference.submission import write_submission
+from inference.tables import read_columns
+from training.second_stage.evidence import Evidence
+from training.second_stage.layers import APART, TOGETHER, TREES, LayerSettings, fit_layers
+from training.second_stage.stackers import export_layers, name_parts
+
+IMAGES, MEMBERS, CULTURES, TAGS = 38_801, 14, 398, 705
+FITTED = 1500  # images that the stackers are fitted to, which makes their cost real, not their quality
+ROWS = 1000
+TRUE_LABELS = 3.17  # an image of iMet 2019
+LABELS = Labels(
+    tuple(range(CULTURES + TAGS)),
+    tuple(f"{'culture' if label < CULTURES else 'tag'}::{label}" for label in range(CULTURES + TAGS)),
+    {"culture": tuple(range(CULTURES)), "tag": tuple(range(CULTURES, CULTURES + TAGS))},
+)
+NAMES = tuple(f"member{place}" for place in range(MEMBERS))
+
+
+def draw_images(images: int, seed: int) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float16]]]:
+    """Truth (rows, labels) and scores (rows, members, labels), part by part: a long tail, members that agree."""
+    random = np.random.default_rng(seed)
+    chances = 1 / (1 + np.arange(CULTURES + TAGS)) ** 0.8
+    chances = np.random.default_rng(0).permutation(np.minimum(chances * TRUE_LABELS / chances.sum(), 0.5))
+    base = np.log(chances / (1 - chances))
+    for start in range(0, images, ROWS):
+        rows = min(ROWS, images - start)
+        truth = random.random((rows, len(chances))) < chances
+        shared = base + 4 * truth + random.normal(0, 1, truth.shape)
+        own = random.normal(0, 0.7, (rows, MEMBERS, len(chances)))
+        yield truth, (1 / (1 + np.exp(-(shared[:, None] + own)))).astype(np.float16)
+
+
+def write_store(folder: Path) -> None:
+    """MEMBER.npy of each member, float16 (images, labels), as a kernel keeps them."""
+    arrays = [
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, (IMAGES, CULTURES + TAGS)) for name in NAMES
+    ]
+    row = 0
+    for _, scores in draw_images(IMAGES, seed=1):
+        for place, array in enumerate(arrays):
+            array[row : row + len(scores)] = scores[:, place]
+        row += len(scores)
+    for array in arrays:
+        array.flush()
+
+
+def fit_stackers(folder: Path) -> Manifest:
+    """A manifest of 14 members with every stacker, fitted to invented images."""
+    parts = list(draw_images(FITTED, seed=2))
+    truth, scores = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+    traits = np.zeros((FITTED, 4), np.float32)
+    covers = (tuple(LABELS.groups),) * MEMBERS
+    evidence = Evidence(NAMES, covers, np.arange(FITTED), scores, truth, traits)
+    layers = fit_layers(evidence, LABELS, LayerSettings(), "stackers")
+    mix = {group: {BLEND: 0.25, APART: 0.25, TOGETHER: 0.25, TREES: 0.25} for group in LABELS.groups}
+    stackers = export_layers(layers, mix, evidence, LABELS, folder, folder)
+    models = tuple(
+        Model(name, "resnet18", ALL, 224, (0.5,) * 3, (0.5,) * 3, "bicubic", checkpoint=None) for name in NAMES
+    )
+    rule = GroupDecision(0.1, 0, 10)
+    nothing = FileEntry("labels.csv", "0" * 64)
+    return Manifest(
+        labels=LabelsEntry(nothing.file, nothing.sha256, {"culture": "culture::", "tag": "tag::"}),
+        models=models,
+        ensemble=Ensemble({group: dict.fromkeys(NAMES, 1.0) for group in LABELS.groups}, stackers, name_parts(mix)),
+        decision=Decision(
+            dict.fromkeys(LABELS.groups, rule),
+            prior=(0,),
+            rule="expected_f2",
+            calibration=dict.fromkeys(LABELS.groups, Calibration((0.0, 1.0), (0.0, 1.0))),
+        ),
+    )
+
+
+def leave_trees_out(manifest: Manifest) -> Manifest:
+    """The same without the tree stacker."""
+    mix = {
+        group: {name: one for name, one in given.items() if name != TREES}
+        for group, given in manifest.ensemble.mix.items()
+    }
+    return replace(manifest, ensemble=replace(manifest.ensemble, mix=mix))
+
+
+class Memory:
+    """The largest anonymous memory of this process while it is watched, in bytes: mapped files do not count."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            status = Path("/proc/self/status").read_text()
+            self.peak = max(self.peak, 1024 * int(status.partition("RssAnon:")[2].split()[0]))
+
+
+def measure(folder: Path, manifest: Manifest, ids: list[str]) -> dict[str, float]:
+    """Seconds and MB from the mapped store to submission.csv."""
+    with Memory() as memory:
+        before = time.perf_counter()
+        scores = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES}
+        log = RunLog(strict=True)
+        stage = open_stage(manifest, LABELS, folder, log)
+        _, label_ids = choose_labels(stage, scores, np.zeros((IMAGES, 4), np.float32), log)
+        write_submission(folder / "submission.csv", ids, label_ids)
+        seconds = time.perf_counter() - before
+    return {"seconds": round(seconds, 1), "peak_mb": round(memory.peak / 1e6)}
+
+
+def read_ids() -> list[str]:
+    """The ids of iMet's stage-2 test where they are at hand, else invented ones."""
+    path = Path("../shared/imet2019/sample_submission.csv.gz")
+    if not path.exists():
+        return [f"{place:016x}" for place in range(IMAGES)]
+    plain = Path("build/benchmarks/sample_submission.csv")
+    plain.write_bytes(gzip.decompress(path.read_bytes()))
+    return [image for (image,) in read_columns(plain, ("id",))]
+
+
+def main() -> int:
+    """Print the figures, and write them to build/benchmarks/second_stage.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    folder = Path("build/benchmarks/second_stage")
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = read_ids()
+    write_store(folder)
+    manifest = fit_stackers(folder)
+    (trees,) = [stacker for stacker in manifest.ensemble.stackers if stacker.name == TREES]
+    found = {
+        "images": IMAGES,
+        "top": trees.top,
+        "without trees": measure(folder, leave_trees_out(manifest), ids),
+        "with trees": measure(folder, manifest, ids),
+    }
+    Path("build/benchmarks/second_stage.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
