@@ -19,10 +19,11 @@ PAIRED = 4
 SMALLEST = np.float32(1e-8)
 
 
-def find_pairs(scores: Floats, top: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def find_pairs(scores: Floats, top: int, counts: Integers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The pairs of image and label where some member ranks the label among the image's `top`.
 
-    `scores`: (images, members, labels), without NaN. Of equal scores, the label of the lower column ranks higher.
+    `scores`: (images, members, labels), without NaN; `counts`: training images of each label, (labels,): one that has
+    none makes no pair, as there was nothing to learn. Of equal scores, the label of the lower column ranks higher.
     Returns the rows and the columns of the pairs, sorted by row, then by column.
     """
     images, members, labels = scores.shape
@@ -32,7 +33,7 @@ def find_pairs(scores: Floats, top: int) -> tuple[NDArray[np.int64], NDArray[np.
         found = np.zeros((images, labels), np.bool_)
         for place in range(members if top > 0 else 0):
             found |= _mark_top(scores[:, place], top)
-    rows, columns = np.nonzero(found)
+    rows, columns = np.nonzero(found & (counts > 0))
     return rows, columns
 
 

@@ -67,7 +67,7 @@ class StackerSession:
         if self.stacker.kind == "cnn":
             own = np.ascontiguousarray(filled[:, :, self._columns])
             return self._run("scores", own, (len(own), len(self._columns)))
-        rows, columns = find_pairs(filled, self.stacker.top)
+        rows, columns = find_pairs(filled, self.stacker.top, self._counts)
         features = compute_features(filled, rows, columns, self._counts, self._groups, inputs.traits)
         scored = inputs.blended.copy()
         scored[rows, columns] = self._run("features", features, (len(rows),))

@@ -111,7 +111,7 @@ def score_by_hand(studio: Workshop, scores: dict[str, np.ndarray], ids: list[str
             (parts[stacker.name][:, columns],) = session.run(None, {"scores": members[:, :, columns]})
         else:
             counts = np.array(json.loads(session.get_modelmeta().custom_metadata_map["counts"]))
-            rows, places = find_pairs(members, stacker.top)
+            rows, places = find_pairs(members, stacker.top, counts)
             features = compute_features(members, rows, places, counts, np.array([0, 0, 1, 1, 1]), traits)
             (parts[stacker.name][rows, places],) = session.run(None, {"features": features})
     mixed = np.zeros((len(ids), 5), np.float32)

@@ -62,7 +62,7 @@ def test_the_smallest_top_that_covers_the_true_labels_is_chosen(seed: int, steps
     truth = random.random((60, 30)) < 0.15
 
     def cover(top: int) -> float:
-        rows, columns = find_pairs(scores, top)
+        rows, columns = find_pairs(scores, top, np.ones(30, np.int64))
         return float(truth[rows, columns].sum() / truth.sum())
 
     assert choose_top(scores, truth) == min(top for top in range(1, 31) if cover(top) >= COVERED)

@@ -51,7 +51,7 @@ def score_pairs(
     for start in range(0, len(blended), IMAGE_CHUNK):
         part = evidence.take(np.arange(start, min(start + IMAGE_CHUNK, len(blended))))
         filled = fill_members(order_members(part, stacker.members))
-        rows, columns = find_pairs(filled, stacker.top)
+        rows, columns = find_pairs(filled, stacker.top, stacker.counts)
         features = compute_features(filled, rows, columns, stacker.counts, np.array(labels.owners), part.traits)
         scored[start + rows, columns] = predict_trees(stacker.booster, features)
     return scored

@@ -49,7 +49,7 @@ def export_layers(
         path = folder / f"{TREES}.onnx"
         trees = layers.trees
         ordered = fill_members(order_members(some, trees.members))
-        rows, columns = find_pairs(ordered, trees.top)
+        rows, columns = find_pairs(ordered, trees.top, trees.counts)
         examples = compute_features(ordered, rows, columns, trees.counts, np.array(labels.owners), some.traits)
         parity = export_trees(trees.booster, path, trees.counts, name_features(trees.members), examples)
         stackers.append(Stacker(TREES, "trees", ALL, trees.members, declare_file(path, home), parity, trees.top))

@@ -96,7 +96,7 @@ def gather_samples(
     weights make the sample's chances those of all pairs.
     """
     parts = [slice(start, start + IMAGE_CHUNK) for start in range(0, len(scores), IMAGE_CHUNK)]
-    pairs = [find_pairs(scores[part], top) for part in parts]
+    pairs = [find_pairs(scores[part], top, counts) for part in parts]
     true = [truth[part][found] for part, found in zip(parts, pairs, strict=True)]
     positives, total = sum(int(one.sum()) for one in true), sum(len(one) for one in true)
     rate = min(max(limit - positives, 1) / max(total - positives, 1), 1.0)
