@@ -35,7 +35,7 @@ from inference.submission import write_submission
 from inference.tables import read_columns
 from training.second_stage.evidence import Evidence
 from training.second_stage.layers import APART, TOGETHER, TREES, LayerSettings, fit_layers
-from training.second_stage.stackers import export_layers, name_parts
+from training.second_stage.stackers import FOLDER, export_layers, name_parts
 
 IMAGES, MEMBERS, CULTURES, TAGS = 38_801, 14, 398, 705
 FITTED = 1500  # images that the stackers are fitted to, which makes their cost real, not their quality
@@ -86,7 +86,7 @@ def fit_stackers(folder: Path) -> Manifest:
     evidence = Evidence(NAMES, covers, np.arange(FITTED), scores, truth, traits)
     layers = fit_layers(evidence, LABELS, LayerSettings(), "stackers")
     mix = {group: {BLEND: 0.25, APART: 0.25, TOGETHER: 0.25, TREES: 0.25} for group in LABELS.groups}
-    stackers = export_layers(layers, mix, evidence, LABELS, folder, folder)
+    stackers = export_layers(layers, mix, evidence, LABELS, folder / FOLDER)
     models = tuple(
         Model(name, "resnet18", ALL, 224, (0.5,) * 3, (0.5,) * 3, "bicubic", checkpoint=None) for name in NAMES
     )
@@ -164,7 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     folder = Path("build/benchmarks/second_stage")
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     ids = read_ids()
     write_store(folder)
     manifest = fit_stackers(folder)

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ from training.second_stage.findings import (
 from training.second_stage.layers import LayerSettings, fit_layers
 from training.second_stage.nested import MIX, Rules, Weights, fit_rules, judge_methods, list_methods, mix_parts
 from training.second_stage.report import write_page
-from training.second_stage.stackers import export_layers, name_parts
+from training.second_stage.stackers import FOLDER, export_layers, name_parts
 from training.second_stage.values import divide_values, measure_members
 from training.second_stage.weights import fit_weights
 from training.text import NAMED
@@ -71,11 +74,9 @@ def fit_second_stage(settings: StageSettings) -> Findings:
     judged, decided = judge_nested(nested, methods)
     rule = max(decided, key=lambda one: one.f2).name
     layers = fit_layers(evidence, labels, settings.layers, "all images")
-    folder = zoo.home / "second_stage"
-    make_folder(folder)
-    stackers = export_layers(layers, mix, evidence, labels, folder, zoo.home)
     values = measure_members(evidence, labels, nested, rule)
-    findings = Findings(
+    found = partial(
+        Findings,
         images=len(evidence.rows),
         folds=settings.folds,
         method=methods[-1],
@@ -87,13 +88,32 @@ def fit_second_stage(settings: StageSettings) -> Findings:
         values=values,
         curves=draw_curves(scores[methods[-1]], nested.chances, evidence.truth, labels, rules[methods[-1]]),
         slices=slice_frequencies({name: nested.taken[name] for name in scores}, evidence.truth),
-        parity={stacker.name: stacker.parity for stacker in stackers},
     )
-    write_figures(findings, folder / FIGURES)
-    write_page(findings, folder / PAGE)
+    with replace_folder(zoo.home / FOLDER) as folder:
+        stackers = export_layers(layers, mix, evidence, labels, folder)
+        findings = found(parity={stacker.name: stacker.parity for stacker in stackers})
+        write_figures(findings, folder / FIGURES)
+        write_page(findings, folder / PAGE)
     declare(zoo, layers.weights, stackers, mix, rules, rule, values)
-    print(f"\n{describe_findings(findings)}\n\n{folder / PAGE}")
+    print(f"\n{describe_findings(findings)}\n\n{zoo.home / FOLDER / PAGE}")
     return findings
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write to that takes the place of `folder` at the end, or is gone after a failure.
+
+    So a fit that fails leaves the files of the one before, which the manifest still declares.
+    """
+    building = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    make_folder(building)
+    try:
+        yield building
+        shutil.rmtree(folder, ignore_errors=True)
+        building.replace(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def check_number(evidence: Evidence, settings: StageSettings) -> None:
