@@ -11,6 +11,7 @@ from inference.images import Geometry, Picture
 from inference.job import TRAITS_NAME, Job, State
 from inference.plan import Pass, Plan, add_seconds, choose_passes, drop_passes, list_groups, return_passes
 from inference.run_log import format_seconds
+from inference.tiles import merge_tiles
 
 
 def run_chunk(
@@ -38,8 +39,7 @@ def run_chunk(
     if not rows:
         commit_chunk(job, state, index, images, {str(one) for one in state.passes} - done)
         return True, 0.0
-    distinct = set(geometries.values())
-    batches = {geometry: np.stack([found.squares[geometry] for found in readable]) for geometry in distinct}
+    batches = {geometry: join_squares(readable, geometry) for geometry in set(geometries.values())}
     job.traits[rows] = [found.traits for found in readable]
     shown: dict[str, list[NDArray[np.float32]]] = {}
     ran: list[Pass] = []
@@ -52,15 +52,20 @@ def run_chunk(
             break
         if not state.planned and not has_time_to_measure(state, one, ran, len(rows), len(job.ids) - images.stop):
             continue
+        geometry = geometries[one.model]
         began = clock.now()
         try:
-            probabilities = state.runners[one.model].predict(batches[geometries[one.model]], one.view)
+            probabilities = state.runners[one.model].predict(batches[geometry], one.view)
         except SessionError as error:
             if state.pace.left() <= 0:  # not the model's fault: the alarm of the limit has stopped it
                 in_time = False
                 break
             leave_out(state, one.model, error)
             continue
+        if geometry.tiles:
+            counts = [len(found.squares[geometry]) for found in readable]
+            probabilities = merge_tiles(probabilities, counts, geometry.tiles.merge)
+        # Seconds of an image, however many tiles it has: a chunk of many long images takes longer than is foreseen.
         seconds = clock.now() - began
         spent += seconds
         state.pace.note_pass(one.model, len(rows), seconds)
@@ -73,6 +78,12 @@ def run_chunk(
     if ran:
         commit_chunk(job, state, index, images, set(map(str, ran)))
     return in_time, spent
+
+
+def join_squares(pictures: Sequence[Picture], geometry: Geometry) -> NDArray[np.uint8]:
+    """The squares of all pictures, or with tiles all their tiles, as one batch (squares, size, size, 3)."""
+    squares = [picture.squares[geometry] for picture in pictures]
+    return np.concatenate(squares) if geometry.tiles else np.stack(squares)
 
 
 def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: int, images: int) -> bool:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def try_batch(bundle: Path, images: Path) -> Trial:
     verify_files([(f"models.{model.name}", entry)], bundle)
     outputs = len(labels.columns(model.group))
     session = ModelSession(model.name, bundle / entry.file, outputs, gpu=bool(read_devices()))
-    geometry = read_geometry(model)
+    geometry = replace(read_geometry(model), tiles=None)  # whether a batch runs, squares of whole images tell
     runtime = manifest.runtime
     paths = [path for path in sorted(images.iterdir()) if path.suffix.lower() in SUFFIXES]
     read = partial(read_squares, geometries={geometry}, max_pixels=runtime.max_pixels)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.errors import ImageError, ImagesError
-from inference.manifest import MAX_PIXELS, Interpolation, Model, Resize
+from inference.manifest import MAX_PIXELS, Interpolation, Model, Resize, Tiles
+from inference.tiles import cut_tiles
 from inference.traits import measure_traits
 
 # In order of preference, where a folder holds one image in two formats.
@@ -43,11 +44,12 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """The square that a model looks at; models with equal geometries share one resized array."""
+    """The square that a model looks at, or each of its tiles; models with equal geometries share one resized array."""
 
     size: int
     resize: Resize
     interpolation: Interpolation
+    tiles: Tiles | None = None
 
 
 # Pillow warns from its own limit on; here `max_pixels` decides.
@@ -56,7 +58,7 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 def read_geometry(model: Model) -> Geometry:
     """The geometry that the manifest gives a model."""
-    return Geometry(model.image_size, model.resize, model.interpolation)
+    return Geometry(model.image_size, model.resize, model.interpolation, model.tiles)
 
 
 def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
@@ -105,8 +107,18 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError(f"{path.name}: {type(error).__name__}: {reason.replace(str(path), path.name)}") from error
 
 
+def show_image(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
+    """What a model is shown of an image: its square, (size, size, 3); where it has tiles, (tiles, size, size, 3).
+
+    Raises ImageError as `resize_image`.
+    """
+    if geometry.tiles is None:
+        return resize_image(image, geometry)
+    return np.stack([resize_image(tile, geometry) for tile in cut_tiles(image, geometry.tiles)])
+
+
 def resize_image(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
-    """The (size, size, 3) square of a model, bit by bit as timm's evaluation transform makes it.
+    """The whole image as the (size, size, 3) square of a model, bit by bit as timm's evaluation transform makes it.
 
     Raises ImageError where a strip is too thin to be resized.
     """
@@ -134,7 +146,10 @@ def plan_resize(size: tuple[int, int], geometry: Geometry) -> tuple[int, int, in
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the models and the second stage look at it: its squares, and its traits (inference/traits.py)."""
+    """An image as the models and the second stage look at it: its squares, and its traits (inference/traits.py).
+
+    `squares`: (size, size, 3) of uint8, or (tiles, size, size, 3) of a geometry with tiles.
+    """
 
     squares: Mapping[Geometry, NDArray[np.uint8]]
     traits: NDArray[np.float32]
@@ -144,7 +159,7 @@ def read_picture(path: Path, geometries: Iterable[Geometry], max_pixels: int = M
     """One file, decoded once, as the square of each geometry, and its traits; raises ImageError naming the file."""
     image = read_image(path, max_pixels)
     try:
-        squares = {geometry: resize_image(image, geometry) for geometry in geometries}
+        squares = {geometry: show_image(image, geometry) for geometry in geometries}
         return Picture(squares, measure_traits(image))
     except (ImageError, MemoryError) as error:
         raise ImageError(f"{path.name}: {error}") from error
@@ -153,7 +168,7 @@ def read_picture(path: Path, geometries: Iterable[Geometry], max_pixels: int = M
 def read_squares(
     path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS
 ) -> Mapping[Geometry, NDArray[np.uint8]]:
-    """The squares of `read_picture`."""
+    """The squares of `read_picture`, as `Picture` has them."""
     return read_picture(path, geometries, max_pixels).squares
 
 

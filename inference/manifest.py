@@ -50,6 +50,7 @@ Precision = Literal["fp32"]
 ResizeRule = Literal["squash", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 View = Literal["identity", "hflip"]
+Merge = Literal["mean", "maximum"]
 DecisionRule = Literal["thresholds", "expected_f2"]
 
 
@@ -82,6 +83,19 @@ class Resize:
 
     rule: ResizeRule = "squash"
     percentage: Annotated[float, Rule("a number above 0, at most 1", lambda number: 0 < number <= 1)] = 1.0
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a model looks at long images: at tiles along the long side, of which each view sees all (inference/tiles.py).
+
+    `aspect`: long by short side, beyond which an image is cut; `most`: tiles of one image; `merge`: how the tiles'
+    scores become the image's.
+    """
+
+    aspect: Annotated[float, Rule("a number above 1, at most 1000", lambda number: 1 < number <= 1000)] = 3.0
+    most: Annotated[int, _between(2, 32, "a whole number from 2 to 32")] = 8
+    merge: Merge = "mean"
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,7 @@ class Model:
     ]
     interpolation: Interpolation
     resize: Resize = Resize()
+    tiles: Tiles | None = None
     views: Annotated[
         tuple[View, ...],
         Rule("at least one view, each once", lambda views: len(views) > 0 and len(set(views)) == len(views)),

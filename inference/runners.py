@@ -83,7 +83,7 @@ class Runner:
                     raise
                 self._leave_gpu(error)
                 continue
-            if len(batch) == self._largest:
+            if len(batch) >= self._largest:  # more are tiles
                 self.batches.note(size, (time.perf_counter() - started) / len(batch))
             probabilities = np.concatenate(parts)
             self._check_variety(batch, probabilities)

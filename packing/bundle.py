@@ -110,7 +110,9 @@ def pack(
         write_manifest(bundled, dataset / MANIFEST_NAME)
         _write_json(dataset / DATASET_METADATA, dataset_metadata)
         _write_json(kernel / KERNEL_METADATA, kernel_metadata)
-        (kernel / NOTEBOOK).write_text(render_notebook(names, accelerator), encoding="utf-8")
+        written = (dataset / MANIFEST_NAME, dataset / DATASET_METADATA, kernel / KERNEL_METADATA)
+        hashes = {path.name: hash_file(path) for path in written}
+        (kernel / NOTEBOOK).write_text(render_notebook(names, hashes, accelerator), encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         building.replace(out)

@@ -18,7 +18,7 @@ from packing.metadata import (
     check_dataset_metadata,
     check_kernel_metadata,
 )
-from packing.notebook import check_notebook
+from packing.notebook import check_hashes, check_notebook
 
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 ARCHIVE = re.compile(r".*\.(zip|7z|rar|tgz|tar(\.\w+)?|gz|bz2|xz)", re.IGNORECASE)
@@ -31,7 +31,7 @@ def check_bundle(folder: Path) -> Manifest:
     """Check a bundle's dataset, and its kernel where one lies beside it; `folder` may be the dataset or hold both.
 
     Raises PackError, ManifestError or SessionError for the first fault: schema, hashes, flatness, names, graphs,
-    stackers that do not load, metadata, notebook.
+    stackers that do not load, metadata, notebook, and what the manifest has no hash of.
     """
     dataset = folder / "dataset" if (folder / "dataset").is_dir() else folder
     if not dataset.is_dir():
@@ -81,7 +81,7 @@ def check_dataset(dataset: Path) -> Manifest:
 
 
 def check_kernel(kernel: Path, dataset: Path) -> None:
-    """The kernel's half of `check_bundle`: its metadata, its notebook, and that it is attached to the dataset."""
+    """The kernel's half of `check_bundle`: its metadata, its notebook, and that both are of this very dataset."""
     metadata = _read_json(kernel / KERNEL_METADATA)
     check_kernel_metadata(metadata)
     wanted = _read_json(dataset / DATASET_METADATA)["id"]
@@ -97,6 +97,8 @@ def check_kernel(kernel: Path, dataset: Path) -> None:
             f"{kernel / KERNEL_METADATA}: `competition_sources`: found {metadata['competition_sources']}, "
             f"wanted {competition} in it, which the notebook looks for"
         )
+    # Last, as whatever has a message of its own says more.
+    check_hashes(kernel / NOTEBOOK, (dataset / MANIFEST_NAME, dataset / DATASET_METADATA, kernel / KERNEL_METADATA))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

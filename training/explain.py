@@ -74,8 +74,8 @@ def explain(
 
     A map shows which places speak for the label, by Grad-CAM on the last of timm's feature layers. `names`: which
     models, all their groups; without, the first of weight above 0 for each group, one of that group alone if there is
-    one. `train`: the table that tells which labels are true. Raises ManifestError, TableError, TrainingError or
-    OutputError.
+    one. `train`: the table that tells which labels are true. A model with tiles is shown the whole image in one square,
+    which the page says. Raises ManifestError, TableError, TrainingError or OutputError.
     """
     zoo = open_zoo(manifest)
     panels = choose_panels(zoo, names)
@@ -285,6 +285,8 @@ def describe_look(look: Look, name: str, labels: Labels, truth: NDArray[np.bool_
         lines.append("image held out of its training")
     elif truth is not None:
         lines.append("it may have been trained on this image")
+    if look.eye.model.tiles:
+        lines.append("of the whole in one square; the kernel cuts long images into tiles")
     if look.probability < look.threshold:
         lines.append(f"the best, but below the threshold of {look.threshold:g}")
     if not look.heat.any():

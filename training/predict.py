@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from inference.manifest import View
+from inference.tiles import merge_tiles
 from inference.views import VIEWS
 from training.batches import normalise
 from training.networks import Network
@@ -23,12 +24,16 @@ def predict_views(
     workers: int,
     title: str,
 ) -> NDArray[np.float32]:
-    """Probabilities of the samples, (images, labels): the mean over the kernel's `views` of their squares."""
+    """Probabilities of the samples, (images, labels): the mean over the kernel's `views` of their squares or tiles."""
     network.module.eval()
+    tiles = samples.geometry.tiles
     parts = []
     with torch.inference_mode(), tqdm(total=len(samples), desc=title, unit="img", mininterval=1) as bar:
-        for squares in load_squares(samples, batch_size, workers):
+        for squares, counts in load_squares(samples, batch_size, workers):
             shown = [normalise(VIEWS[view](squares), network.mean, network.std, device) for view in views]
-            parts.append(torch.stack([network.module(view).float().sigmoid() for view in shown]).mean(0).cpu().numpy())
-            bar.update(len(squares))
+            scores = torch.stack([network.module(view).float().sigmoid() for view in shown]).cpu().numpy()
+            if tiles:
+                scores = np.stack([merge_tiles(view, counts, tiles.merge) for view in scores])
+            parts.append(scores.mean(axis=0))
+            bar.update(len(counts))
     return np.concatenate(parts)

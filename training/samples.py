@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader, Dataset
 
-from inference.images import Geometry, resize_image
+from inference.errors import TrainingError
+from inference.images import Geometry, show_image
 from training.networks import Network
 from training.pictures import Pictures
 from training.recipe import Recipe
@@ -50,16 +51,22 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class SquareSamples(Dataset[NDArray[np.uint8]]):
-    """Images as the kernel shows them to a model, (size, size, 3) of uint8."""
+    """Images as the kernel shows them to a model, (squares, size, size, 3) of uint8: one square, or several tiles."""
 
     def __init__(self, pictures: Pictures, rows: NDArray[np.int64], geometry: Geometry):
+        """Raises TrainingError where there are tiles to cut and only decoded squares to cut them from."""
+        if geometry.tiles and pictures.squares is not None:
+            raise TrainingError(
+                "`tiles`: the cache of decoded images has squares, wanted whole images to cut; give the images alone"
+            )
         self.pictures, self.rows, self.geometry = pictures, rows, geometry
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, place: int) -> NDArray[np.uint8]:
-        return np.array(resize_image(self.pictures.read(int(self.rows[place])), self.geometry))
+        shown = np.array(show_image(self.pictures.read(int(self.rows[place])), self.geometry))
+        return shown if self.geometry.tiles else shown[None]
 
 
 def order_epoch(rows: NDArray[np.int64], seed: int, epoch: int) -> list[int]:
@@ -76,8 +83,12 @@ def load_training(samples: TrainingSamples, order: Sequence[int], batch_size: in
 
 
 def load_squares(samples: SquareSamples, batch_size: int, workers: int) -> DataLoader[Any]:
-    """Batches of squares, (images, size, size, 3) arrays of uint8, in order."""
-    return DataLoader(samples, batch_size, num_workers=workers, collate_fn=np.stack)
+    """Batches of so many images in order: (squares, size, size, 3) of uint8, and how many squares each image has."""
+    return DataLoader(samples, batch_size, num_workers=workers, collate_fn=_join_squares)
+
+
+def _join_squares(images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], list[int]]:
+    return np.concatenate(images), [len(squares) for squares in images]
 
 
 @contextmanager

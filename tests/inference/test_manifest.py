@@ -188,6 +188,21 @@ BROKEN = [
         put("runtime.max_pixels", 10**9),
         "`runtime.max_pixels`: found 1000000000, wanted a whole number from 1 to 178956970",
     ),
+    (put("models.0.tiles", True), "`models[0].tiles`: found true, wanted an object"),
+    (
+        put("models.0.tiles", {"aspekt": 3}),
+        "`models[0].tiles.aspekt`: unknown key; did you mean `models[0].tiles.aspect`?",
+    ),
+    (
+        put("models.0.tiles", {"aspect": 1, "most": 8}),
+        "`models[0].tiles.aspect`: found 1, wanted a number above 1, at most 1000",
+    ),
+    (put("models.0.tiles", {"most": 1}), "`models[0].tiles.most`: found 1, wanted a whole number from 2 to 32"),
+    (put("models.0.tiles", {"most": 2.5}), "`models[0].tiles.most`: found 2.5, wanted a whole number"),
+    (
+        put("models.0.tiles", {"merge": "median"}),
+        "`models[0].tiles.merge`: found \"median\", wanted 'mean' or 'maximum'",
+    ),
     (put("models.0.mean", ["a", 0, 0]), '`models[0].mean[0]`: found "a", wanted a number'),
 ]
 

@@ -52,6 +52,15 @@ def test_out_of_memory_halves_the_batch_until_it_fits_and_every_picture_has_its_
     assert max(gpu.sizes) == 4, "what did not fit is not tried again"
 
 
+def test_the_fastest_batch_is_found_where_tiles_make_a_chunk_longer_than_a_batch() -> None:
+    gpu = Session(GPU, memory=16)
+    runner = make_runner(gpu, Session(CPU, 16), RunLog())
+    pictures = np.concatenate([PICTURES, PICTURES[:3]])
+    for _ in range(3):
+        np.testing.assert_array_equal(runner.predict(pictures, "identity"), np.concatenate([WANTED, WANTED[:3]]))
+    assert gpu.sizes == [16, 3, 16, 3, 8, 8, 3], "after two trials of the largest, its half"
+
+
 def test_where_not_even_one_picture_fits_the_gpu_is_left_for_the_cpu() -> None:
     log, gpu, cpu = RunLog(), Session(GPU, memory=0), Session(CPU, memory=16)
     runner = make_runner(gpu, cpu, log)

@@ -1,9 +1,11 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import onnx
 import pytest
 
@@ -240,6 +242,7 @@ BROKEN = [
     (edit("kernel/kernel.ipynb", cells=[]), "{bundle}/kernel/kernel.ipynb: has no line `OWNER, SLUG, COMPETITION = …`; pack the bundle again"),
     (swap("kernel/kernel.ipynb", "museum-owner", "other-owner"), "{bundle}/kernel/kernel.ipynb: looks for other-owner/tiny-bundle, wanted museum-owner/tiny-bundle; pack the bundle again"),
     (edit("kernel/kernel.ipynb", cells=[{"cell_type": "code"}]), "{bundle}/kernel/kernel.ipynb: not a notebook: The notebook is invalid and is missing an expected key: metadata"),
+    (edit("kernel/kernel.ipynb", metadata={"vitrine": 1}), "{bundle}/kernel/kernel.ipynb: its metadata has no hash of kernel.ipynb; pack the bundle again"),
     (edit("dataset/weights_manifest.json", extra=1), "weights_manifest.json: `extra`: unknown key; known here: decision, ensemble, labels, models, runtime, schema_version"),
 ]  # fmt: skip
 
@@ -255,6 +258,72 @@ def test_check_names_what_is_broken(breakage: Callable[[Path], None], message: s
 
 def test_at_least_25_breakages_are_refused_each_with_its_own_message() -> None:
     assert len({message for _, message in BROKEN}) == len(BROKEN) >= 25
+
+
+# Where no other check looks: (file, text before the byte, bit that is flipped)
+QUIET = [
+    ("dataset/weights_manifest.json", '"time_limit": ', 0),
+    ("dataset/weights_manifest.json", '"image_seconds": 20.', 0),
+    ("dataset/dataset-metadata.json", '"title": "', 5),
+    ("kernel/kernel-metadata.json", '"title": "', 5),
+    ("kernel/kernel-metadata.json", '"id": "', 1),
+    ("kernel/kernel.ipynb", "# Kaggle has two ", 1),
+    ("kernel/kernel.ipynb", "TRIAL_SECONDS = ", 0),
+    ("kernel/kernel.ipynb", '"weights_manifest.json": "', 0),
+    ("kernel/kernel.ipynb", '"kernel.ipynb": "', 0),
+]
+
+
+def flip(path: Path, place: int, bit: int) -> bytes:
+    """Flip a bit of a file; the bytes before."""
+    before = path.read_bytes()
+    path.write_bytes(before[:place] + bytes([before[place] ^ 1 << bit]) + before[place + 1 :])
+    return before
+
+
+@pytest.mark.parametrize(("file", "text", "bit"), QUIET)
+def test_a_flipped_byte_that_leaves_a_file_valid_is_refused_naming_the_file(
+    file: str, text: str, bit: int, own_workshop: Workshop
+) -> None:
+    path = own_workshop.bundle / file
+    flip(path, path.read_bytes().index(text.encode()) + len(text.encode()), bit)
+    with pytest.raises(PackError) as error:
+        check_bundle(own_workshop.bundle)
+    assert re.fullmatch(
+        rf"{re.escape(str(path))}: has \w{{12}}…, wanted \w{{12}}…, which it was packed with; "
+        "bring that file back or pack the bundle again",
+        str(error.value),
+    )
+
+
+def test_one_flipped_byte_in_any_file_of_a_bundle_is_refused_naming_the_file(own_workshop: Workshop) -> None:
+    files = sorted(read_tree(own_workshop.bundle))
+    assert len(files) == 9
+    for file in files:
+        path = own_workshop.bundle / file
+        before = flip(path, path.stat().st_size // 2, 0)
+        with pytest.raises(VitrineError, match=re.escape(path.name)):
+            check_bundle(own_workshop.bundle)
+        path.write_bytes(before)
+    check_bundle(own_workshop.bundle)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "dataset/weights_manifest.json",
+        "dataset/dataset-metadata.json",
+        "kernel/kernel-metadata.json",
+        "kernel/kernel.ipynb",
+    ],
+)
+def test_wherever_a_byte_is_flipped_the_bundle_is_refused(file: str, own_workshop: Workshop) -> None:
+    path, random = own_workshop.bundle / file, np.random.default_rng(0)
+    for place in random.choice(path.stat().st_size, 25, replace=False).tolist():
+        before = flip(path, place, int(random.integers(8)))
+        with pytest.raises(VitrineError):
+            check_bundle(own_workshop.bundle)
+        path.write_bytes(before)
 
 
 def test_check_refuses_weights_kept_in_another_file(own_workshop: Workshop) -> None:

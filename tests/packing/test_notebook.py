@@ -38,9 +38,15 @@ def mount(workshop: Workshop, root: Path, layout: str) -> Path:
     return bundle
 
 
-def execute(workshop: Workshop, first: str = "") -> str:
-    """The notebook's printed output, `first` run before it; raises CellExecutionError as Kaggle would report it."""
-    notebook = nbformat.read(workshop.bundle / "kernel" / "kernel.ipynb", as_version=4)
+def execute(workshop: Workshop, first: str = "", manifest: Path | None = None) -> str:
+    """The notebook's printed output, `first` run before it; raises CellExecutionError as Kaggle would report it.
+
+    `manifest`: the one that the notebook is made to believe it was packed with.
+    """
+    text = (workshop.bundle / "kernel" / "kernel.ipynb").read_text()
+    if manifest:
+        text = text.replace(hash_file(workshop.dataset / MANIFEST_NAME), hash_file(manifest))
+    notebook = nbformat.reads(text, as_version=4)
     if first:
         notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
@@ -77,6 +83,16 @@ def test_the_notebook_refuses_a_script_that_is_not_the_declared_one(workshop: Wo
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_notebook_refuses_another_manifest_than_it_was_packed_with(workshop: Workshop, kaggle: Path) -> None:
+    path = mount(workshop, kaggle, "newer") / MANIFEST_NAME
+    path.write_text(path.read_text().replace('"time_limit": 32400', '"time_limit": 32401'))
+    told = rf"weights_manifest\.json has {hash_file(path)}, wanted \w+: upload the bundle again"
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match=told):
+        execute(workshop)
+    assert list((kaggle / "working").iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_the_notebook_fails_when_the_script_fails(workshop: Workshop, kaggle: Path) -> None:
     (mount(workshop, kaggle, "older") / "tag.onnx").write_bytes(b"damaged")
     with pytest.raises(nbclient.exceptions.CellExecutionError, match=r"inference\.pyz ended with exit code 1"):
@@ -108,7 +124,7 @@ def test_a_carried_wheel_with_another_hash_is_not_installed(workshop: Workshop, 
     with pytest.raises(
         nbclient.exceptions.CellExecutionError, match=r"onnxruntime-1-py3-none-any\.whl has \w+, wanted 000"
     ):
-        execute(workshop)
+        execute(workshop, manifest=bundle / MANIFEST_NAME)
 
 
 # Two T4s, as the driver would show them, in the notebook's own process; the script's finds none.
@@ -173,7 +189,7 @@ sys.exit(3)
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     document["runtime"]["script"]["sha256"] = hash_file(script)
     (bundle / MANIFEST_NAME).write_text(json.dumps(document))
-    told = execute(own_workshop)
+    told = execute(own_workshop, manifest=bundle / MANIFEST_NAME)
     assert "\x1b[1;31mDEGRADED: the clock was short\x1b[0m" in told
     assert "\x1b[1;31mDEGRADED: tag/hflip is left out\x1b[0m" in told
     assert "submission.csv: valid, 20 rows" in told

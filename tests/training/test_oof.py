@@ -4,10 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm.data
+import torch
 
+from inference.images import read_image
 from inference.labels import read_labels
 from inference.manifest import read_manifest
 from training.__main__ import main
+from training.networks import load_network
 from training.out_of_fold import pool_predictions
 
 RECIPE = 'architecture = "test_resnet"\nimage_size = 32\nfolds = 2\nepochs = 1\nbatch_size = 16\ngroup = "{}"\n'
@@ -57,6 +61,35 @@ def test_views_of_the_manifest_are_the_ones_that_predict(museum: Path, zoo: Path
     assert run_oof(museum, own_zoo, "culture_f0") == 0
     assert not np.array_equal(np.load(own_zoo / "culture_f0.oof.npy"), np.load(zoo / "culture_f0.oof.npy"))
     assert (own_zoo / "culture_f1.oof.npy").read_bytes() == (zoo / "culture_f1.oof.npy").read_bytes()
+
+
+@pytest.mark.parametrize("merge", ["mean", "maximum"])
+def test_long_images_are_predicted_by_their_tiles_as_the_manifest_wants_it(
+    merge: str, museum: Path, zoo: Path, own_zoo: Path
+) -> None:
+    document = json.loads((own_zoo / "weights_manifest.json").read_text())
+    document["models"][0]["tiles"] = {"aspect": 1.4, "most": 3, "merge": merge}
+    (own_zoo / "weights_manifest.json").write_text(json.dumps(document))
+    assert run_oof(museum, own_zoo, "culture_f0") == 0
+    made, whole = np.load(own_zoo / "culture_f0.oof.npy"), np.load(zoo / "culture_f0.oof.npy")
+    model = read_manifest(own_zoo / "weights_manifest.json").models[0]
+    network = load_network(model, own_zoo, 3).module.eval()
+    timms = timm.data.create_transform(
+        32, interpolation=model.interpolation, mean=model.mean, std=model.std, crop_pct=1.0, crop_mode="squash"
+    )
+    long = 0
+    for row, name in enumerate((own_zoo / "culture_f0.oof.ids.txt").read_text().split()):
+        image = read_image(museum / "train" / f"{name}.png")
+        if image.size != (60, 40):
+            np.testing.assert_allclose(made[row], whole[row], rtol=0, atol=1e-3)
+            continue
+        long += 1
+        tiles = torch.stack([timms(image.crop((left, 0, left + 40, 40))) for left in (0, 20)])
+        with torch.inference_mode():
+            views = [network(shown).sigmoid().numpy() for shown in (tiles, tiles.flip(3))]
+        merged = [view.mean(axis=0) if merge == "mean" else view.max(axis=0) for view in views]
+        np.testing.assert_allclose(made[row], (merged[0] + merged[1]) / 2, rtol=0, atol=1e-3)
+    assert long > 3 and not np.array_equal(made, whole)
 
 
 def test_what_cannot_be_predicted_is_told(museum: Path, own_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:

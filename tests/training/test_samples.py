@@ -7,8 +7,9 @@ import torch
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
+from inference.errors import TrainingError
 from inference.images import Geometry, read_squares
-from inference.manifest import Resize
+from inference.manifest import Resize, Tiles
 from training.networks import Network, create_network
 from training.pictures import Pictures, find_pictures
 from training.recipe import Augmentation, Recipe
@@ -85,8 +86,24 @@ def test_squares_are_the_kernels_in_the_order_of_the_rows(museum: Path, samples:
     geometry = Geometry(16, Resize("crop", 0.9), "bicubic")
     rows = np.array([7, 2, 9])
     batches = list(load_squares(SquareSamples(samples.pictures, rows, geometry), 2, 1))
-    assert [len(batch) for batch in batches] == [2, 1]
-    for row, square in zip(rows, np.concatenate(batches), strict=True):
+    assert [counts for _, counts in batches] == [[1, 1], [1]]
+    for row, square in zip(rows, np.concatenate([squares for squares, _ in batches]), strict=True):
         path = samples.pictures.paths[row]
         assert path is not None
         assert np.array_equal(square, read_squares(path, [geometry])[geometry])
+
+
+def test_tiles_come_side_by_side_with_their_number_and_are_never_cut_from_decoded_squares(
+    samples: TrainingSamples,
+) -> None:
+    geometry = Geometry(16, Resize(), "bilinear", Tiles(1.2, 2))
+    shown = SquareSamples(samples.pictures, np.arange(IDS), geometry)
+    (squares, counts), *_ = load_squares(shown, IDS, 0)
+    sizes = [samples.pictures.read(row).size for row in range(IDS)]
+    assert counts == [2 if max(size) > 1.2 * min(size) else 1 for size in sizes] and {1, 2} == set(counts)
+    assert squares.shape == (sum(counts), 16, 16, 3)
+    with pytest.raises(TrainingError) as error:
+        SquareSamples(Pictures(samples.pictures.paths, squares), np.arange(IDS), geometry)
+    assert str(error.value) == (
+        "`tiles`: the cache of decoded images has squares, wanted whole images to cut; give the images alone"
+    )
