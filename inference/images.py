@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.errors import ImageError, ImagesError
-from inference.manifest import MAX_PIXELS, Interpolation, Model, Resize, Tiles
+from inference.manifest import MAX_PIXELS, Model, Resize, Tiles
+from inference.rules import Interpolation
 from inference.tiles import cut_tiles
 from inference.traits import measure_traits
 

@@ -1,17 +1,31 @@
 """weights_manifest.json: the one declaration of a zoo, the same at home and in the bundle."""
 
 import dataclasses
-import itertools
 import json
-import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
 from inference.errors import ManifestError
 from inference.files import hash_file, replace_file
+from inference.rules import (
+    Count,
+    DecisionRule,
+    FlatName,
+    Interpolation,
+    Merge,
+    NotNegative,
+    Precision,
+    Probability,
+    RelativePath,
+    ResizeRule,
+    Sha256,
+    Triple,
+    View,
+    between,
+    is_ascending,
+)
 from inference.schema import Rule, load_json, parse_record, refuse
 
 MANIFEST_NAME = "weights_manifest.json"
@@ -19,39 +33,6 @@ ALL = "all"
 BLEND = "blend"
 MAX_PIXELS = 100_000_000  # of one image; the longest of iMet 2019, 7531x300, has 2 million
 MOST_PIXELS = 178_956_970  # of any limit: beyond, Pillow itself refuses
-
-
-def _is_inside(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and ":" not in path
-
-
-def _between(low: float, high: float, wanted: str) -> Rule:
-    return Rule(wanted, lambda number: low <= number <= high)
-
-
-def _is_ascending(numbers: tuple[float, ...]) -> bool:
-    return len(numbers) > 0 and all(first <= second for first, second in itertools.pairwise(numbers))
-
-
-RelativePath = Annotated[str, Rule("a path inside the manifest's folder, with / and without ..", _is_inside)]
-FlatName = Annotated[
-    str,
-    Rule("a file name of letters, digits, '.', '_' and '-'", lambda name: bool(re.fullmatch(r"[\w.-]+", name, re.A))),
-]
-Sha256 = Annotated[
-    str, Rule("64 hexadecimal digits (sha256sum prints them)", lambda text: bool(re.fullmatch(r"[0-9a-f]{64}", text)))
-]
-Probability = Annotated[float, _between(0, 1, "a number from 0 to 1")]
-Count = Annotated[int, _between(0, 10_000, "a whole number from 0 to 10000")]
-Triple = Rule("three numbers, one a channel", lambda numbers: len(numbers) == 3 and all(map(math.isfinite, numbers)))
-NotNegative = Annotated[float, Rule("a number of at least 0", lambda number: 0 <= number < math.inf)]
-Precision = Literal["fp32"]
-ResizeRule = Literal["squash", "crop"]
-Interpolation = Literal["bilinear", "bicubic"]
-View = Literal["identity", "hflip"]
-Merge = Literal["mean", "maximum"]
-DecisionRule = Literal["thresholds", "expected_f2"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +75,7 @@ class Tiles:
     """
 
     aspect: Annotated[float, Rule("a number above 1, at most 1000", lambda number: 1 < number <= 1000)] = 3.0
-    most: Annotated[int, _between(2, 32, "a whole number from 2 to 32")] = 8
+    most: Annotated[int, between(2, 32, "a whole number from 2 to 32")] = 8
     merge: Merge = "mean"
 
 
@@ -130,7 +111,7 @@ class Model:
     name: FlatName
     architecture: str
     group: str
-    image_size: Annotated[int, _between(8, 4096, "a whole number from 8 to 4096")]
+    image_size: Annotated[int, between(8, 4096, "a whole number from 8 to 4096")]
     mean: Annotated[tuple[float, ...], Triple]
     std: Annotated[
         tuple[float, ...],
@@ -196,8 +177,8 @@ class GroupDecision:
 class Calibration:
     """From a group's scores to chances: straight lines between points, flat beyond the first and the last."""
 
-    scores: Annotated[tuple[Probability, ...], Rule("ascending scores, at least one", _is_ascending)]
-    chances: Annotated[tuple[Probability, ...], Rule("ascending chances, at least one", _is_ascending)]
+    scores: Annotated[tuple[Probability, ...], Rule("ascending scores, at least one", is_ascending)]
+    chances: Annotated[tuple[Probability, ...], Rule("ascending chances, at least one", is_ascending)]
 
 
 @dataclass(frozen=True)
@@ -213,7 +194,7 @@ class Decision:
     prior: Annotated[tuple[int, ...], Rule("at least one label id", lambda ids: len(ids) > 0)]
     rule: DecisionRule = "thresholds"
     calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
-    maximum: Annotated[int, _between(1, 100, "a whole number from 1 to 100")] = 30
+    maximum: Annotated[int, between(1, 100, "a whole number from 1 to 100")] = 30
     fallback: Mapping[str, GroupDecision] = dataclasses.field(default_factory=dict)
 
 
@@ -225,10 +206,10 @@ class Runtime:
     `image_seconds`, counts as unreadable.
     """
 
-    time_limit: Annotated[int, _between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
-    batch_size: Annotated[int, _between(1, 4096, "a whole number from 1 to 4096")] = 32
-    image_seconds: Annotated[float, _between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
-    max_pixels: Annotated[int, _between(1, MOST_PIXELS, f"a whole number from 1 to {MOST_PIXELS}")] = MAX_PIXELS
+    time_limit: Annotated[int, between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
+    batch_size: Annotated[int, between(1, 4096, "a whole number from 1 to 4096")] = 32
+    image_seconds: Annotated[float, between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
+    max_pixels: Annotated[int, between(1, MOST_PIXELS, f"a whole number from 1 to {MOST_PIXELS}")] = MAX_PIXELS
     script: FileEntry | None = None
     wheels: tuple[FileEntry, ...] = ()
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import DeviceMemoryError, SessionError
-from inference.manifest import View
+from inference.rules import View
 from inference.run_log import RunLog
 from inference.sessions import CPU, ModelSession
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from inference.errors import DeviceMemoryError, SessionError
 from inference.graphs import check_graph
-from inference.manifest import View
+from inference.rules import View
 from inference.views import VIEWS
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

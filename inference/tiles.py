@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.manifest import Merge, Tiles
+from inference.manifest import Tiles
+from inference.rules import Merge
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; px
 

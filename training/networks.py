@@ -15,7 +15,8 @@ from timm.data.config import resolve_data_config
 from inference.errors import TrainingError
 from inference.files import replace_file
 from inference.images import FILTERS
-from inference.manifest import Interpolation, Model, verify_files
+from inference.manifest import Model, verify_files
+from inference.rules import Interpolation
 from training.recipe import Precision
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

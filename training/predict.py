@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from inference.manifest import View
+from inference.rules import View
 from inference.tiles import merge_tiles
 from inference.views import VIEWS
 from training.batches import normalise

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from inference.errors import ManifestError, TrainingError
-from inference.manifest import ALL, FlatName, Probability, Resize
+from inference.manifest import ALL, Resize
+from inference.rules import FlatName, Probability
 from inference.schema import Rule, parse_record
 
 LossName = Literal["bce", "focal", "lovasz", "focal_lovasz"]

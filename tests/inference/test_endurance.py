@@ -22,8 +22,9 @@ from inference.devices import Device
 from inference.errors import DegradedError, OutputError, StoreError
 from inference.files import hash_file
 from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, View, read_manifest
+from inference.manifest import MANIFEST_NAME, read_manifest
 from inference.predict import Request, run
+from inference.rules import View
 from inference.sessions import ModelSession
 from inference.submission import check_submission, read_ids
 from tests.conftest import Workshop

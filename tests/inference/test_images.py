@@ -8,7 +8,8 @@ from PIL import Image
 
 from inference.errors import ImageError, ImagesError
 from inference.images import Geometry, find_images, read_image, read_squares, resize_image
-from inference.manifest import Interpolation, Resize
+from inference.manifest import Resize
+from inference.rules import Interpolation
 from tests.conftest import write_picture
 
 SHARED = Path(__file__).parents[3] / "shared" / "images"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from inference.devices import try_batch
 from inference.images import Geometry, read_image, read_squares
 from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Merge, Resize, Tiles, read_manifest
+from inference.manifest import MANIFEST_NAME, Resize, Tiles, read_manifest
+from inference.rules import Merge
 from inference.submission import read_ids
 from inference.tiles import cut_tiles, merge_tiles, plan_tiles
 from packing.checkpoints import load_model

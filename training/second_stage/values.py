@@ -6,7 +6,8 @@ import numpy as np
 
 from inference.decide import decide
 from inference.labels import Labels
-from inference.manifest import Manifest, View, list_members
+from inference.manifest import Manifest, list_members
+from inference.rules import View
 from training.metrics import score_samples
 from training.second_stage.evidence import Evidence
 from training.second_stage.layers import score_layers

@@ -1,0 +1,45 @@
+"""What a single value of the manifest may be."""
+
+import itertools
+import math
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from inference.schema import Rule
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path leads nowhere but below the folder that it starts from."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and ":" not in path
+
+
+def between(low: float, high: float, wanted: str) -> Rule:
+    """A number from `low` to `high`."""
+    return Rule(wanted, lambda number: low <= number <= high)
+
+
+def is_ascending(numbers: tuple[float, ...]) -> bool:
+    """Whether there are numbers, and none is below the one before."""
+    return len(numbers) > 0 and all(first <= second for first, second in itertools.pairwise(numbers))
+
+
+RelativePath = Annotated[str, Rule("a path inside the manifest's folder, with / and without ..", is_inside)]
+FlatName = Annotated[
+    str,
+    Rule("a file name of letters, digits, '.', '_' and '-'", lambda name: bool(re.fullmatch(r"[\w.-]+", name, re.A))),
+]
+Sha256 = Annotated[
+    str, Rule("64 hexadecimal digits (sha256sum prints them)", lambda text: bool(re.fullmatch(r"[0-9a-f]{64}", text)))
+]
+Probability = Annotated[float, between(0, 1, "a number from 0 to 1")]
+Count = Annotated[int, between(0, 10_000, "a whole number from 0 to 10000")]
+Triple = Rule("three numbers, one a channel", lambda numbers: len(numbers) == 3 and all(map(math.isfinite, numbers)))
+NotNegative = Annotated[float, Rule("a number of at least 0", lambda number: 0 <= number < math.inf)]
+Precision = Literal["fp32"]
+ResizeRule = Literal["squash", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
+View = Literal["identity", "hflip"]
+Merge = Literal["mean", "maximum"]
+DecisionRule = Literal["thresholds", "expected_f2"]
