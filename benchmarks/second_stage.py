@@ -33,12 +33,15 @@ from inference.run_log import RunLog
 from inference.second_stage import choose_labels, open_stage
 from inference.submission import write_submission
 from inference.tables import read_columns
+from training.second_stage.cnn import CnnSettings, fit_cnn
 from training.second_stage.evidence import Evidence
-from training.second_stage.layers import APART, TOGETHER, TREES, LayerSettings, fit_layers
+from training.second_stage.layers import APART, TOGETHER, TREES, Layers, take_group
+from training.second_stage.pair_stacker import fit_pairs
 from training.second_stage.stackers import FOLDER, export_layers, name_parts
 
 IMAGES, MEMBERS, CULTURES, TAGS = 38_801, 14, 398, 705
 FITTED = 1500  # images that the stackers are fitted to, which makes their cost real, not their quality
+BRIEF = CnnSettings(epochs=1, updates=1)  # a CNN costs the same whatever it has learnt
 ROWS = 1000
 TRUE_LABELS = 3.17  # an image of iMet 2019
 LABELS = Labels(
@@ -84,7 +87,12 @@ def fit_stackers(folder: Path) -> Manifest:
     traits = np.zeros((FITTED, 4), np.float32)
     covers = (tuple(LABELS.groups),) * MEMBERS
     evidence = Evidence(NAMES, covers, np.arange(FITTED), scores, truth, traits)
-    layers = fit_layers(evidence, LABELS, LayerSettings(), "stackers")
+    weights = {group: dict.fromkeys(NAMES, 1 / MEMBERS) for group in LABELS.groups}
+    cnns = {
+        group: fit_cnn(take_group(evidence, LABELS, group), truth[:, LABELS.columns(group)], BRIEF, seed=0, title=group)
+        for group in (*LABELS.groups, ALL)
+    }
+    layers = Layers(weights, cnns, fit_pairs(evidence, LABELS, weights, seed=0))
     mix = {group: {BLEND: 0.25, APART: 0.25, TOGETHER: 0.25, TREES: 0.25} for group in LABELS.groups}
     stackers = export_layers(layers, mix, evidence, LABELS, folder / FOLDER)
     models = tuple(
