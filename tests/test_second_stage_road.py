@@ -5,11 +5,13 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 import build_kernel
 from inference.decide import decide
@@ -27,6 +29,15 @@ IMAGES = 160
 
 def run(*arguments: object) -> int:
     return build_kernel.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Batches this small gain nothing from more; on a busy machine threads wait for one another, 50 times as long.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
