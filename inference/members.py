@@ -26,15 +26,19 @@ def gather_members(
     for place, name in enumerate(names):
         models = [model for model in members[name] if model.name in scores]
         if models:
-            folds = np.stack([scores[model.name] for model in models]).astype(np.float32)
-            gathered[:, place, labels.columns(models[0].group)] = _mean_there(folds, axis=0)
+            folds = [scores[model.name].astype(np.float32) for model in models]
+            mean = folds[0] if len(folds) == 1 else _mean_there(np.stack(folds), axis=0)
+            gathered[:, place, labels.columns(models[0].group)] = mean
     return gathered
 
 
 def fill_members(gathered: NDArray[np.float32]) -> NDArray[np.float32]:
     """The scores of `gather_members` with each NaN replaced by the mean of the members that have a score, or 0."""
+    holes = np.isnan(gathered)
+    if not holes.any():  # nearly always, and the means of a large zoo take longer than its stackers' trees
+        return gathered
     means = np.nan_to_num(_mean_there(gathered, axis=1))
-    return np.where(np.isnan(gathered), means[:, None], gathered)
+    return np.where(holes, means[:, None], gathered)
 
 
 def _mean_there(scores: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from inference.manifest import Manifest
 from inference.run_log import RunLog
 from inference.stackers import StackerSession, load_stackers
 
-ROWS = 1024  # images scored and decided at a time, so that memory does not grow with their number
+ROWS = 128  # images scored and decided at a time, so that memory does not grow with their number
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,10 @@ class StackerSession:
 
         Raises SessionError where the stacker fails, or answers what is not a probability.
         """
-        filled = fill_members(inputs.members)
         if self.stacker.kind == "cnn":
-            own = np.ascontiguousarray(filled[:, :, self._columns])
+            own = fill_members(inputs.members[:, :, self._columns])
             return self._run("scores", own, (len(own), len(self._columns)))
+        filled = fill_members(inputs.members)
         rows, columns = find_pairs(filled, self.stacker.top, self._counts)
         features = compute_features(filled, rows, columns, self._counts, self._groups, inputs.traits)
         scored = inputs.blended.copy()
