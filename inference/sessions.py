@@ -28,15 +28,14 @@ class ModelSession:
             check_graph(path)
         except SessionError as error:
             raise SessionError(f"model {name}: {path.name} does not load: {error}") from error
-        options = onnxruntime.SessionOptions()
-        # What was checked is what is loaded: by its content ONNX Runtime might take the file for its own format.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
         # Asked for in vain, a GPU costs two lines of errors a model, so only whoever has one asks.
         providers = [CUDA, CPU] if gpu and CUDA in onnxruntime.get_available_providers() else [CPU]
         # Fused into an asymmetric convolution, padding is refused by some cuDNN versions (onnxruntime issue 26274).
         disabled = ["Pad_Fusion"] if providers[0] != CPU else []
         try:
-            session = onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
+            session = onnxruntime.InferenceSession(
+                path, make_options(), providers=providers, disabled_optimizers=disabled
+            )
         except Exception as error:  # ONNX Runtime raises a dozen types without a common root
             raise _describe(error, f"model {name}: {path.name} does not load") from error
         inputs = [(node.name, node.type, len(node.shape)) for node in session.get_inputs()]
@@ -72,6 +71,16 @@ class ModelSession:
     def stop(self) -> None:
         """End the batch in flight, from another thread, and every later one: `predict` raises SessionError."""
         self._options.terminate = True
+
+
+def make_options() -> onnxruntime.SessionOptions:
+    """What every session of a bundle is opened with."""
+    options = onnxruntime.SessionOptions()
+    # What was checked is what is loaded: by its content ONNX Runtime might take the file for its own format.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # Each session has its own threads; those that wait by spinning take the cores from the session whose turn it is.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def explain_cpu(missing: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from inference.labels import Labels
 from inference.manifest import Manifest, Stacker
 from inference.members import fill_members
 from inference.pairs import compute_features, find_pairs, name_features
+from inference.sessions import CPU, make_options
 
 
 class Inputs(NamedTuple):
@@ -38,7 +39,7 @@ class StackerSession:
         self._file = path.name
         try:
             check_graph(path)
-            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(path, make_options(), providers=[CPU])
         except Exception as error:  # ONNX Runtime raises a dozen types without a common root
             raise SessionError(f"stacker {stacker.name}: {path.name} does not load: {_shorten(error)}") from error
         found = [(node.name, node.type, node.shape[1:]) for node in self._session.get_inputs()]
