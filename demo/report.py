@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import fbeta_score
 
-from inference.combine import blend
+from inference.blend import blend
 from inference.decide import decide
 from inference.errors import ManifestError
 from inference.labels import Labels, read_labels

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.combine import Scores, leave_stackers_out, mix_scores
+from inference.blend import Scores
+from inference.combine import leave_stackers_out, mix_scores
 from inference.decide import decide, list_label_ids
 from inference.errors import SessionError
 from inference.labels import Labels

@@ -1,6 +1,8 @@
 """Who may import whom, read from the imports themselves."""
 
 import ast
+import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,3 +50,12 @@ def test_imports_point_down_only(room: str) -> None:
     others = set(ROOMS) - {"inference", room}
     assert {(path.name, name) for path, name in list_imports(room) if name in others} == set()
     assert any(name == "inference" for _, name in list_imports(room)), "nothing was read"
+
+
+def test_the_notebook_itself_needs_no_onnx_runtime_which_kaggles_image_lacks() -> None:
+    cells = json.loads((ROOT / "kernel_template.ipynb").read_text(encoding="utf-8"))["cells"]
+    lines = [line.strip() for cell in cells if cell["cell_type"] == "code" for line in cell["source"]]
+    imports = [line for line in lines if line.startswith("from inference.")]
+    assert len(imports) > 5
+    without = "import sys; sys.modules['onnxruntime'] = None\n" + "\n".join(imports)
+    subprocess.run([sys.executable, "-c", without], check=True, cwd=ROOT)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score
 
-from inference.combine import blend
+from inference.blend import blend
 from inference.decide import decide, decide_group, list_label_ids
 from inference.labels import Labels
 from inference.manifest import Decision, Ensemble, GroupDecision, read_manifest
