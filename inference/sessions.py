@@ -1,5 +1,7 @@
 """ONNX Runtime sessions: uint8 pictures in, probabilities out."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,17 @@ from inference.views import VIEWS
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # How ONNX Runtime, CUDA and its libraries say it; there is no type or code for it.
 MEMORY_MESSAGES = ("out of memory", "failed to allocate memory", "bad allocation", "bad_alloc", "alloc_failed")
+CORES = os.cpu_count() or 1
+# Shared by all sessions, which take turns; a thread begins when it is first needed.
+LANES = ThreadPoolExecutor(CORES, thread_name_prefix="lane")
 
 
 class ModelSession:
-    """One model on one device."""
+    """One model on one device.
+
+    On the CPU each core runs a part of the batch through the whole network: where the cores share every operator
+    instead, they wait for one another after each, and for those operators that know one thread only.
+    """
 
     def __init__(self, name: str, path: Path, outputs: int, gpu: bool = False) -> None:
         """Load `path` for the model `name`, whose head has `outputs` labels; raises SessionError naming both.
@@ -28,14 +37,16 @@ class ModelSession:
             check_graph(path)
         except SessionError as error:
             raise SessionError(f"model {name}: {path.name} does not load: {error}") from error
+        options = make_options()
         # Asked for in vain, a GPU costs two lines of errors a model, so only whoever has one asks.
         providers = [CUDA, CPU] if gpu and CUDA in onnxruntime.get_available_providers() else [CPU]
         # Fused into an asymmetric convolution, padding is refused by some cuDNN versions (onnxruntime issue 26274).
         disabled = ["Pad_Fusion"] if providers[0] != CPU else []
+        self._lanes = 1
+        if providers[0] == CPU:
+            self._lanes, options.intra_op_num_threads = CORES, 1
         try:
-            session = onnxruntime.InferenceSession(
-                path, make_options(), providers=providers, disabled_optimizers=disabled
-            )
+            session = onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
         except Exception as error:  # ONNX Runtime raises a dozen types without a common root
             raise _describe(error, f"model {name}: {path.name} does not load") from error
         inputs = [(node.name, node.type, len(node.shape)) for node in session.get_inputs()]
@@ -56,8 +67,9 @@ class ModelSession:
         Raises SessionError where the model fails, or answers in another shape or with what is not a probability, and
         of these DeviceMemoryError where its device has not enough memory for the batch.
         """
+        parts = np.array_split(batch, min(self._lanes, len(batch)))
         try:
-            (probabilities,) = self._session.run(None, {"image": VIEWS[view](batch)}, self._options)
+            probabilities = np.concatenate(list(LANES.map(self._run, parts, [view] * len(parts))))
         except Exception as error:
             raise _describe(error, f"model {self.name} fails on a batch of {batch.shape}") from error
         if probabilities.shape != (len(batch), self.outputs):
@@ -67,6 +79,11 @@ class ModelSession:
         if not (np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1):
             raise SessionError(f"model {self.name}: its output is not a probability: NaN or outside [0, 1]")
         return np.asarray(probabilities, np.float32)
+
+    def _run(self, part: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32]
+        (probabilities,) = self._session.run(None, {"image": VIEWS[view](part)}, self._options)
+        return probabilities
 
     def stop(self) -> None:
         """End the batch in flight, from another thread, and every later one: `predict` raises SessionError."""
