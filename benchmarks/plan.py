@@ -2,13 +2,16 @@
 
 python -m benchmarks.plan              the two rates from four networks, and what they say of the others
 
-Networks have random weights. They take turns, round by round, and the fastest batch of each counts: other work on the
-machine comes and goes. The rates are the least squares of relative errors, neither below 0; put them into the row
-`CPU` of packing/accelerators.py.
+Networks have random weights. They take turns, round by round, and the fastest batch of each counts. Its seconds are the
+processor time of the session's threads by their number: on a machine with other work, a clock on the wall tells more of
+that. `wall` is what the wall clock said for the fastest batch by it, 1.00 where nothing else ran and every thread had
+work all the time. The rates are the least squares of relative errors, neither below 0; put them into the row `CPU` of
+packing/accelerators.py.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -58,18 +61,20 @@ def export_random(network: str, folder: Path) -> Path:
     return path
 
 
-def measure_fastest(paths: Mapping[str, Path], batch: int, rounds: int) -> dict[str, float]:
-    """Seconds an image of each network's fastest batch."""
+def measure_fastest(paths: Mapping[str, Path], batch: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """Seconds an image of each network's fastest batch, by the processor and by the wall clock."""
+    cores = len(os.sched_getaffinity(0))
     sessions = {network: ModelSession(network, path, LABELS) for network, path in paths.items()}
-    fastest = dict.fromkeys(paths, float("inf"))
+    fastest = dict.fromkeys(paths, (float("inf"), float("inf")))
     random = np.random.default_rng(0)
     for _ in range(rounds):
         for network, session in sessions.items():
             size = int(network.partition("@")[2])
             pictures = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
-            started = time.perf_counter()
+            wall, busy = time.perf_counter(), time.process_time()
             session.predict(pictures)
-            fastest[network] = min(fastest[network], (time.perf_counter() - started) / batch)
+            spent = ((time.process_time() - busy) / cores / batch, (time.perf_counter() - wall) / batch)
+            fastest[network] = (min(fastest[network][0], spent[0]), min(fastest[network][1], spent[1]))
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return fastest
@@ -94,22 +99,27 @@ def main(given: Sequence[str] | None = None) -> int:
     networks = (*FITTED, *PREDICTED)
     works = {name: count_work(name.partition("@")[0], LABELS, int(name.partition("@")[2])) for name in networks}
     paths = {name: export_random(name, arguments.out) for name in networks}
-    seconds = measure_fastest(paths, arguments.batch, arguments.rounds)
+    spent = measure_fastest(paths, arguments.batch, arguments.rounds)
+    seconds = {name: busy for name, (busy, _) in spent.items()}
     fitted = fit_rates([works[name] for name in FITTED], [seconds[name] for name in FITTED], arguments.batch)
     table = find_accelerator("CPU").rates["fp32"]
     print(f"rates: {500 * fitted.tflops:.1f} G multiply-adds/s, {fitted.bandwidth:.1f} GB/s")
-    header = f"{'G madds':>7} {'MB moved':>8} {'measured':>8} {'predicted':>9} {'error':>6} {'the table':>9}"
+    header = (
+        f"{'G madds':>7} {'MB moved':>8} {'measured':>8} {'predicted':>9} {'error':>6} {'the table':>9} {'wall':>5}"
+    )
     print(f"{'':32} {header}  images/s")
     rows = []
     for name in networks:
         work, measured = works[name], 1 / seconds[name]
         said, tabled = (1 / estimate_seconds(work, rates, "fp32", arguments.batch) for rates in (fitted, table))
         error, other = said / measured - 1, tabled / measured - 1
-        rows.append({"network": name, "fitted": name in FITTED, "measured": measured, "error": error, "table": other})
+        wall = spent[name][1] / spent[name][0]
+        row = {"network": name, "fitted": name in FITTED, "measured": measured, "error": error}
+        rows.append(row | {"table": other, "wall": wall})
         mark = "fitted" if name in FITTED else ""
         print(
             f"{name:32} {work.multiply_adds / 1e9:7.2f} {work.moved / 1e6:8.0f} {measured:8.2f} {said:9.2f} "
-            f"{error:+6.0%} {other:+9.0%} {mark}"
+            f"{error:+6.0%} {other:+9.0%} {wall:5.2f} {mark}"
         )
     result = {"tflops": fitted.tflops, "bandwidth": fitted.bandwidth, "batch": arguments.batch, "networks": rows}
     (arguments.out / "plan.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
