@@ -263,3 +263,11 @@ def test_a_time_limit_that_is_no_time_is_refused(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         build_kernel.main(["plan", "--time-limit", "9 hours"])
     assert "argument --time-limit: found '9 hours', wanted a time such as 9h, 90m or 32400" in capsys.readouterr().err
+
+
+def test_help_shows_an_example_that_runs(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_kernel.main(["plan", "--help"])
+    example = capsys.readouterr().out.partition("example:\n  python build_kernel.py ")[2].split()
+    assert example[0] == "plan"
+    assert build_kernel.main([*example, "--manifest", str(zoo), "--out", str(zoo.parent / "plan.png")]) == 0
