@@ -13,6 +13,7 @@ from inference.manifest import MANIFEST_NAME, Resize
 
 HERE = Path(__file__).parent
 MUSEUM_TEST_IMAGES = 600
+STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
 
 
 def add(arguments: argparse.Namespace) -> None:
@@ -57,6 +58,22 @@ def export(arguments: argparse.Namespace) -> None:
         entry = model.onnx["fp32"]
         size = (arguments.out / entry.file).stat().st_size / 1e6
         print(f"{arguments.out / entry.file}  {size:.1f} MB  opset {entry.opset}  parity {entry.parity:.1e}")
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    """Foretell a run on an accelerator."""
+    from packing.accelerators import find_accelerator
+    from packing.plan import describe_plan, make_plan
+    from packing.plan_chart import draw_plan
+
+    accelerator = find_accelerator(arguments.accelerator)
+    made = make_plan(
+        arguments.manifest, accelerator, arguments.images, arguments.time_limit, arguments.precision, arguments.log
+    )
+    draw_plan(made, arguments.out)
+    if accelerator.notice:
+        print(f"note: {accelerator.notice}")
+    print(f"{describe_plan(made)}\n{arguments.out}")
 
 
 def pack(arguments: argparse.Namespace) -> None:
@@ -244,6 +261,24 @@ def build_parser() -> argparse.ArgumentParser:
     takes_manifest(one)
     one.add_argument("--out", type=Path, default=Path("build/onnx"), metavar="DIR", help="where to (build/onnx)")
     one.add_argument("--images", type=Path, metavar="DIR", help="16 images or more to measure on (museum images)")
+
+    one = command(
+        "plan",
+        plan,
+        "foretell what a run takes on an accelerator, and what to leave out where that is too long",
+        "--accelerator T4x2 --images 38801 --time-limit 9h",
+    )
+    takes_manifest(one)
+    one.add_argument("--accelerator", default="T4x2", metavar="NAME", help="T4x2, P100, L4 or CPU (T4x2)")
+    one.add_argument("--images", type=int, default=STAGE_2_IMAGES, metavar="N", help=f"({STAGE_2_IMAGES}, iMet 2019's)")
+    one.add_argument("--time-limit", type=seconds, metavar="TIME", help="such as 9h or 90m (the manifest's)")
+    one.add_argument("--precision", metavar="NAME", help="fp32 or fp16 (that in which the accelerator is fastest)")
+    one.add_argument(
+        "--from", type=Path, dest="log", metavar="JSON", help="run_log.json of a run there: its speed, not the table's"
+    )
+    one.add_argument(
+        "--out", type=Path, default=Path("build/plan.png"), metavar="PNG", help="the chart (build/plan.png)"
+    )
 
     one = command(
         "pack",

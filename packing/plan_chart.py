@@ -1,0 +1,78 @@
+"""A plan as bars: all and what is kept against the limit, and each model's time."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from inference.files import make_folder, replace_file
+from inference.plan import Plan
+from packing.plan import RunPlan
+
+INK, GREY, KEPT, DROPPED = "#333333", "#999999", "#3b6ea5", "#d9a441"
+ROW = 0.3  # inches
+UNITS = {"hours": 3600.0, "minutes": 60.0}
+SHORT = 2 * 3600  # seconds; below, minutes are easier to read
+
+
+def draw_plan(plan: RunPlan, path: Path) -> None:
+    """Write the chart as a PNG, whole or not at all; raises OutputError."""
+    rows, bars = len(plan.models) + 1, 2 if plan.dropped else 1
+    figure = Figure(figsize=(9, ROW * (rows + bars) + 1.9), dpi=120, layout="constrained")
+    whole, each = figure.subplots(2, 1, height_ratios=[bars, rows])
+    figure.suptitle(f"{plan.images:,} images on {plan.machine}", color=INK, fontsize=11)
+    draw_whole(whole, plan)
+    draw_models(each, plan)
+    make_folder(path.parent)
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def draw_whole(axes: Axes, plan: RunPlan) -> None:
+    """The whole run, and what is kept of it, against the limit."""
+    bars = {"everything": (plan.passes, DROPPED), "what is kept": (plan.kept, KEPT)}
+    if not plan.dropped:
+        bars = {"everything": (plan.passes, KEPT)}
+    unit = choose_unit(max(plan.time_limit, plan.add_up(plan.passes)))
+    seconds = [plan.add_up(passes) for passes, _ in bars.values()]
+    axes.barh(
+        list(bars), [spent / UNITS[unit] for spent in seconds], 0.6, color=[colour for _, colour in bars.values()]
+    )
+    limit = plan.time_limit / UNITS[unit]
+    axes.axvline(limit, color=INK, linewidth=1.5)
+    axes.annotate(" limit", (limit, 1), xycoords=("data", "axes fraction"), color=INK, fontsize=8, va="bottom")
+    style_axes(axes, len(bars), unit)
+
+
+def draw_models(axes: Axes, plan: RunPlan) -> None:
+    """Each model's time: the views that are kept, then those that are left out; all beside the models below."""
+    names = [model.name for model in plan.models]
+    kept, dropped = ([add_up_model(plan, passes, name) for name in names] for passes in (plan.kept, plan.dropped))
+    beside = plan.images * plan.decoding
+    unit = choose_unit(max(beside, *map(sum, zip(kept, dropped, strict=True))))
+    axes.barh(names, [spent / UNITS[unit] for spent in kept], 0.6, color=KEPT, label="kept")
+    if plan.dropped:
+        start = [spent / UNITS[unit] for spent in kept]
+        axes.barh(names, [spent / UNITS[unit] for spent in dropped], 0.6, start, color=DROPPED, label="to leave out")
+        axes.figure.legend(loc="outside lower right", ncols=2, fontsize=8, frameon=False)
+    axes.barh([" decoding"], [beside / UNITS[unit]], 0.6, color=GREY)  # no model's name has a space
+    style_axes(axes, len(names) + 1, unit)
+
+
+def add_up_model(plan: RunPlan, passes: Plan, name: str) -> float:
+    """Seconds of the run for one model's passes."""
+    return plan.images * sum(plan.seconds[name] for one in passes if one.model == name)
+
+
+def choose_unit(longest: float) -> str:
+    """In which unit so many seconds are easy to read."""
+    return "hours" if longest >= SHORT else "minutes"
+
+
+def style_axes(axes: Axes, bars: int, unit: str) -> None:
+    """Bars from the top down, thin grey axes, small figures."""
+    axes.set_ylim(bars - 0.5, -0.5)
+    axes.set_xlabel(unit, color=INK, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(labelsize=8, color=GREY, labelcolor=INK)

@@ -1,0 +1,90 @@
+"""Multiply-adds and bytes against published figures and against loops that anyone can check."""
+
+import pytest
+import torch
+from torch import nn
+
+from inference.errors import CheckpointError
+from packing.work import Work, count_work, measure_work
+
+# G multiply-adds at 224 px as the networks' authors give them: He et al. 2015 (ResNet), Sandler et al. 2018
+# (MobileNetV2), Huang et al. 2016 (DenseNet), Tan and Le 2019 (EfficientNet); SE-ResNeXt and SENet of the model zoo of
+# Cadene et al., at 7.97 for SE-ResNeXt101 as in NVIDIA's DeepLearningExamples.
+PUBLISHED = {
+    "resnet34": 3.6,
+    "resnet50": 3.8,
+    "mobilenetv2_100": 0.300,
+    "efficientnet_b0": 0.39,
+    "legacy_seresnext101_32x4d": 7.97,
+}
+
+
+def count_slowly(network: nn.Module, size: int) -> int:
+    """The multiply-adds of convolutions and linear layers, output number by output number."""
+    total = 0
+
+    def note(layer: nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
+        nonlocal total
+        for _ in range(made.numel()):
+            if isinstance(layer, nn.Conv2d):
+                total += layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
+            elif isinstance(layer, nn.Linear):
+                total += layer.in_features
+
+    hooks = [layer.register_forward_hook(note) for layer in network.modules()]
+    network(torch.zeros(1, 3, size, size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+@pytest.mark.parametrize("architecture", PUBLISHED)
+def test_multiply_adds_are_the_published_ones(architecture: str) -> None:
+    found = count_work(architecture, 1000, 224).multiply_adds / 1e9
+    assert found == pytest.approx(PUBLISHED[architecture], rel=0.08)
+
+
+def test_multiply_adds_are_those_of_a_count_one_by_one() -> None:
+    with torch.device("meta"):
+        network = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1, groups=8),
+            nn.Conv2d(8, 12, 1, groups=4),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(12, 5),
+        ).eval()
+    assert measure_work(network, 16).multiply_adds == count_slowly(network, 16)
+
+
+def test_bytes_are_those_of_layers_that_are_not_done_in_passing() -> None:
+    with torch.device("meta"):
+        convolution = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        plain = nn.Sequential(convolution)
+        fused = nn.Sequential(convolution, nn.BatchNorm2d(8), nn.ReLU()).eval()
+        apart = nn.Sequential(convolution, nn.SiLU())
+        pooled = nn.Sequential(nn.ReLU(), convolution)
+    picture, features, weights = 3 * 16 * 16, 8 * 16 * 16, 8 * 3 * 3 * 3
+    madds = features * 3 * 3 * 3
+    assert measure_work(plain, 16) == Work(madds, 4 * (picture + features), 4 * weights)
+    # Scale, shift, mean and variance of 8 channels, and the count of batches.
+    assert measure_work(fused, 16) == Work(madds, 4 * (picture + features), 4 * (weights + 33))
+    assert measure_work(apart, 16).moved == 4 * (picture + 3 * features)
+    assert measure_work(pooled, 16).moved == 4 * (3 * picture + features)
+
+
+def test_weights_are_those_of_the_network() -> None:
+    assert count_work("resnet34", 1000, 64).weights == pytest.approx(21.8e6 * 4, rel=0.002)
+
+
+def test_work_grows_with_the_picture_and_weights_do_not() -> None:
+    small, large = count_work("resnet34", 10, 128), count_work("resnet34", 10, 256)
+    assert large.multiply_adds / small.multiply_adds == pytest.approx(4, rel=0.001)
+    assert large.weights == small.weights
+
+
+def test_an_unknown_architecture_is_refused_with_the_nearest() -> None:
+    with pytest.raises(CheckpointError, match=r"no architecture 'resnet3'; did you mean .*resnet34"):
+        count_work("resnet3", 10, 64)
