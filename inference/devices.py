@@ -97,7 +97,7 @@ def try_batch(bundle: Path, images: Path) -> Trial:
     model, entry = min(entries, key=lambda pair: (bundle / pair[1].file).stat().st_size)
     verify_files([(f"models.{model.name}", entry)], bundle)
     outputs = len(labels.columns(model.group))
-    session = ModelSession(model.name, bundle / entry.file, outputs, gpu=bool(read_devices()))
+    session = ModelSession(model.name, bundle / entry.file, outputs, gpus=len(read_devices()))
     geometry = replace(read_geometry(model), tiles=None)  # whether a batch runs, squares of whole images tell
     runtime = manifest.runtime
     paths = [path for path in sorted(images.iterdir()) if path.suffix.lower() in SUFFIXES]

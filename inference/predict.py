@@ -146,20 +146,22 @@ def write_first(job: Job, state: State) -> None:
 def load_models(job: Job, state: State) -> None:
     """A runner for each model that loads; what does not, and a GPU that is not used, is told at once."""
     devices = read_devices()
-    gpu = bool(devices)
+    gpus = len(devices)
     models = {model.name: model for model in job.manifest.models}
     for name in dict.fromkeys(one.model for one in state.passes):
         if state.pace.left() <= 0:
             break
         path, outputs = job.request.bundle / models[name].onnx["fp32"].file, job.predictions[name].shape[1]
         try:
-            runner = Runner(partial(ModelSession, name, path, outputs), gpu, job.manifest.runtime.batch_size, state.log)
+            runner = Runner(
+                partial(ModelSession, name, path, outputs), gpus, job.manifest.runtime.batch_size, state.log
+            )
         except SessionError as error:
             leave_out(state, name, error)
             continue
         state.runners[name] = runner
-        if gpu and runner.session.provider == CPU:
-            gpu = False  # what one model is refused, the others need not ask for
+        if gpus and runner.session.provider == CPU:
+            gpus = 0  # what one model is refused, the others need not ask for
             names = join_names(device.name for device in devices)
             state.log.note_degraded(f"{names}: not used, runs on the CPU: {explain_cpu(load_libraries())}")
     state.passes = tuple(one for one in state.passes if one.model in state.runners)

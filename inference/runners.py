@@ -52,14 +52,14 @@ class BatchSizes:
 class Runner:
     """One model, wherever it can run."""
 
-    def __init__(self, open_session: Callable[[bool], ModelSession], gpu: bool, largest: int, log: RunLog) -> None:
-        """`open_session`: of the model, on a GPU or not; `largest`: most images of a batch. Raises SessionError."""
+    def __init__(self, open_session: Callable[[int], ModelSession], gpus: int, largest: int, log: RunLog) -> None:
+        """`open_session`: of the model, on so many GPUs; `largest`: most images of a batch. Raises SessionError."""
         self._open, self._largest, self._log = open_session, largest, log
         self.batches = BatchSizes(largest)
         try:
-            self.session = open_session(gpu)
+            self.session = open_session(gpus)
         except SessionError as error:
-            if not gpu:
+            if not gpus:
                 raise
             self._leave_gpu(error)
 
@@ -91,7 +91,7 @@ class Runner:
 
     def _leave_gpu(self, error: SessionError) -> None:
         self._log.note_degraded(f"{error}: this model leaves the GPU and runs on the CPU")
-        self.session = self._open(False)
+        self.session = self._open(0)
         self.batches = BatchSizes(self._largest)
 
     def _check_variety(self, batch: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:

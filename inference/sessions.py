@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,39 +18,36 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # How ONNX Runtime, CUDA and its libraries say it; there is no type or code for it.
 MEMORY_MESSAGES = ("out of memory", "failed to allocate memory", "bad allocation", "bad_alloc", "alloc_failed")
 CORES = os.cpu_count() or 1
+MOST_GPUS = 16
 # Shared by all sessions, which take turns; a thread begins when it is first needed.
-LANES = ThreadPoolExecutor(CORES, thread_name_prefix="lane")
+LANES = ThreadPoolExecutor(max(CORES, MOST_GPUS), thread_name_prefix="lane")
 
 
 class ModelSession:
-    """One model on one device.
+    """One model, on every GPU that there is or on the CPU; each lane runs a part of the batch.
 
-    On the CPU each core runs a part of the batch through the whole network: where the cores share every operator
-    instead, they wait for one another after each, and for those operators that know one thread only.
+    On GPUs a lane is one of them. On the CPU it is a core, which runs its part through the whole network: where the
+    cores share every operator instead, they wait for one another after each, and for those that know one thread only.
     """
 
-    def __init__(self, name: str, path: Path, outputs: int, gpu: bool = False) -> None:
+    def __init__(self, name: str, path: Path, outputs: int, gpus: int = 0) -> None:
         """Load `path` for the model `name`, whose head has `outputs` labels; raises SessionError naming both.
 
-        `gpu`: ask for one; `provider` then says whether it was given.
+        `gpus`: ask for so many; `provider` then says whether they were given.
         """
         try:
             check_graph(path)
         except SessionError as error:
             raise SessionError(f"model {name}: {path.name} does not load: {error}") from error
-        options = make_options()
-        # Asked for in vain, a GPU costs two lines of errors a model, so only whoever has one asks.
-        providers = [CUDA, CPU] if gpu and CUDA in onnxruntime.get_available_providers() else [CPU]
-        # Fused into an asymmetric convolution, padding is refused by some cuDNN versions (onnxruntime issue 26274).
-        disabled = ["Pad_Fusion"] if providers[0] != CPU else []
-        self._lanes = 1
-        if providers[0] == CPU:
-            self._lanes, options.intra_op_num_threads = CORES, 1
         try:
-            session = onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=disabled)
+            # Asked for in vain, a GPU costs two lines of errors a model, so only whoever has one asks.
+            if gpus and CUDA in onnxruntime.get_available_providers():
+                lanes = [_open_on_gpu(path, device) for device in range(gpus)]
+            else:
+                lanes = [_open_on_cpu(path)] * CORES
         except Exception as error:  # ONNX Runtime raises a dozen types without a common root
             raise _describe(error, f"model {name}: {path.name} does not load") from error
-        inputs = [(node.name, node.type, len(node.shape)) for node in session.get_inputs()]
+        inputs = [(node.name, node.type, len(node.shape)) for node in lanes[0].get_inputs()]
         if inputs != [("image", "tensor(uint8)", 4)]:
             raise SessionError(
                 f"model {name}: {path.name} takes {inputs}; wanted one input `image`, uint8 (batch, height, width, 3)"
@@ -57,8 +55,9 @@ class ModelSession:
         self.name = name
         self.outputs = outputs
         # What the session really uses: a missing CUDA library makes ONNX Runtime fall back without an error.
-        self.provider: str = session.get_providers()[0]
-        self._session = session
+        used = {lane.get_providers()[0] for lane in lanes}
+        self.provider: str = CPU if CPU in used else CUDA
+        self._lanes = lanes
         self._options = onnxruntime.RunOptions()
 
     def predict(self, batch: NDArray[np.uint8], view: View = "identity") -> NDArray[np.float32]:
@@ -67,9 +66,10 @@ class ModelSession:
         Raises SessionError where the model fails, or answers in another shape or with what is not a probability, and
         of these DeviceMemoryError where its device has not enough memory for the batch.
         """
-        parts = np.array_split(batch, min(self._lanes, len(batch)))
+        parts = np.array_split(batch, min(len(self._lanes), len(batch)))
         try:
-            probabilities = np.concatenate(list(LANES.map(self._run, parts, [view] * len(parts))))
+            answers = LANES.map(partial(self._run, view=view), self._lanes, parts)
+            probabilities = np.concatenate(list(answers))
         except Exception as error:
             raise _describe(error, f"model {self.name} fails on a batch of {batch.shape}") from error
         if probabilities.shape != (len(batch), self.outputs):
@@ -80,9 +80,9 @@ class ModelSession:
             raise SessionError(f"model {self.name}: its output is not a probability: NaN or outside [0, 1]")
         return np.asarray(probabilities, np.float32)
 
-    def _run(self, part: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
+    def _run(self, lane: onnxruntime.InferenceSession, part: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
         probabilities: NDArray[np.float32]
-        (probabilities,) = self._session.run(None, {"image": VIEWS[view](part)}, self._options)
+        (probabilities,) = lane.run(None, {"image": VIEWS[view](part)}, self._options)
         return probabilities
 
     def stop(self) -> None:
@@ -98,6 +98,19 @@ def make_options() -> onnxruntime.SessionOptions:
     # Each session has its own threads; those that wait by spinning take the cores from the session whose turn it is.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
+
+
+def _open_on_gpu(path: Path, device: int) -> onnxruntime.InferenceSession:
+    # Grown by what is asked for, not to the next power of two: many models share a device.
+    cuda = (CUDA, {"device_id": device, "arena_extend_strategy": "kSameAsRequested"})
+    # Fused into an asymmetric convolution, padding is refused by some cuDNN versions (onnxruntime issue 26274).
+    return onnxruntime.InferenceSession(path, make_options(), providers=[cuda, CPU], disabled_optimizers=["Pad_Fusion"])
+
+
+def _open_on_cpu(path: Path) -> onnxruntime.InferenceSession:
+    options = make_options()
+    options.intra_op_num_threads = 1  # each lane is a thread
+    return onnxruntime.InferenceSession(path, options, providers=[CPU])
 
 
 def explain_cpu(missing: tuple[str, ...]) -> str:

@@ -158,13 +158,13 @@ def spoil(monkeypatch: pytest.MonkeyPatch, name: str, answer: Callable[[np.ndarr
     def load(self: ModelSession, model: str, *rest: object, **more: object) -> None:
         real(self, model, *rest, **more)  # type: ignore[arg-type]
         if model == name:
-            inner = self._session
+            inner = self._lanes[0]
 
             class Spoilt:
                 def run(self, *given: object) -> list[np.ndarray]:
                     return [answer(one) for one in inner.run(*given)]
 
-            self._session = Spoilt()
+            self._lanes = [Spoilt()]
 
     monkeypatch.setattr(ModelSession, "__init__", load)
 

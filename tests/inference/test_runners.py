@@ -34,7 +34,7 @@ WANTED = (PICTURES.mean(axis=(1, 2, 3)) / 255).astype(np.float32)[:, None]
 
 
 def make_runner(gpu: Session, cpu: Session, log: RunLog) -> Runner:
-    return Runner(lambda wanted: gpu if wanted else cpu, True, 16, log)  # type: ignore[arg-type, return-value]
+    return Runner(lambda wanted: gpu if wanted else cpu, 1, 16, log)  # type: ignore[arg-type, return-value]
 
 
 def test_out_of_memory_halves_the_batch_until_it_fits_and_every_picture_has_its_answer() -> None:
@@ -77,18 +77,18 @@ def test_where_the_cpu_does_not_suffice_either_the_model_has_failed() -> None:
 
 
 def test_a_model_that_does_not_load_on_the_gpu_loads_on_the_cpu_and_strict_forbids_it() -> None:
-    def open_session(gpu: bool) -> Session:
-        if gpu:
+    def open_session(gpus: int) -> Session:
+        if gpus:
             raise SessionError("model m: m.onnx does not load: no kernel image")
         return Session(CPU, 16)
 
     log = RunLog()
-    runner = Runner(open_session, True, 16, log)  # type: ignore[arg-type]
+    runner = Runner(open_session, 1, 16, log)  # type: ignore[arg-type]
     np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
     told = "model m: m.onnx does not load: no kernel image: this model leaves the GPU and runs on the CPU"
     assert log.degraded == [told]
     with pytest.raises(DegradedError) as error:
-        Runner(open_session, True, 16, RunLog(strict=True))  # type: ignore[arg-type]
+        Runner(open_session, 1, 16, RunLog(strict=True))  # type: ignore[arg-type]
     assert str(error.value) == f"{told} (--strict)"
 
 
