@@ -9,8 +9,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import timm
 from PIL import Image
 
 from demo.museum import write_museum
-from inference.manifest import Resize
+from inference.manifest import MANIFEST_NAME, Resize, read_manifest, write_manifest
 from packing.bundle import pack
 from packing.export import PARITY_IMAGES, export_zoo
 from packing.metadata import Names
@@ -77,26 +77,31 @@ def pack_museum(folder: Path) -> Path:
     return pack(ROOT / "weights_manifest.json", folder / "onnx", folder / "bundle", NAMES).dataset
 
 
-def pack_random(folder: Path, architecture: str, image_size: int) -> Path:
-    """A bundle of one network with random weights for the museum's labels."""
+def pack_random(folder: Path, networks: Mapping[str, int], batch_size: int = 32) -> Path:
+    """A bundle of networks with random weights, architecture -> image size, for the museum's labels."""
     write_museum(folder, 0, PARITY_IMAGES)
-    manifest, labels, train = folder / "weights_manifest.json", folder / "labels.csv", folder / "train.csv"
+    manifest, labels, train = folder / MANIFEST_NAME, folder / "labels.csv", folder / "train.csv"
     manifest.unlink(missing_ok=True)
     outputs = len(labels.read_text(encoding="utf-8").splitlines()) - 1
-    network = timm.create_model(architecture, num_classes=outputs)
-    checkpoint = folder / f"{architecture}.safetensors"
-    safetensors.torch.save_file(network.state_dict(), checkpoint)
-    add_model(manifest, Addition(checkpoint, architecture, image_size, "all", architecture, Resize()), labels, train)
+    for architecture, image_size in networks.items():
+        network = timm.create_model(architecture, num_classes=outputs)
+        checkpoint = folder / f"{architecture}.safetensors"
+        safetensors.torch.save_file(network.state_dict(), checkpoint)
+        add_model(
+            manifest, Addition(checkpoint, architecture, image_size, "all", architecture, Resize()), labels, train
+        )
+    declared = read_manifest(manifest)
+    write_manifest(replace(declared, runtime=replace(declared.runtime, batch_size=batch_size)), manifest)
     export_zoo(manifest, folder / "onnx", folder / "test")
     return pack(manifest, folder / "onnx", folder / "bundle", NAMES).dataset
 
 
-def run_script(bundle: Path, folder: Path, count: int) -> Run:
-    """Run the bundle over `count` pictures, measuring its process alone."""
+def run_script(bundle: Path, folder: Path, count: int, options: Sequence[str] = ()) -> Run:
+    """Run the bundle over `count` pictures, measuring its process alone; `options`: more of the script's."""
     images = draw_pictures(folder, count)
     out = folder / "submission.csv"
     command = [sys.executable, "-I", str(bundle / "inference.pyz"), "--bundle", str(bundle), "--images", str(images)]
-    command += ["--sample", str(folder / f"sample-{count}.csv"), "--out", str(out)]
+    command += ["--sample", str(folder / f"sample-{count}.csv"), "--out", str(out), *options]
     launched = [sys.executable, "-I", "-c", LAUNCHER, *command]
     finished = subprocess.run(launched, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode:
@@ -129,7 +134,7 @@ def main(given: Sequence[str] | None = None) -> int:
     few, many = (run_script(museum, out, count) for count in (500, 5000))
     print(f"museum zoo, peak memory: {few.peak:.0f} MB for 500 images, {many.peak:.0f} MB for 5,000 of 300x400")
     print(f"museum zoo: {many.rate:.1f} images/s, {many.share:.0%} of the predicting time inside session.run")
-    resnet = run_script(pack_random(out / "resnet34", "resnet34", 320), out, 200)
+    resnet = run_script(pack_random(out / "resnet34", {"resnet34": 320}), out, 200)
     print(f"resnet34 at 320 px: {resnet.rate:.1f} images/s, {resnet.share:.0%} inside session.run")
     return 0
 

@@ -1,0 +1,171 @@
+"""Ours against the usual public kernel: the same images, weights, views and cores, in turn, in one run.
+
+python -m benchmarks.peer_kernel                      resnet34, two SE-ResNeXts and PNASNet-5, 32 images, 3 rounds
+python -m benchmarks.peer_kernel --images 16 --rounds 1 --only resnet34
+
+The usual kernel, as public solutions describe it: torch in eager mode, for each model and each view a DataLoader of its
+own that decodes every image again, ToTensor and Normalize, batches of 16. It also runs at its best: each model with the
+batch size and the memory layout that were fastest in a trial. Networks have random weights; their answers are compared.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from benchmarks.kernel import draw_pictures, pack_random, run_script
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, Model, read_manifest
+from packing.checkpoints import load_model
+
+NETWORKS = {
+    "resnet34": 320,
+    "legacy_seresnext50_32x4d": 320,
+    "legacy_seresnext101_32x4d": 320,
+    "pnasnet5large": 331,
+}
+ZOO = "the zoo"
+PUBLISHED = 16
+SIZES = (4, 8, 16, 32)
+CHUNK = 16  # images of one of our chunks
+TRIAL = 16  # images of a trial of the peer's settings
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the peer runs a model."""
+
+    batch_size: int
+    channels_last: bool
+
+
+class Images(Dataset[torch.Tensor]):
+    """The test images through torchvision's transforms, as one model and view wants them."""
+
+    def __init__(self, paths: Sequence[Path], model: Model, flipped: bool) -> None:
+        self.paths, self.flipped = paths, flipped
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize(
+                    (model.image_size, model.image_size), transforms.InterpolationMode(model.interpolation)
+                ),
+                transforms.ToTensor(),
+                transforms.Normalize(model.mean, model.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        with Image.open(self.paths[place]) as image:
+            picture = image.convert("RGB")
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else picture
+        shown: torch.Tensor = self.transform(picture)
+        return shown
+
+
+def run_peer(
+    network: torch.nn.Module, model: Model, paths: Sequence[Path], setting: Setting, views: int = 2
+) -> tuple[float, NDArray[np.float32]]:
+    """Seconds of one model as the usual kernel runs it, and its probabilities, the mean of its views."""
+    layout = torch.channels_last if setting.channels_last else torch.contiguous_format
+    network = network.to(memory_format=layout)
+    total: list[NDArray[np.float32]] = []
+    started = time.perf_counter()
+    with torch.no_grad():
+        for flipped in (False, True)[:views]:
+            loader = DataLoader(Images(paths, model, flipped), setting.batch_size, num_workers=os.cpu_count() or 1)
+            parts = [torch.sigmoid(network(batch.to(memory_format=layout))).numpy() for batch in loader]
+            total.append(np.concatenate(parts))
+    return time.perf_counter() - started, np.mean(total, axis=0)
+
+
+def find_best(network: torch.nn.Module, model: Model, paths: Sequence[Path]) -> Setting:
+    """The peer's fastest batch size and layout for a model, on a few images and one view, the better of two trials."""
+    spent: dict[Setting, float] = {}
+    for _ in range(2):
+        for setting in (Setting(size, last) for size in SIZES if size <= len(paths) for last in (False, True)):
+            seconds, _ = run_peer(network, model, paths, setting, views=1)
+            spent[setting] = min(seconds, spent.get(setting, seconds))
+    return min(spent, key=lambda setting: spent[setting])
+
+
+def run_ours(bundle: Path, folder: Path, images: int) -> tuple[dict[str, float], dict[str, NDArray[np.float16]]]:
+    """Seconds of each model and, as ZOO, of all with the decoding; and the probabilities of each."""
+    predictions = folder / "predictions"
+    run_script(bundle, folder, images, ["--predictions", str(predictions)])
+    log = json.loads((folder / "run_log.json").read_text(encoding="utf-8"))
+    seconds = {name: 2 * images / rate for name, rate in log["passes_per_second"].items()}
+    answers = {name: np.load(predictions / f"{name}.npy", allow_pickle=False) for name in seconds}
+    return {ZOO: log["seconds"]["predict"], **seconds}, answers
+
+
+def summarise(images: int, seconds: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Images/s of each model and of the zoo in each way's fastest round, and ours by the peer's at its best."""
+    table = {}
+    for name in seconds["ours"][0]:
+        rates = {way: images / min(spent[name] for spent in rounds) for way, rounds in seconds.items()}
+        table[name] = {**rates, "ratio": rates["ours"] / rates["at its best"]}
+    return table
+
+
+def main() -> int:
+    """Print the table, and write it to build/benchmarks/peer_kernel.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=32, help="PNG files of 300x400")
+    parser.add_argument("--rounds", type=int, default=3, help="of all ways in turn; the fastest of each counts")
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="networks")
+    given = parser.parse_args()
+    folder = Path("build/benchmarks/peer").resolve()
+    torch.manual_seed(0)
+    bundle = pack_random(folder, {name: NETWORKS[name] for name in given.only}, CHUNK)
+    paths = sorted(draw_pictures(folder, given.images).iterdir())
+    manifest = read_manifest(folder / MANIFEST_NAME)
+    outputs = len(read_labels(folder / manifest.labels.file, manifest.labels.groups).ids)
+    networks, best = {}, {}
+    for model in manifest.models:
+        assert model.checkpoint is not None
+        network = load_model(folder / model.checkpoint.file, model.architecture, outputs, model.image_size)
+        networks[model.name] = network
+        best[model.name] = find_best(network, model, paths[:TRIAL])
+        print(f"{model.name}: the peer is at its best with {best[model.name]}", file=sys.stderr)
+    published = dict.fromkeys(best, Setting(PUBLISHED, channels_last=False))
+    seconds: dict[str, list[dict[str, float]]] = {"as published": [], "at its best": [], "ours": []}
+    differences = dict.fromkeys(best, 0.0)
+    for _ in range(given.rounds):
+        ours, answers = run_ours(bundle, folder, given.images)
+        seconds["ours"].append(ours)
+        for way, settings in (("as published", published), ("at its best", best)):
+            spent = {}
+            for model in manifest.models:
+                spent[model.name], answer = run_peer(networks[model.name], model, paths, settings[model.name])
+                difference = float(np.abs(answer - answers[model.name]).max())
+                differences[model.name] = max(differences[model.name], difference)
+            seconds[way].append({ZOO: sum(spent.values()), **spent})
+    table = summarise(given.images, seconds)
+    found = {"images": given.images, "images/s": table, "differences": differences, "rounds": seconds}
+    found["best"] = {name: asdict(setting) for name, setting in best.items()}
+    Path("build/benchmarks/peer_kernel.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(
+        "| network | as published | at its best | ours | ours / best | largest difference |\n|---|---|---|---|---|---|"
+    )
+    for name, rates in table.items():
+        cells = [f"{rates[way]:.2f}" for way in (*seconds, "ratio")]
+        print(f"| {name} | {' | '.join(cells)} | {differences.get(name, max(differences.values())):.1e} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
