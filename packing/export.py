@@ -32,6 +32,7 @@ from inference.manifest import (
 )
 from inference.sessions import ModelSession
 from packing.checkpoints import load_model
+from packing.simplify import pool_globally
 
 OPSET = 18
 NEWEST_IR = 10  # the newest that every ONNX Runtime since 1.20 loads
@@ -129,6 +130,7 @@ def trace_graph(pictures: Pictures, image_size: int) -> onnx.ModelProto:
     assert program is not None
     graph = program.model_proto
     graph.ir_version = min(graph.ir_version, NEWEST_IR)
+    pool_globally(graph)
     _forget_home(graph)
     return graph
 
