@@ -1,5 +1,6 @@
 """Image files: find them, read any of them as upright RGB, bring them to a model's square."""
 
+import errno
 import math
 import os
 import stat
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.errors import ImageError, ImagesError
+from inference.errors import ImageError, ImageMemoryError, ImagesError
 from inference.manifest import MAX_PIXELS, Model, Resize, Tiles
 from inference.rules import Interpolation
 from inference.tiles import cut_tiles
@@ -22,6 +23,7 @@ from inference.traits import measure_traits
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # A resized strip of more pixels (a 1x7000 line under `crop`) would take gigabytes.
 MAX_RESIZED_PIXELS = 64_000_000
+NO_MEMORY = "memory did not suffice"  # in the reason of every image that was refused for want of it
 REFUSED_FORMATS = {"EPS": "another program would read it", "ICNS": "its header does not say how large it is"}
 # Pillow's decoder holds the interpreter's lock, 1.4 microseconds a pixel, so that no time limit can act.
 MAX_JPEG2000_PIXELS = 4_000_000
@@ -90,8 +92,8 @@ def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An upright RGB image from a file of any kind that Pillow reads; of several frames, the first.
 
-    Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file; one of more
-    than `max_pixels` is refused before a pixel of it is decoded.
+    Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file, and of these
+    ImageMemoryError where memory is short; one of more than `max_pixels` is refused before a pixel of it is decoded.
     """
     try:
         _check_regular(path)
@@ -104,8 +106,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path.name}: {error}; wanted at most {max_pixels} (`runtime.max_pixels`)") from error
     except Exception as error:  # decoders raise nine types at least; one image must not cost the run
-        reason = " ".join(str(error).split()) or "no reason given"
-        raise ImageError(f"{path.name}: {type(error).__name__}: {reason.replace(str(path), path.name)}") from error
+        raise _describe(error, path) from error
 
 
 def show_image(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
@@ -162,8 +163,10 @@ def read_picture(path: Path, geometries: Iterable[Geometry], max_pixels: int = M
     try:
         squares = {geometry: show_image(image, geometry) for geometry in geometries}
         return Picture(squares, measure_traits(image))
-    except (ImageError, MemoryError) as error:
+    except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from error
+    except MemoryError as error:
+        raise _describe(error, path) from error
 
 
 def read_squares(
@@ -171,6 +174,14 @@ def read_squares(
 ) -> Mapping[Geometry, NDArray[np.uint8]]:
     """The squares of `read_picture`, as `Picture` has them."""
     return read_picture(path, geometries, max_pixels).squares
+
+
+def _describe(error: Exception, path: Path) -> ImageError:
+    reason = " ".join(str(error).split()) or "no reason given"
+    told = f"{type(error).__name__}: {reason.replace(str(path), path.name)}"
+    # Pillow's own code for it is an OSError without a number.
+    short = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or "out of memory" in reason
+    return ImageMemoryError(f"{path.name}: {NO_MEMORY}: {told}") if short else ImageError(f"{path.name}: {told}")
 
 
 def _check_regular(path: Path) -> None:
