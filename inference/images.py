@@ -15,6 +15,7 @@ from PIL import Image
 
 from inference.errors import ImageError, ImageMemoryError, ImagesError
 from inference.manifest import MAX_PIXELS, Model, Resize, Tiles
+from inference.memory import measure_free
 from inference.rules import Interpolation
 from inference.tiles import cut_tiles
 from inference.traits import measure_traits
@@ -24,6 +25,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # A resized strip of more pixels (a 1x7000 line under `crop`) would take gigabytes.
 MAX_RESIZED_PIXELS = 64_000_000
 NO_MEMORY = "memory did not suffice"  # in the reason of every image that was refused for want of it
+# Of an image while it is read: as it is stored, with and over white, and as RGB, which Pillow keeps in four bytes.
+BYTES_A_PIXEL = 20
+LARGE_PIXELS = 1_000_000  # only from here on is memory asked for beforehand
 REFUSED_FORMATS = {"EPS": "another program would read it", "ICNS": "its header does not say how large it is"}
 # Pillow's decoder holds the interpreter's lock, 1.4 microseconds a pixel, so that no time limit can act.
 MAX_JPEG2000_PIXELS = 4_000_000
@@ -93,7 +97,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An upright RGB image from a file of any kind that Pillow reads; of several frames, the first.
 
     Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file, and of these
-    ImageMemoryError where memory is short; one of more than `max_pixels` is refused before a pixel of it is decoded.
+    ImageMemoryError where memory is short; one of more than `max_pixels`, or than a limit of memory leaves room for, is
+    refused before a pixel of it is decoded.
     """
     try:
         _check_regular(path)
@@ -102,7 +107,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image.load()
             return _to_rgb(_turn_upright(image))
     except ImageError as error:
-        raise ImageError(f"{path.name}: {error}") from error
+        raise type(error)(f"{path.name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path.name}: {error}; wanted at most {max_pixels} (`runtime.max_pixels`)") from error
     except Exception as error:  # decoders raise nine types at least; one image must not cost the run
@@ -200,6 +205,11 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
         limit, key = MAX_JPEG2000_PIXELS, "of JPEG 2000"
     if width * height > limit:
         raise ImageError(f"{width}x{height} is {width * height} pixels, wanted at most {limit} ({key})")
+    # Others fail too where one takes all that there is, and C code that fails to get a few bytes may end the process.
+    needed = width * height * BYTES_A_PIXEL
+    if width * height > LARGE_PIXELS and needed > (free := measure_free()):
+        told = f"{width}x{height} pixels take {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are left"
+        raise ImageMemoryError(f"{NO_MEMORY}: {told}")
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

@@ -213,6 +213,8 @@ def predict_images(job: Job, state: State) -> None:
 
     All passes that fit over all images; then, while there is time, what was left out, the most valuable first.
     """
+    if not has_every_group(job, state):
+        return
     chunks = job.list_chunks()
     alarm = threading.Timer(max(state.pace.left(), 0), stop_models, [state])
     alarm.daemon, alarm.name = True, "alarm of the limit"
@@ -220,7 +222,7 @@ def predict_images(job: Job, state: State) -> None:
     plan, kept = state.passes, frozenset(job.labels.groups)
     todo = [index for index in range(len(chunks)) if index not in state.done]
     try:
-        while has_every_group(job, state) and run_sweep(job, state, plan, todo, kept):
+        while run_sweep(job, state, plan, todo, kept):
             lacking = {one: count_lacking(chunks, state, str(one)) for one in state.passes}
             lacking = {one: images for one, images in lacking.items() if images}
             seconds = {one.model: 0.0 for one in lacking} | state.pace.seconds
