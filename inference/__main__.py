@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except MemoryError as error:
-        print(f"error: memory does not suffice: {error or 'no more is told'}", file=sys.stderr)
+        print(f"error: memory does not suffice: {str(error) or 'no more is told'}", file=sys.stderr)
         return 1
     return COMPLETE if complete else DEGRADED
 

@@ -30,6 +30,7 @@ from inference.manifest import (
     read_manifest,
     verify_files,
 )
+from inference.memory import measure_free
 from inference.plan import Plan, choose_returns, list_groups, list_passes
 from inference.run_log import Progress, RunLog, format_seconds
 from inference.runners import Runner
@@ -41,6 +42,8 @@ from inference.wheels import load_libraries
 
 __all__ = ["Request", "read_bundle", "run"]
 
+# With less, threads that just start may find no room for what is theirs, and the C library ends the process.
+LEAST_FREE = 32_000_000  # bytes
 RESERVE_ROWS = 256  # decided before the start, to know what the end will take
 
 
@@ -73,7 +76,7 @@ def run(request: Request) -> bool:
                 predict_images(job, state)
         except MemoryError as error:
             state.starved = True
-            log.note_degraded(f"{NO_MEMORY} to go on, so what is there is submitted: {error or 'no more is told'}")
+            log.note_degraded(f"{NO_MEMORY} to go on, so what is there is submitted: {str(error) or 'no more is told'}")
         note_missing(job, state)
         finish(job, state)
     except BaseException:
@@ -215,6 +218,8 @@ def predict_images(job: Job, state: State) -> None:
     """
     if not has_every_group(job, state):
         return
+    if (free := measure_free()) < LEAST_FREE:
+        raise MemoryError(f"{free / 1e6:.0f} MB are left, wanted {LEAST_FREE / 1e6:.0f} to run a model")
     chunks = job.list_chunks()
     alarm = threading.Timer(max(state.pace.left(), 0), stop_models, [state])
     alarm.daemon, alarm.name = True, "alarm of the limit"
@@ -346,7 +351,7 @@ def finish(job: Job, state: State) -> None:
             with state.log.time_stage("write"):
                 write_predictions(job.request.predictions, job.ids, job.predictions)
     except (OutputError, MemoryError) as error:
-        state.log.note_degraded(f"{error or NO_MEMORY}: what was written before stays")
+        state.log.note_degraded(f"{str(error) or NO_MEMORY}: what was written before stays")
 
 
 def write_predictions(folder: Path, ids: Sequence[str], predictions: Predictions) -> None:
