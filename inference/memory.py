@@ -4,6 +4,8 @@ import math
 import resource
 from pathlib import Path
 
+# With less, a thread that just starts may find no room for what is its own, and the C library ends the process.
+LEAST_FREE = 32_000_000  # bytes
 STATM = Path("/proc/self/statm")  # proc(5): pages of address space, resident, shared, text, unused, data and stack
 
 
@@ -24,3 +26,10 @@ def measure_free() -> float:
         max(limit - taken, 0) if limit != resource.RLIM_INFINITY else math.inf
         for limit, taken in zip(limits, used, strict=True)
     )
+
+
+def require_free() -> None:
+    """Raises MemoryError where too little is left to load or run a model."""
+    free = measure_free()
+    if free < LEAST_FREE:
+        raise MemoryError(f"{free / 1e6:.0f} MB are left, wanted {LEAST_FREE / 1e6:.0f} to load or run a model")

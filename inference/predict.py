@@ -30,7 +30,7 @@ from inference.manifest import (
     read_manifest,
     verify_files,
 )
-from inference.memory import measure_free
+from inference.memory import require_free
 from inference.plan import Plan, choose_returns, list_groups, list_passes
 from inference.run_log import Progress, RunLog, format_seconds
 from inference.runners import Runner
@@ -42,8 +42,6 @@ from inference.wheels import load_libraries
 
 __all__ = ["Request", "read_bundle", "run"]
 
-# With less, threads that just start may find no room for what is theirs, and the C library ends the process.
-LEAST_FREE = 32_000_000  # bytes
 RESERVE_ROWS = 256  # decided before the start, to know what the end will take
 
 
@@ -170,6 +168,7 @@ def load_models(job: Job, state: State) -> None:
     for name in dict.fromkeys(one.model for one in state.passes):
         if state.pace.left() <= 0:
             break
+        require_free()
         path, outputs = job.request.bundle / models[name].onnx["fp32"].file, job.predictions[name].shape[1]
         try:
             runner = Runner(partial(ModelSession, name, path, outputs), gpu, job.manifest.runtime.batch_size, state.log)
@@ -218,8 +217,7 @@ def predict_images(job: Job, state: State) -> None:
     """
     if not has_every_group(job, state):
         return
-    if (free := measure_free()) < LEAST_FREE:
-        raise MemoryError(f"{free / 1e6:.0f} MB are left, wanted {LEAST_FREE / 1e6:.0f} to run a model")
+    require_free()
     chunks = job.list_chunks()
     alarm = threading.Timer(max(state.pace.left(), 0), stop_models, [state])
     alarm.daemon, alarm.name = True, "alarm of the limit"
