@@ -1,27 +1,34 @@
-"""What a run survives: kills, limits that are too short, a model that becomes slow, a full disk.
+"""What a run survives: kills, limits that are too short, slow models, full disks, little memory, any single image.
 
-python -m benchmarks.endurance            all of them, on what `make demo` leaves in build/demo
+python -m benchmarks.endurance            all but the last, on what `make demo` leaves in build/demo
+python -m benchmarks.endurance --only single-images --odd-images DIR      each file of a folder as the only test image
 """
 
 import argparse
 import json
+import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from sklearn.metrics import fbeta_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from inference.images import SUFFIXES
 from inference.labels import read_labels
 from inference.manifest import MANIFEST_NAME, read_manifest
+from inference.predict import Request, run
 from inference.submission import check_submission, read_ids
 from inference.tables import parse_label_ids, read_columns
 from packing.rehearsal import write_sample
@@ -46,6 +53,32 @@ ModelSession.predict = predict
 sys.exit(main(sys.argv[4:]))
 """
 NEVER = 10**9
+MEGABYTES = (
+    4000,
+    2000,
+    1000,
+    500,
+    300,
+    250,
+    200,
+    180,
+    160,
+    150,
+    140,
+    130,
+    120,
+    110,
+    100,
+    90,
+    80,
+    70,
+    65,
+    60,
+    50,
+    40,
+    20,
+)
+EVERY = 50  # of the single images, so many go through the packed script too
 
 
 @dataclass(frozen=True)
@@ -203,14 +236,99 @@ def fill_the_disk(museum: Museum, folder: Path, wait: float) -> None:
         print(f"read-only disk: exit code {code}: {told.strip()}")
 
 
+def start_script(
+    museum: Museum, images: Path, sample: Path, out: Path, megabytes: int | None = None
+) -> tuple[int, str]:
+    """Exit code and messages of the packed script; `megabytes`: of data, thread stacks included, on one core."""
+
+    def limit() -> None:
+        if megabytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    command = [sys.executable, "-I", str(museum.dataset / "inference.pyz"), "--bundle", str(museum.dataset)]
+    command += ["--images", str(images), "--sample", str(sample), "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        command, env=environment, preexec_fn=limit, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    return finished.returncode, finished.stderr
+
+
+def starve(museum: Museum, folder: Path) -> None:
+    """Less and less memory, for the museum's first images and one of 81 megapixels among them."""
+    images = folder / "images"
+    images.mkdir()
+    ids = read_ids(museum.sample)[:79]
+    for name in ids:
+        (images / f"{name}.png").symlink_to(museum.museum / "test" / f"{name}.png")
+    Image.new("P", (9000, 9000)).save(images / "large.png", compress_level=1)
+    ids.insert(40, "large")
+    sample = write_sample(folder / "starved.csv", ids)
+    manifest = read_manifest(museum.dataset / MANIFEST_NAME)
+    labels = read_labels(museum.dataset / manifest.labels.file, manifest.labels.groups)
+    prior = " ".join(map(str, sorted(manifest.decision.prior)))
+    for megabytes in MEGABYTES:
+        out = folder / "starved" / f"{megabytes}" / "submission.csv"
+        code, told = start_script(museum, images, sample, out, megabytes)
+        found = "no submission"
+        if out.exists():
+            check_submission(out, ids, labels)
+            found = (
+                f"valid, {sum(line.endswith(f',{prior}') for line in out.read_text().splitlines())} of 80 the prior's"
+            )
+        last = (told.strip().splitlines() or [""])[-1][:120]
+        traceback = ", A TRACEBACK" if "Traceback" in told else ""
+        print(f"{megabytes} MB: exit code {code}, {found}{traceback}: {last}")
+
+
+def run_single_images(museum: Museum, folder: Path, odd: Path) -> None:
+    """Each file as the only image of a run, in this process; every so many also by the packed script."""
+    manifest = read_manifest(museum.dataset / MANIFEST_NAME)
+    labels = read_labels(museum.dataset / manifest.labels.file, manifest.labels.groups)
+    sample = write_sample(folder / "single.csv", ["image"])
+    files = [path for path in sorted(odd.rglob("*")) if path.is_file() and path.suffix != ".md"]
+    codes: Counter[str] = Counter()
+    seconds: dict[Path, float] = {}
+    for place, path in enumerate(files):
+        images, out = folder / f"single-{place}", folder / f"single-{place}" / "out" / "submission.csv"
+        images.mkdir()
+        (images / f"image{path.suffix if path.suffix in SUFFIXES else '.png'}").symlink_to(path)
+        started = time.perf_counter()
+        try:
+            with (folder / "told").open("w") as told, redirect_stdout(told), redirect_stderr(told):
+                complete = run(Request(museum.dataset, images, sample, out))
+            check_submission(out, ["image"], labels)
+            log = json.loads(out.with_name("run_log.json").read_text(encoding="utf-8"))
+            codes["complete" if complete else "degraded"] += 1
+            codes["unreadable"] += bool(log["unreadable"])
+        except Exception as error:  # whatever it is, it is what is looked for
+            codes["failed"] += 1
+            print(f"{path}: {type(error).__name__}: {error}")
+        seconds[path] = time.perf_counter() - started
+        if place % EVERY == 0:
+            code, _ = start_script(museum, images, sample, images / "script" / "submission.csv")
+            check_submission(images / "script" / "submission.csv", ["image"], labels)
+            codes[f"script, exit code {code}"] += 1
+    slowest = max(seconds, key=seconds.__getitem__)
+    print(
+        f"{len(files)} files: {', '.join(f'{count} {what}' for what, count in sorted(codes.items()))}; "
+        f"slowest {slowest.relative_to(odd)}, {seconds[slowest]:.2f} s, median {np.median([*seconds.values()]):.2f} s"
+    )
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=ROOT / "build" / "demo", metavar="DIR", help="of `make demo`")
     parser.add_argument("--wait", type=float, default=0.02, metavar="SECONDS", help="of each image and view (0.02)")
     parser.add_argument("--images", type=int, default=600, metavar="N", help="how many of the museum's images (600)")
-    parser.add_argument("--only", choices=("kills", "limits", "slower", "disk"), help="one of them")
+    kinds = ("kills", "limits", "slower", "disk", "memory", "single-images")
+    parser.add_argument("--only", choices=kinds, help="one of them")
+    parser.add_argument("--odd-images", type=Path, metavar="DIR", help="folder of the single images")
     arguments = parser.parse_args(given)
+    if arguments.only == "single-images" and not arguments.odd_images:
+        parser.error("--only single-images: wants --odd-images DIR")
     demo, folder = arguments.demo.resolve(), Path(tempfile.mkdtemp(prefix="endurance-"))
     ids = read_ids(demo / "museum" / "sample_submission.csv")[: arguments.images]
     museum = Museum(demo / "bundle" / "dataset", demo / "museum", write_sample(folder / "sample.csv", ids))
@@ -224,6 +342,10 @@ def main(given: Sequence[str] | None = None) -> int:
         if arguments.only in (None, "disk"):
             finish(museum.start(folder / "whole" / "submission.csv", 0))
             fill_the_disk(museum, folder, arguments.wait / 4)
+        if arguments.only in (None, "memory"):
+            starve(museum, folder)
+        if arguments.only == "single-images":
+            run_single_images(museum, folder, arguments.odd_images.resolve())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0

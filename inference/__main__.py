@@ -59,13 +59,23 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; 0 when a checked submission is written, 3 when it lacks something, 1 after an error, told in one line."""
     given = build_parser().parse_args(arguments)
-    # Here and not above, so that --help does not wait for numpy and ONNX Runtime.
-    from inference.predict import Request, run
-
+    try:
+        # Here and not above, so that --help does not wait for numpy and ONNX Runtime.
+        from inference.predict import Request, run
+    except (ImportError, MemoryError) as error:
+        cause: BaseException = error
+        while cause.__cause__:  # numpy tells at length what may be wrong, and last what is
+            cause = cause.__cause__
+        told = " ".join(str(cause).split()) or type(cause).__name__
+        print(f"error: numpy, Pillow and onnxruntime are needed, and cannot be loaded: {told}", file=sys.stderr)
+        return 1
     try:
         complete = run(Request(**vars(given)))
     except VitrineError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        print(f"error: memory does not suffice: {str(error) or 'no more is told'}", file=sys.stderr)
         return 1
     return COMPLETE if complete else DEGRADED
 

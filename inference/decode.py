@@ -8,10 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Generic, TypeVar
 
-from inference.errors import ImageError
+from inference.errors import ImageError, ImageMemoryError
 
 CHUNKS_AHEAD = 2  # read while the sessions work: enough to never wait, few enough to keep memory flat
 # Threads left behind at a time. Each may hold a core and an image's memory, so there must be an end.
@@ -26,7 +26,8 @@ def decode_ahead(
     """Chunks of `size` images as (place of the first, what `read` gives for each), read ahead of their use.
 
     An image whose reading takes longer than `image_seconds`, counted from its own beginning, becomes an ImageError
-    like any other that cannot be read. Whatever else `read` raises is raised here.
+    like any other that cannot be read. One that memory does not suffice for is tried again. Whatever else `read` raises
+    is raised here; so is MemoryError where the system gives no thread to read with.
     """
     starts = iter(range(0, len(paths), size))
     pending: deque[tuple[int, list[_Job[Read]]]] = deque()
@@ -38,6 +39,14 @@ def decode_ahead(
                 return
             start, jobs = pending.popleft()
             yield start, [decoders.wait(job) for job in jobs]
+
+
+def start_thread(thread: Thread) -> None:
+    """Start it; raises MemoryError where the system has no further thread, or no memory for its stack."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise MemoryError(f"no thread for the {thread.name}: {error}") from error
 
 
 @dataclass(eq=False)
@@ -58,11 +67,14 @@ class _Decoders(Generic[Read]):
     def __init__(self, read: Callable[[Path], Read], seconds: float, threads: int) -> None:
         self._read, self._seconds, self._threads = read, seconds, threads
         self._queue: SimpleQueue[_Job[Read] | None] = SimpleQueue()
+        self._alone = Lock()  # of the one image that is tried again
         self._changed = Condition()  # holds all below, and the jobs' outcomes
         self._reading: set[_Job[Read]] = set()
         self._workers = self._abandoned = 0
         with self._changed:
             self._fill_up()
+        if not self._workers:
+            raise MemoryError("the system gives no thread to read images with")
 
     def submit(self, path: Path | None) -> _Job[Read]:
         """Queue an image; None is one that is not in the folder."""
@@ -99,8 +111,11 @@ class _Decoders(Generic[Read]):
 
     def _fill_up(self) -> None:
         while self._workers < self._threads and self._workers + self._abandoned < self._threads + MOST_ABANDONED:
+            try:
+                start_thread(Thread(target=self._work, name="decoder", daemon=True))
+            except MemoryError:  # those that there are must do
+                return
             self._workers += 1
-            Thread(target=self._work, name="decoder", daemon=True).start()
 
     def _give_up(self, job: _Job[Read]) -> None:
         name = job.path.name if job.path else ""
@@ -117,7 +132,7 @@ class _Decoders(Generic[Read]):
                 self._reading.add(job)
             outcome: Read | Exception
             try:
-                outcome = self._read(job.path)
+                outcome = self._read_twice(job.path)
             except Exception as error:  # an ImageError is a result, any other is the waiting thread's to raise
                 outcome = error
             with self._changed:
@@ -131,3 +146,15 @@ class _Decoders(Generic[Read]):
                         return
                     self._workers += 1
         self._queue.put(None)  # for the next thread
+
+    def _read_twice(self, path: Path) -> Read:
+        try:
+            return self._read(path)
+        except ImageMemoryError:
+            # What took the memory may be another image: by their turn here those that failed with it are done.
+            if not self._alone.acquire(timeout=self._seconds):
+                raise
+            try:
+                return self._read(path)
+            finally:
+                self._alone.release()

@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         trial = try_batch(given.bundle, given.images)
-    except (VitrineError, OSError, ImportError) as error:
+    except (VitrineError, OSError, ImportError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(asdict(trial)))

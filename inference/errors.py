@@ -6,6 +6,7 @@ VitrineError
 │   ├── LabelsError        labels.csv
 │   └── SubmissionError    sample_submission.csv, or a submission that does not answer it
 ├── ImageError         one image cannot be read; it costs that image its scores, never the run
+│   └── ImageMemoryError   not because of what is in its file, but for want of memory
 ├── ImagesError        the folder of images cannot be used
 ├── SessionError       a model does not load or does not run
 │   └── DeviceMemoryError  its device has not enough memory for the batch
@@ -46,6 +47,10 @@ class SubmissionError(TableError):
 
 class ImageError(VitrineError):
     """One image cannot be read."""
+
+
+class ImageMemoryError(ImageError):
+    """Memory did not suffice to read an image; it may another time, or elsewhere."""
 
 
 class ImagesError(VitrineError):

@@ -1,5 +1,6 @@
 """Image files: find them, read any of them as upright RGB, bring them to a model's square."""
 
+import errno
 import math
 import os
 import stat
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.errors import ImageError, ImagesError
+from inference.errors import ImageError, ImageMemoryError, ImagesError
 from inference.manifest import MAX_PIXELS, Model, Resize, Tiles
+from inference.memory import measure_free
 from inference.rules import Interpolation
 from inference.tiles import cut_tiles
 from inference.traits import measure_traits
@@ -22,6 +24,10 @@ from inference.traits import measure_traits
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # A resized strip of more pixels (a 1x7000 line under `crop`) would take gigabytes.
 MAX_RESIZED_PIXELS = 64_000_000
+NO_MEMORY = "memory did not suffice"  # in the reason of every image that was refused for want of it
+# Of an image while it is read: as it is stored, with and over white, and as RGB, which Pillow keeps in four bytes.
+BYTES_A_PIXEL = 20
+LARGE_PIXELS = 1_000_000  # only from here on is memory asked for beforehand
 REFUSED_FORMATS = {"EPS": "another program would read it", "ICNS": "its header does not say how large it is"}
 # Pillow's decoder holds the interpreter's lock, 1.4 microseconds a pixel, so that no time limit can act.
 MAX_JPEG2000_PIXELS = 4_000_000
@@ -90,8 +96,9 @@ def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An upright RGB image from a file of any kind that Pillow reads; of several frames, the first.
 
-    Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file; one of more
-    than `max_pixels` is refused before a pixel of it is decoded.
+    Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file, and of these
+    ImageMemoryError where memory is short; one of more than `max_pixels`, or than a limit of memory leaves room for, is
+    refused before a pixel of it is decoded.
     """
     try:
         _check_regular(path)
@@ -100,12 +107,11 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image.load()
             return _to_rgb(_turn_upright(image))
     except ImageError as error:
-        raise ImageError(f"{path.name}: {error}") from error
+        raise type(error)(f"{path.name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path.name}: {error}; wanted at most {max_pixels} (`runtime.max_pixels`)") from error
     except Exception as error:  # decoders raise nine types at least; one image must not cost the run
-        reason = " ".join(str(error).split()) or "no reason given"
-        raise ImageError(f"{path.name}: {type(error).__name__}: {reason.replace(str(path), path.name)}") from error
+        raise _describe(error, path) from error
 
 
 def show_image(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
@@ -162,8 +168,10 @@ def read_picture(path: Path, geometries: Iterable[Geometry], max_pixels: int = M
     try:
         squares = {geometry: show_image(image, geometry) for geometry in geometries}
         return Picture(squares, measure_traits(image))
-    except (ImageError, MemoryError) as error:
+    except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from error
+    except MemoryError as error:
+        raise _describe(error, path) from error
 
 
 def read_squares(
@@ -171,6 +179,14 @@ def read_squares(
 ) -> Mapping[Geometry, NDArray[np.uint8]]:
     """The squares of `read_picture`, as `Picture` has them."""
     return read_picture(path, geometries, max_pixels).squares
+
+
+def _describe(error: Exception, path: Path) -> ImageError:
+    reason = " ".join(str(error).split()) or "no reason given"
+    told = f"{type(error).__name__}: {reason.replace(str(path), path.name)}"
+    # Pillow's own code for it is an OSError without a number.
+    short = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or "out of memory" in reason
+    return ImageMemoryError(f"{path.name}: {NO_MEMORY}: {told}") if short else ImageError(f"{path.name}: {told}")
 
 
 def _check_regular(path: Path) -> None:
@@ -189,6 +205,11 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
         limit, key = MAX_JPEG2000_PIXELS, "of JPEG 2000"
     if width * height > limit:
         raise ImageError(f"{width}x{height} is {width * height} pixels, wanted at most {limit} ({key})")
+    # Others fail too where one takes all that there is, and C code that fails to get a few bytes may end the process.
+    needed = width * height * BYTES_A_PIXEL
+    if width * height > LARGE_PIXELS and needed > (free := measure_free()):
+        told = f"{width}x{height} pixels take {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are left"
+        raise ImageMemoryError(f"{NO_MEMORY}: {told}")
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

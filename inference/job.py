@@ -77,8 +77,9 @@ class State:
     """How far a run is.
 
     `passes`: those whose model works; `done`: by chunk, in the order of `list_chunks`, the passes that the predictions
-    hold, by name; `planned`: whether a plan was made from measured times; `stage`: what decides, by the blend alone
-    until the stackers are loaded. The store is None once its disk is full.
+    hold, by name; `planned`: whether a plan was made from measured times; `starved`: whether memory did not suffice for
+    something; `stage`: what decides, by the blend alone until the stackers are loaded. The store is None once its disk
+    is full.
     """
 
     log: RunLog
@@ -89,6 +90,7 @@ class State:
     runners: dict[str, Runner] = field(default_factory=dict)
     done: dict[int, set[str]] = field(default_factory=dict)
     planned: bool = False
+    starved: bool = False
 
 
 def open_store(job: Job) -> Store:

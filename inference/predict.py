@@ -15,11 +15,11 @@ import PIL
 from inference import __version__
 from inference.budget import estimate_reserve, find_start
 from inference.chunks import has_every_group, join_names, leave_out, revise_plan, run_chunk
-from inference.decode import decode_ahead
+from inference.decode import decode_ahead, start_thread
 from inference.devices import read_devices
 from inference.errors import ManifestError, OutputError, SessionError
 from inference.files import make_folder, replace_file
-from inference.images import find_images, read_geometry, read_picture
+from inference.images import NO_MEMORY, find_images, read_geometry, read_picture
 from inference.job import Job, Predictions, Request, State, open_state, open_store
 from inference.labels import Labels, read_labels
 from inference.manifest import (
@@ -30,6 +30,7 @@ from inference.manifest import (
     read_manifest,
     verify_files,
 )
+from inference.memory import require_free
 from inference.plan import Plan, choose_returns, list_groups, list_passes
 from inference.run_log import Progress, RunLog, format_seconds
 from inference.runners import Runner
@@ -49,8 +50,9 @@ def run(request: Request) -> bool:
 
     Everything is checked before the first model is loaded, and a submission of the prior's labels is written: whatever
     happens later, a file is there that scores. Better ones take its place along the way. Raises VitrineError; an image
-    that cannot be read, a model that fails, a disk that fills and a limit that comes too early raise nothing, but are
-    told and cost what they cost. A run that does not come to its end leaves its work folder, and the next continues.
+    that cannot be read, a model that fails, a disk that fills, memory that does not suffice and a limit that comes too
+    early raise nothing, but are told and cost what they cost. A run that does not come to its end leaves its work
+    folder, and the next continues.
     """
     began = time.perf_counter()
     log = RunLog(strict=request.strict)
@@ -60,12 +62,19 @@ def run(request: Request) -> bool:
         state = open_state(job, open_store(job), log, started)
     try:
         with log.time_stage("prior"):
-            write_first(job, state)
-        with log.time_stage("load"):
-            load_models(job, state)
-        describe_run(job, state)
-        with log.time_stage("predict"):
-            seen = predict_images(job, state)
+            written = write_first(job, state)
+        earlier = count_images(job, state)
+        try:
+            with log.time_stage("prior"):
+                prepare_end(job, state, written)
+            with log.time_stage("load"):
+                load_models(job, state)
+            describe_run(job, state)
+            with log.time_stage("predict"):
+                predict_images(job, state)
+        except MemoryError as error:
+            state.starved = True
+            log.note_degraded(f"{NO_MEMORY} to go on, so what is there is submitted: {str(error) or 'no more is told'}")
         note_missing(job, state)
         finish(job, state)
     except BaseException:
@@ -75,11 +84,12 @@ def run(request: Request) -> bool:
     if state.store:
         state.store.remove()
     log.seconds["total"] = time.perf_counter() - began
-    log.facts["images_per_second"] = round(seen / log.seconds["predict"], 2)
+    seconds = log.seconds.get("predict", 0.0)
+    log.facts["images_per_second"] = round((count_images(job, state) - earlier) / seconds, 2) if seconds else 0.0
     try:
         log.write(request.out.with_name("run_log.json"))
-    except OutputError as error:
-        log.note_degraded(str(error))
+    except (OutputError, MemoryError) as error:
+        log.note_degraded(str(error) or f"run_log.json: {NO_MEMORY} to write it")
     print(
         f"{request.out}: {len(job.ids)} images, {len(log.unreadable)} of them unreadable, "
         f"{log.seconds['total']:.1f} s, {log.facts['images_per_second']} images/s"
@@ -123,12 +133,19 @@ def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
     return manifest, labels
 
 
-def write_first(job: Job, state: State) -> None:
-    """The first submission, of the prior's labels or of what an earlier run left; measures what the end will take."""
+def write_first(job: Job, state: State) -> float:
+    """The first submission, of the prior's labels; an earlier run that is continued has left one."""
     started = time.perf_counter()
-    if not state.done:
+    if not (state.done and job.request.out.exists()):
         write_submission(job.request.out, job.ids, [job.prior] * len(job.ids))
-    written = time.perf_counter() - started
+    return time.perf_counter() - started
+
+
+def prepare_end(job: Job, state: State, written: float) -> None:
+    """The second stage, a submission of what an earlier run left, and a measure of what the end will take.
+
+    `written`: seconds that writing a submission takes.
+    """
     state.stage = open_stage(job.manifest, job.labels, job.request.bundle, state.log)
     if state.done:
         started = time.perf_counter()
@@ -151,6 +168,7 @@ def load_models(job: Job, state: State) -> None:
     for name in dict.fromkeys(one.model for one in state.passes):
         if state.pace.left() <= 0:
             break
+        require_free()
         path, outputs = job.request.bundle / models[name].onnx["fp32"].file, job.predictions[name].shape[1]
         try:
             runner = Runner(
@@ -188,19 +206,28 @@ def describe_run(job: Job, state: State) -> None:
     )
 
 
-def predict_images(job: Job, state: State) -> int:
-    """Fill in the predictions, as many as there is time for; how many images were seen for the first time.
+def count_images(job: Job, state: State) -> int:
+    """How many images were seen so far, by this run or an earlier one."""
+    chunks = job.list_chunks()
+    return sum(len(chunks[index]) for index in state.done)
+
+
+def predict_images(job: Job, state: State) -> None:
+    """Fill in the predictions, as many as there is time for.
 
     All passes that fit over all images; then, while there is time, what was left out, the most valuable first.
     """
-    chunks, earlier = job.list_chunks(), set(state.done)
+    if not has_every_group(job, state):
+        return
+    require_free()
+    chunks = job.list_chunks()
     alarm = threading.Timer(max(state.pace.left(), 0), stop_models, [state])
-    alarm.daemon = True
-    alarm.start()
+    alarm.daemon, alarm.name = True, "alarm of the limit"
+    start_thread(alarm)
     plan, kept = state.passes, frozenset(job.labels.groups)
     todo = [index for index in range(len(chunks)) if index not in state.done]
     try:
-        while has_every_group(job, state) and run_sweep(job, state, plan, todo, kept):
+        while run_sweep(job, state, plan, todo, kept):
             lacking = {one: count_lacking(chunks, state, str(one)) for one in state.passes}
             lacking = {one: images for one, images in lacking.items() if images}
             seconds = {one.model: 0.0 for one in lacking} | state.pace.seconds
@@ -208,12 +235,12 @@ def predict_images(job: Job, state: State) -> int:
             if not plan or not state.pace.fits(plan[0].model, job.manifest.runtime.batch_size):
                 break
             improve_submission(job, state)
-            todo = [index for index, done in state.done.items() if not {str(one) for one in plan} <= done]
+            wanted = {str(one) for one in plan}
+            todo = [index for index in range(len(chunks)) if not wanted <= state.done.get(index, set())]
             images = sum(len(chunks[index]) for index in todo)
             state.log.note(f"time is left: {join_names(plan)} for {images} images that were seen without")
     finally:
         alarm.cancel()
-    return sum(len(chunks[index]) for index in state.done if index not in earlier)
 
 
 def stop_models(state: State) -> None:
@@ -238,7 +265,13 @@ def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: fro
     read = partial(read_picture, geometries=set(geometries.values()), max_pixels=runtime.max_pixels)
     with closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as decoded:
         for index, (_, pictures) in zip(todo, decoded, strict=True):
-            in_time, spent = run_chunk(job, state, plan, index, chunks[index], pictures, geometries)
+            try:
+                in_time, spent = run_chunk(job, state, plan, index, chunks[index], pictures, geometries)
+            except MemoryError as error:
+                if not kept:  # these images were at their turn before
+                    raise
+                state.log.note(f"{NO_MEMORY} for {len(pictures)} images, which are left for later: {error}")
+                state.starved, in_time, spent = True, True, 0.0
             left -= len(pictures)
             state.pace.note_chunk(len(pictures), clock.now() - began - spent)
             if not in_time or not has_every_group(job, state):
@@ -252,38 +285,46 @@ def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: fro
 
 
 def count_lacking(chunks: Sequence[range], state: State, name: str) -> int:
-    """How many of the images that were seen lack a pass."""
-    return sum(len(chunks[index]) for index, done in state.done.items() if name not in done)
+    """How many of the images lack a pass."""
+    return sum(len(images) for index, images in enumerate(chunks) if name not in state.done.get(index, set()))
 
 
 def note_missing(job: Job, state: State) -> None:
     """Tell what the submission lacks: images without predictions, and passes that not every image has."""
+    unread = sum(NO_MEMORY in reason for reason in state.log.unreadable.values())
+    if unread:  # a file's own fault costs nothing that another machine would have
+        state.log.note_degraded(f"{unread} of {len(job.ids)} images keep the prior's labels: {NO_MEMORY} to read them")
     chunks, everything = job.list_chunks(), list_passes(job.manifest)
     bare = set(range(len(chunks)))
     for index, done in state.done.items():
         if list_groups(one for one in everything if str(one) in done) >= set(job.labels.groups):
             bare.remove(index)
     limit = f"before the limit of {format_seconds(state.pace.clock.limit)}"
+    short = state.starved and state.pace.left() > 0
+    missed, unseen = (NO_MEMORY, NO_MEMORY) if short else (f"no time {limit}", f"no time left {limit}")
     if bare:
         images = sum(len(chunks[index]) for index in bare)
         # A model that was not loaded for want of time is not in the passes either.
         gone = [group for group in job.labels.groups if group not in list_groups(state.passes)]
-        reason = f"no model of {join_names(gone)} works" if gone and state.pace.left() > 0 else f"no time left {limit}"
+        reason = f"no model of {join_names(gone)} works" if gone and state.pace.left() > 0 else unseen
         state.log.note_degraded(f"{images} of {len(job.ids)} images keep the prior's labels: {reason}")
     for one in state.passes:
         images = sum(len(chunks[i]) for i, done in state.done.items() if i not in bare and str(one) not in done)
         if images:
-            state.log.note_degraded(f"{one} is left out on {images} of {len(job.ids)} images: no time {limit}")
+            state.log.note_degraded(f"{one} is left out on {images} of {len(job.ids)} images: {missed}")
 
 
 def submit(job: Job, state: State) -> None:
     """Decide, write and check a submission of what is there, in place of the one before; raises OutputError."""
     started = time.perf_counter()
-    with state.log.time_stage("decide"):
-        state.stage, label_ids = choose_labels(state.stage, job.predictions, job.traits, state.log)
-    with state.log.time_stage("write"):
-        write_submission(job.request.out, job.ids, label_ids)
-        check_submission(job.request.out, job.ids, job.labels)
+    try:
+        with state.log.time_stage("decide"):
+            state.stage, label_ids = choose_labels(state.stage, job.predictions, job.traits, state.log)
+        with state.log.time_stage("write"):
+            write_submission(job.request.out, job.ids, label_ids)
+            check_submission(job.request.out, job.ids, job.labels)
+    except MemoryError as error:
+        raise OutputError(f"{job.request.out}: {NO_MEMORY} to decide and write it: {error}") from error
     state.pace.note_submission(time.perf_counter() - started)
 
 
@@ -309,8 +350,8 @@ def finish(job: Job, state: State) -> None:
         if job.request.predictions:
             with state.log.time_stage("write"):
                 write_predictions(job.request.predictions, job.ids, job.predictions)
-    except OutputError as error:
-        state.log.note_degraded(f"{error}: what was written before stays")
+    except (OutputError, MemoryError) as error:
+        state.log.note_degraded(f"{str(error) or NO_MEMORY}: what was written before stays")
 
 
 def write_predictions(folder: Path, ids: Sequence[str], predictions: Predictions) -> None:

@@ -78,9 +78,10 @@ class Store:
         """
         rows = b"".join(np.ascontiguousarray(self._arrays[name][start:stop]).tobytes() for name in names)
         mark = {"start": start, "stop": stop, "arrays": list(names), "crc": zlib.crc32(rows), **facts}
+        line = (json.dumps(mark) + "\n").encode()  # before the rows are written: from there on nothing may be lacking
         try:
             _append(self._data, rows)
-            _append(self._lines, (json.dumps(mark) + "\n").encode())
+            _append(self._lines, line)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
         self.marks.append(mark)
