@@ -7,24 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from inference.decisions import Decision, check_decision
 from inference.errors import ManifestError
 from inference.files import hash_file, replace_file
 from inference.rules import (
     Count,
-    DecisionRule,
     FlatName,
     Interpolation,
     Merge,
     NotNegative,
     Precision,
-    Probability,
     RelativePath,
     ResizeRule,
     Sha256,
     Triple,
     View,
     between,
-    is_ascending,
 )
 from inference.schema import Rule, load_json, parse_record, refuse
 
@@ -165,40 +163,6 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
-class GroupDecision:
-    """Labels of a group that are taken: those at or above the threshold, at least `minimum`, at most `maximum`."""
-
-    threshold: Probability
-    minimum: Count
-    maximum: Count
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """From a group's scores to chances: straight lines between points, flat beyond the first and the last."""
-
-    scores: Annotated[tuple[Probability, ...], Rule("ascending scores, at least one", is_ascending)]
-    chances: Annotated[tuple[Probability, ...], Rule("ascending chances, at least one", is_ascending)]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """From scores to labels; `prior`: ids of the labels given to an image that cannot be read.
-
-    `rule`: by each group's threshold and numbers of labels, or the labels of the highest expected F2, at most
-    `maximum`, by the chances that `calibration` gives. `fallback`: the thresholds of the blend, for a run in which a
-    stacker fails; empty where there is no stacker.
-    """
-
-    groups: Mapping[str, GroupDecision]
-    prior: Annotated[tuple[int, ...], Rule("at least one label id", lambda ids: len(ids) > 0)]
-    rule: DecisionRule = "thresholds"
-    calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
-    maximum: Annotated[int, between(1, 100, "a whole number from 1 to 100")] = 30
-    fallback: Mapping[str, GroupDecision] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Runtime:
     """Limits of the kernel, and the script and wheels of the bundle.
 
@@ -320,13 +284,11 @@ def check_references(manifest: Manifest) -> None:
                     f"`ensemble.weights.{group}.{name}`: this model covers {models[name].group!r}; remove it"
                 )
     check_second_stage(manifest)
-    for group, decision in manifest.decision.groups.items():
-        if decision.maximum < max(decision.minimum, 1):
-            raise refuse(f"decision.groups.{group}.maximum", decision.maximum, "at least 1 and at least `minimum`")
+    check_decision(manifest.decision, groups)
 
 
 def check_second_stage(manifest: Manifest) -> None:
-    """Stackers, their members, the mix and the calibration refer to what there is; raises ManifestError."""
+    """Stackers, their members, the mix and the values refer to what there is; raises ManifestError."""
     groups = manifest.labels.groups
     members = list_members(manifest.models)
     for name, models in members.items():
@@ -363,18 +325,6 @@ def check_second_stage(manifest: Manifest) -> None:
         for view in values:
             if view not in views.get(name, ()):
                 raise ManifestError(f"`ensemble.values.{name}.{view}`: no model of that name and view in `models`")
-    for section, given in (("calibration", manifest.decision.calibration), ("fallback", manifest.decision.fallback)):
-        wanted = set(groups) if given or (section, manifest.decision.rule) == ("calibration", "expected_f2") else set()
-        if set(given) != wanted:
-            raise ManifestError(
-                f"`decision.{section}`: found {', '.join(given) or 'no group'}, wanted every group of `labels.groups`"
-            )
-    for group, calibration in manifest.decision.calibration.items():
-        if len(calibration.scores) != len(calibration.chances):
-            raise ManifestError(
-                f"`decision.calibration.{group}`: found {len(calibration.scores)} scores and "
-                f"{len(calibration.chances)} chances, wanted as many"
-            )
 
 
 def check_coverage(manifest: Manifest) -> None:
