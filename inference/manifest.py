@@ -14,9 +14,11 @@ from inference.rules import (
     Count,
     FlatName,
     Interpolation,
+    Loss,
     Merge,
     NotNegative,
     Precision,
+    Probability,
     RelativePath,
     ResizeRule,
     Sha256,
@@ -90,9 +92,11 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class OnnxEntry:
-    """An exported file; `parity`: largest difference to torch in probability.
+    """An exported file and what it loses on real images: fp32 against torch, other precisions against fp32.
 
-    `source`: hash of all that the graph was made from (packing/export.py), which tells an export that is out of date.
+    `parity`: largest difference in probability; `flips`: labels that the model alone decides otherwise, as a share of
+    those taken; `f2_loss`: what their F2 loses, against the truth where export was given it, else against what fp32
+    takes. `source`: hash of all that it was made from (packing/export.py), which tells an export that is out of date.
     """
 
     file: FlatName
@@ -100,6 +104,8 @@ class OnnxEntry:
     opset: int
     parity: NotNegative
     source: Sha256
+    flips: NotNegative = 0.0
+    f2_loss: Loss = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,12 +173,13 @@ class Runtime:
     """Limits of the kernel, and the script and wheels of the bundle.
 
     `time_limit` in seconds, `batch_size` in images; an image that has more than `max_pixels`, or is not decoded after
-    `image_seconds`, counts as unreadable.
+    `image_seconds`, counts as unreadable. `f2_loss`: the most that a model may lose to a precision that is faster.
     """
 
     time_limit: Annotated[int, between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
     batch_size: Annotated[int, between(1, 4096, "a whole number from 1 to 4096")] = 32
     image_seconds: Annotated[float, between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
+    f2_loss: Probability = 0.003
     max_pixels: Annotated[int, between(1, MOST_PIXELS, f"a whole number from 1 to {MOST_PIXELS}")] = MAX_PIXELS
     script: FileEntry | None = None
     wheels: tuple[FileEntry, ...] = ()
