@@ -14,6 +14,7 @@ from inference.manifest import MANIFEST_NAME, Resize
 HERE = Path(__file__).parent
 MUSEUM_TEST_IMAGES = 600
 STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
+MUSEUM_EXAMPLES = 48
 
 
 def add(arguments: argparse.Namespace) -> None:
@@ -53,11 +54,21 @@ def export(arguments: argparse.Namespace) -> None:
     """Export every model to ONNX."""
     from packing.export import export_zoo
 
-    manifest = export_zoo(arguments.manifest, arguments.out, arguments.images or draw_examples(arguments.out))
+    images = arguments.images or draw_examples(arguments.out)
+    manifest = export_zoo(
+        arguments.manifest, arguments.out, images, arguments.precisions, arguments.truth, arguments.most
+    )
+    limit = manifest.runtime.f2_loss
     for model in manifest.models:
-        entry = model.onnx["fp32"]
-        size = (arguments.out / entry.file).stat().st_size / 1e6
-        print(f"{arguments.out / entry.file}  {size:.1f} MB  opset {entry.opset}  parity {entry.parity:.1e}")
+        for precision, entry in model.onnx.items():
+            size = (arguments.out / entry.file).stat().st_size / 1e6
+            print(
+                f"{arguments.out / entry.file}  {size:.1f} MB  opset {entry.opset}  parity {entry.parity:.1e}", end=""
+            )
+            print(
+                "" if precision == "fp32" else f"  labels flipped {entry.flips:.2%}  F2 {-entry.f2_loss:+.4f}", end=""
+            )
+            print("" if entry.f2_loss <= limit else f"  not used: loses more than {limit} (`runtime.f2_loss`)")
 
 
 def plan(arguments: argparse.Namespace) -> None:
@@ -176,9 +187,8 @@ def demo(arguments: argparse.Namespace) -> None:
 def draw_examples(folder: Path) -> Path:
     """Museum images for whoever exports without naming images of their own."""
     from demo.museum import write_museum
-    from packing.export import PARITY_IMAGES
 
-    write_museum(folder / "examples", train_images=0, test_images=PARITY_IMAGES)
+    write_museum(folder / "examples", train_images=0, test_images=MUSEUM_EXAMPLES)
     return folder / "examples" / "test"
 
 
@@ -260,7 +270,23 @@ def build_parser() -> argparse.ArgumentParser:
     one = command("export", export, "export every model to ONNX, with parity against torch", "--images data/test")
     takes_manifest(one)
     one.add_argument("--out", type=Path, default=Path("build/onnx"), metavar="DIR", help="where to (build/onnx)")
-    one.add_argument("--images", type=Path, metavar="DIR", help="16 images or more to measure on (museum images)")
+    one.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="16 real images or more to measure on, and to calibrate int8 on (museum images)",
+    )
+    one.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("fp32", "fp16", "int8"),
+        default=["fp32", "fp16"],
+        help="fp32 is always written; int8 is for kernels without a GPU (fp32 fp16)",
+    )
+    one.add_argument(
+        "--truth", type=Path, metavar="CSV", help="train.csv of --images: what F2 is lost against (fp32's answer)"
+    )
+    one.add_argument("--most", type=int, default=384, metavar="N", help="images that are looked at (384)")
 
     one = command(
         "plan",

@@ -21,8 +21,9 @@ from PIL import Image
 from demo.museum import write_museum
 from inference.manifest import MANIFEST_NAME, Resize, read_manifest, write_manifest
 from packing.bundle import pack
-from packing.export import PARITY_IMAGES, export_zoo
+from packing.export import export_zoo
 from packing.metadata import Names
+from packing.parity import SMALLEST
 from packing.rehearsal import write_sample
 from packing.zoo import Addition, add_model
 
@@ -72,14 +73,14 @@ def draw_pictures(folder: Path, count: int) -> Path:
 
 def pack_museum(folder: Path) -> Path:
     """The demo zoo's bundle."""
-    write_museum(folder / "museum", 0, PARITY_IMAGES)
+    write_museum(folder / "museum", 0, SMALLEST)
     export_zoo(ROOT / "weights_manifest.json", folder / "onnx", folder / "museum" / "test")
     return pack(ROOT / "weights_manifest.json", folder / "onnx", folder / "bundle", NAMES).dataset
 
 
 def pack_random(folder: Path, networks: Mapping[str, int], batch_size: int = 32) -> Path:
     """A bundle of networks with random weights, architecture -> image size, for the museum's labels."""
-    write_museum(folder, 0, PARITY_IMAGES)
+    write_museum(folder, 0, SMALLEST)
     manifest, labels, train = folder / MANIFEST_NAME, folder / "labels.csv", folder / "train.csv"
     manifest.unlink(missing_ok=True)
     outputs = len(labels.read_text(encoding="utf-8").splitlines()) - 1

@@ -17,16 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.decisions import Calibration, Decision, GroupDecision
 from inference.labels import Labels
 from inference.manifest import (
     ALL,
     BLEND,
     MANIFEST_NAME,
-    Calibration,
-    Decision,
     Ensemble,
     FileEntry,
-    GroupDecision,
     LabelsEntry,
     Manifest,
     Model,

@@ -11,9 +11,10 @@ from sklearn.metrics import fbeta_score
 
 from inference.blend import blend
 from inference.decide import decide
+from inference.decisions import Decision, GroupDecision
 from inference.errors import ManifestError
 from inference.labels import Labels, read_labels
-from inference.manifest import ALL, Decision, GroupDecision, Manifest, read_manifest
+from inference.manifest import ALL, Manifest, read_manifest
 from inference.tables import parse_label_ids, read_columns
 
 THRESHOLDS = np.arange(0.04, 0.8, 0.02)

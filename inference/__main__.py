@@ -51,6 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--strict", action="store_true", help="end with an error where the submission would lack something"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        help="of all models that have it within the manifest's limit (whichever is measured faster)",
+    )
     parser.add_argument("--predictions", type=Path, metavar="DIR", help="keep each model's probabilities here as .npy")
     parser.add_argument("--version", action="version", version=__version__)
     return parser

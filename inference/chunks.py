@@ -10,6 +10,7 @@ from inference.errors import ImageError, OutputError, SessionError
 from inference.images import Geometry, Picture
 from inference.job import TRAITS_NAME, Job, State
 from inference.plan import Pass, Plan, add_seconds, choose_passes, drop_passes, list_groups, return_passes
+from inference.precision import TRIAL_BATCHES
 from inference.run_log import format_seconds
 from inference.tiles import merge_tiles
 
@@ -53,6 +54,8 @@ def run_chunk(
         if not state.planned and not has_time_to_measure(state, one, ran, len(rows), len(job.ids) - images.stop):
             continue
         geometry = geometries[one.model]
+        has_time = state.pace.fits(one.model, TRIAL_BATCHES * len(rows))
+        spent += state.runners[one.model].settle(batches[geometry], has_time)
         began = clock.now()
         try:
             probabilities = state.runners[one.model].predict(batches[geometry], one.view)
@@ -113,7 +116,8 @@ def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str
         return
     arrays = sorted({name.rpartition("/")[0] for name in ran}) + [TRAITS_NAME] * is_new
     own = {job.ids[row]: state.log.unreadable[job.ids[row]] for row in images if job.ids[row] in state.log.unreadable}
-    facts = {"chunk": index, "passes": sorted(ran), "unreadable": own}
+    precisions = {name: runner.precision for name, runner in state.runners.items() if runner.is_settled}
+    facts = {"chunk": index, "passes": sorted(ran), "precisions": precisions, "unreadable": own}
     try:
         state.store.commit(images.start, images.stop, arrays, facts)
     except OutputError as error:

@@ -16,6 +16,7 @@ from inference.files import hash_texts
 from inference.labels import Labels
 from inference.manifest import MANIFEST_NAME, Manifest, list_bundle_files
 from inference.plan import Plan, list_passes
+from inference.rules import Precision
 from inference.run_log import RunLog
 from inference.runners import Runner
 from inference.second_stage import Stage
@@ -32,7 +33,8 @@ class Request:
     """One run: where things are and where they go.
 
     `time_limit` in seconds, None for the manifest's, from `started_at` (seconds since 1970), None for now. `fresh`: do
-    not continue an earlier run; `strict`: what would degrade the submission is an error.
+    not continue an earlier run; `strict`: what would degrade the submission is an error; `precision`: of all models
+    that have it within the manifest's limit, None for the faster one (inference/precision.py).
     """
 
     bundle: Path
@@ -44,6 +46,7 @@ class Request:
     predictions: Path | None = None
     fresh: bool = False
     strict: bool = False
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ class State:
 
     `passes`: those whose model works; `done`: by chunk, in the order of `list_chunks`, the passes that the predictions
     hold, by name; `planned`: whether a plan was made from measured times; `starved`: whether memory did not suffice for
-    something; `stage`: what decides, by the blend alone until the stackers are loaded. The store is None once its disk
-    is full.
+    something; `precisions`: of the models that an earlier run has used; `stage`: what decides, by the blend alone until
+    the stackers are loaded. The store is None once its disk is full.
     """
 
     log: RunLog
@@ -91,6 +94,7 @@ class State:
     done: dict[int, set[str]] = field(default_factory=dict)
     planned: bool = False
     starved: bool = False
+    precisions: dict[str, Precision] = field(default_factory=dict)
 
 
 def open_store(job: Job) -> Store:
@@ -106,6 +110,7 @@ def open_store(job: Job) -> Store:
         "manifest": hash_texts([(job.request.bundle / MANIFEST_NAME).read_text(encoding="utf-8")]),
         "list of images": hash_texts(job.ids),
         "folder of images": hash_texts(files),
+        "precision": job.request.precision or "the faster",
     }
     store = Store(
         out.with_name(f"{out.name}.work"), identity, job.predictions | {TRAITS_NAME: job.traits}, job.request.fresh
@@ -133,6 +138,7 @@ def open_state(job: Job, store: Store, log: RunLog, started: float) -> State:
     for mark in store.marks:
         state.done.setdefault(mark["chunk"], set()).update(mark["passes"])
         log.unreadable |= mark["unreadable"]
+        state.precisions |= mark["precisions"]
     if state.done:
         chunks = job.list_chunks()
         images = sum(len(chunks[index]) for index in state.done)

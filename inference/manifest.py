@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from inference.decisions import Decision, check_decision
 from inference.errors import ManifestError
 from inference.files import hash_file, replace_file
 from inference.rules import (
     Count,
-    DecisionRule,
     FlatName,
     Interpolation,
+    Loss,
     Merge,
     NotNegative,
     Precision,
@@ -24,7 +25,6 @@ from inference.rules import (
     Triple,
     View,
     between,
-    is_ascending,
 )
 from inference.schema import Rule, load_json, parse_record, refuse
 
@@ -92,9 +92,11 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class OnnxEntry:
-    """An exported file; `parity`: largest difference to torch in probability.
+    """An exported file and what it loses on real images: fp32 against torch, other precisions against fp32.
 
-    `source`: hash of all that the graph was made from (packing/export.py), which tells an export that is out of date.
+    `parity`: largest difference in probability; `flips`: labels that the model alone decides otherwise, as a share of
+    those taken; `f2_loss`: what their F2 loses, against the truth where export was given it, else against what fp32
+    takes. `source`: hash of all that it was made from (packing/export.py), which tells an export that is out of date.
     """
 
     file: FlatName
@@ -102,6 +104,8 @@ class OnnxEntry:
     opset: int
     parity: NotNegative
     source: Sha256
+    flips: NotNegative = 0.0
+    f2_loss: Loss = 0.0
 
 
 @dataclass(frozen=True)
@@ -165,50 +169,17 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
-class GroupDecision:
-    """Labels of a group that are taken: those at or above the threshold, at least `minimum`, at most `maximum`."""
-
-    threshold: Probability
-    minimum: Count
-    maximum: Count
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """From a group's scores to chances: straight lines between points, flat beyond the first and the last."""
-
-    scores: Annotated[tuple[Probability, ...], Rule("ascending scores, at least one", is_ascending)]
-    chances: Annotated[tuple[Probability, ...], Rule("ascending chances, at least one", is_ascending)]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """From scores to labels; `prior`: ids of the labels given to an image that cannot be read.
-
-    `rule`: by each group's threshold and numbers of labels, or the labels of the highest expected F2, at most
-    `maximum`, by the chances that `calibration` gives. `fallback`: the thresholds of the blend, for a run in which a
-    stacker fails; empty where there is no stacker.
-    """
-
-    groups: Mapping[str, GroupDecision]
-    prior: Annotated[tuple[int, ...], Rule("at least one label id", lambda ids: len(ids) > 0)]
-    rule: DecisionRule = "thresholds"
-    calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
-    maximum: Annotated[int, between(1, 100, "a whole number from 1 to 100")] = 30
-    fallback: Mapping[str, GroupDecision] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Runtime:
     """Limits of the kernel, and the script and wheels of the bundle.
 
     `time_limit` in seconds, `batch_size` in images; an image that has more than `max_pixels`, or is not decoded after
-    `image_seconds`, counts as unreadable.
+    `image_seconds`, counts as unreadable. `f2_loss`: the most that a model may lose to a precision that is faster.
     """
 
     time_limit: Annotated[int, between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
     batch_size: Annotated[int, between(1, 4096, "a whole number from 1 to 4096")] = 32
     image_seconds: Annotated[float, between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
+    f2_loss: Probability = 0.003
     max_pixels: Annotated[int, between(1, MOST_PIXELS, f"a whole number from 1 to {MOST_PIXELS}")] = MAX_PIXELS
     script: FileEntry | None = None
     wheels: tuple[FileEntry, ...] = ()
@@ -320,13 +291,11 @@ def check_references(manifest: Manifest) -> None:
                     f"`ensemble.weights.{group}.{name}`: this model covers {models[name].group!r}; remove it"
                 )
     check_second_stage(manifest)
-    for group, decision in manifest.decision.groups.items():
-        if decision.maximum < max(decision.minimum, 1):
-            raise refuse(f"decision.groups.{group}.maximum", decision.maximum, "at least 1 and at least `minimum`")
+    check_decision(manifest.decision, groups)
 
 
 def check_second_stage(manifest: Manifest) -> None:
-    """Stackers, their members, the mix and the calibration refer to what there is; raises ManifestError."""
+    """Stackers, their members, the mix and the values refer to what there is; raises ManifestError."""
     groups = manifest.labels.groups
     members = list_members(manifest.models)
     for name, models in members.items():
@@ -363,18 +332,6 @@ def check_second_stage(manifest: Manifest) -> None:
         for view in values:
             if view not in views.get(name, ()):
                 raise ManifestError(f"`ensemble.values.{name}.{view}`: no model of that name and view in `models`")
-    for section, given in (("calibration", manifest.decision.calibration), ("fallback", manifest.decision.fallback)):
-        wanted = set(groups) if given or (section, manifest.decision.rule) == ("calibration", "expected_f2") else set()
-        if set(given) != wanted:
-            raise ManifestError(
-                f"`decision.{section}`: found {', '.join(given) or 'no group'}, wanted every group of `labels.groups`"
-            )
-    for group, calibration in manifest.decision.calibration.items():
-        if len(calibration.scores) != len(calibration.chances):
-            raise ManifestError(
-                f"`decision.calibration.{group}`: found {len(calibration.scores)} scores and "
-                f"{len(calibration.chances)} chances, wanted as many"
-            )
 
 
 def check_coverage(manifest: Manifest) -> None:

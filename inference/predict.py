@@ -25,6 +25,7 @@ from inference.labels import Labels, read_labels
 from inference.manifest import (
     MANIFEST_NAME,
     Manifest,
+    Model,
     check_coverage,
     list_bundle_files,
     read_manifest,
@@ -32,6 +33,8 @@ from inference.manifest import (
 )
 from inference.memory import require_free
 from inference.plan import Plan, choose_returns, list_groups, list_passes
+from inference.precision import list_allowed
+from inference.rules import Precision
 from inference.run_log import Progress, RunLog, format_seconds
 from inference.runners import Runner
 from inference.second_stage import choose_labels, open_stage
@@ -75,6 +78,7 @@ def run(request: Request) -> bool:
         except MemoryError as error:
             state.starved = True
             log.note_degraded(f"{NO_MEMORY} to go on, so what is there is submitted: {str(error) or 'no more is told'}")
+        log.facts["precisions"] = {name: runner.precision for name, runner in state.runners.items()}
         note_missing(job, state)
         finish(job, state)
     except BaseException:
@@ -169,11 +173,8 @@ def load_models(job: Job, state: State) -> None:
         if state.pace.left() <= 0:
             break
         require_free()
-        path, outputs = job.request.bundle / models[name].onnx["fp32"].file, job.predictions[name].shape[1]
         try:
-            runner = Runner(
-                partial(ModelSession, name, path, outputs), gpus, job.manifest.runtime.batch_size, state.log
-            )
+            runner = open_runner(job, state, models[name], gpus)
         except SessionError as error:
             leave_out(state, name, error)
             continue
@@ -183,6 +184,26 @@ def load_models(job: Job, state: State) -> None:
             names = join_names(device.name for device in devices)
             state.log.note_degraded(f"{names}: not used, runs on the CPU: {explain_cpu(load_libraries())}")
     state.passes = tuple(one for one in state.passes if one.model in state.runners)
+
+
+def open_runner(job: Job, state: State, model: Model, gpus: int) -> Runner:
+    """The runner of a model, in the precision that an earlier run chose, that was asked for, or that a trial will find.
+
+    Raises SessionError.
+    """
+
+    def open_session(gpus: int, precision: Precision) -> ModelSession:
+        path, outputs = job.request.bundle / model.onnx[precision].file, job.predictions[model.name].shape[1]
+        return ModelSession(model.name, path, outputs, gpus)
+
+    allowed, asked = list_allowed(model, job.manifest.runtime.f2_loss), job.request.precision
+    if asked and asked not in allowed:
+        found = f"it loses {model.onnx[asked].f2_loss:.4f} of F2" if asked in model.onnx else "it has no such file"
+        state.log.note(f"model {model.name}: runs in fp32 and not in {asked}: {found}")
+        asked = "fp32"
+    chosen = state.precisions.get(model.name, asked)
+    rivals = {} if chosen else allowed
+    return Runner(open_session, gpus, job.manifest.runtime.batch_size, state.log, chosen or "fp32", rivals)
 
 
 def describe_run(job: Job, state: State) -> None:
@@ -246,7 +267,7 @@ def predict_images(job: Job, state: State) -> None:
 def stop_models(state: State) -> None:
     """End the batch in flight: what it would still bring comes too late."""
     for runner in state.runners.values():
-        runner.session.stop()
+        runner.stop()
 
 
 def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: frozenset[str]) -> bool:

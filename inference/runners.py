@@ -1,13 +1,14 @@
 """A model's session and what is done when its device does not play along."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import DeviceMemoryError, SessionError
-from inference.rules import View
+from inference.precision import RIVALS, compare_sessions, judge_trial
+from inference.rules import Precision, View
 from inference.run_log import RunLog
 from inference.sessions import CPU, ModelSession
 
@@ -50,18 +51,66 @@ class BatchSizes:
 
 
 class Runner:
-    """One model, wherever it can run."""
+    """One model, wherever it can run, in the precision that suits the place."""
 
-    def __init__(self, open_session: Callable[[int], ModelSession], gpus: int, largest: int, log: RunLog) -> None:
-        """`open_session`: of the model, on so many GPUs; `largest`: most images of a batch. Raises SessionError."""
-        self._open, self._largest, self._log = open_session, largest, log
+    def __init__(
+        self,
+        open_session: Callable[[int, Precision], ModelSession],
+        gpus: int,
+        largest: int,
+        log: RunLog,
+        precision: Precision = "fp32",
+        rivals: Mapping[Precision, float] | None = None,
+    ) -> None:
+        """`open_session`: of the model, on so many GPUs, in a precision; `largest`: most images of a batch.
+
+        `precision`: the one to begin with; `rivals`: the parity of each that may take its place (see `settle`). Raises
+        SessionError.
+        """
+        self._open, self._gpus, self._largest, self._log = open_session, gpus, largest, log
+        self.precision, self._rivals = precision, dict(rivals or {})
+        self._tried: ModelSession | None = None
         self.batches = BatchSizes(largest)
         try:
-            self.session = open_session(gpus)
+            self.session = open_session(gpus, precision)
         except SessionError as error:
-            if not gpus:
+            if precision != "fp32":
+                self._log.note_degraded(f"{error}: this model runs in fp32")
+                self.precision = "fp32"
+                self.session = open_session(gpus, "fp32")
+            elif not gpus:
                 raise
-            self._leave_gpu(error)
+            else:
+                self._leave_gpu(error)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the precision stays as it is."""
+        return not self._rivals
+
+    def settle(self, batch: NDArray[np.uint8], has_time: bool = True) -> float:
+        """Keep the faster of the precision so far and the rival that suits the provider; seconds that this took.
+
+        The first call decides, with a trial on the batch (images, height, width, 3) where `has_time` is left for it;
+        later ones do nothing.
+        """
+        started = time.perf_counter()
+        rival = RIVALS.get(self.session.provider)
+        parity = self._rivals.get(rival) if rival else None
+        self._rivals = {}
+        if rival and parity is not None and has_time:
+            try:
+                self._try_rival(rival, parity, batch[: self._largest])
+            except SessionError as error:
+                self._log.note(f"{error}: this model stays in {self.precision}")
+            self._tried = None
+        return time.perf_counter() - started
+
+    def stop(self) -> None:
+        """End the batch in flight, from another thread, and every later one: `predict` raises SessionError."""
+        for session in (self.session, self._tried):
+            if session:
+                session.stop()
 
     def predict(self, batch: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
         """As ModelSession.predict, of any number of images, in batches that fit.
@@ -89,9 +138,26 @@ class Runner:
             self._check_variety(batch, probabilities)
             return probabilities
 
+    def _try_rival(self, rival: Precision, parity: float, batch: NDArray[np.uint8]) -> None:
+        self._tried = session = self._open(self._gpus, rival)
+        while True:
+            try:
+                trial = compare_sessions(self.session, session, batch)
+                break
+            except DeviceMemoryError:
+                if len(batch) == 1:
+                    raise
+                batch = batch[: len(batch) // 2]
+        is_better, reason = judge_trial(trial, rival, parity)
+        if is_better:
+            self.session, self.precision = session, rival
+        self._log.note(f"model {session.name}: runs in {self.precision}, as {reason}")
+
     def _leave_gpu(self, error: SessionError) -> None:
         self._log.note_degraded(f"{error}: this model leaves the GPU and runs on the CPU")
-        self.session = self._open(0)
+        self.precision = "fp32" if self.precision == "fp16" else self.precision  # fp16 gains nothing on a CPU
+        self._gpus = 0
+        self.session = self._open(0, self.precision)
         self.batches = BatchSizes(self._largest)
 
     def _check_variety(self, batch: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.decisions import Decision, GroupDecision
 from inference.errors import ManifestError, TableError
 from inference.files import hash_file
 from inference.labels import Labels, read_group_prefixes, read_labels
 from inference.manifest import (
-    Decision,
     Ensemble,
     FileEntry,
-    GroupDecision,
     LabelsEntry,
     Manifest,
     Model,

@@ -90,7 +90,8 @@ def pack(
             folder.mkdir(parents=True)
         shutil.copyfile(home / manifest.labels.file, dataset / LABELS)
         for model in models:
-            shutil.copyfile(onnx / model.onnx["fp32"].file, dataset / model.onnx["fp32"].file)
+            for entry in model.onnx.values():
+                shutil.copyfile(onnx / entry.file, dataset / entry.file)
         stackers = copy_stackers(manifest, home, dataset)
         write_script(dataset / SCRIPT)
         for wheel in wheels:
@@ -141,7 +142,7 @@ def attach_exports(manifest: Manifest, home: Path, onnx: Path) -> tuple[Model, .
             raise PackError(
                 f"{onnx}: its export of {model.name} is missing or out of date; run `build_kernel.py export`"
             )
-        verify_files([(f"models[{index}].onnx.fp32", entries["fp32"])], onnx)
+        verify_files([(f"models[{index}].onnx.{name}", entry) for name, entry in entries.items()], onnx)
         attached.append(dataclasses.replace(model, onnx=entries, checkpoint=None, out_of_fold=None))
     return tuple(attached)
 

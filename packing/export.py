@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import logging
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from inference.errors import ExportError, ImagesError
+from inference.errors import ExportError, SessionError
 from inference.files import hash_file, make_folder, replace_file
-from inference.images import SUFFIXES, read_geometry, read_image, resize_image
 from inference.labels import read_labels
 from inference.manifest import (
     MANIFEST_NAME,
@@ -30,14 +30,19 @@ from inference.manifest import (
     verify_files,
     write_manifest,
 )
+from inference.rules import Precision
 from inference.sessions import ModelSession
 from packing.checkpoints import load_model
+from packing.fp16 import halve_graph
+from packing.int8 import quantize_graph
+from packing.parity import Judge, list_examples
 from packing.simplify import pool_globally
 
 OPSET = 18
 NEWEST_IR = 10  # the newest that every ONNX Runtime since 1.20 loads
 PARITY_LIMIT = 1e-4
-PARITY_IMAGES = 16
+EXAMPLES = 384  # images that are looked at, where there are as many
+REDUCED: tuple[Precision, ...] = ("fp16", "int8")
 EXPORT_BATCH = 2
 
 
@@ -59,39 +64,60 @@ class Pictures(torch.nn.Module):
         return torch.sigmoid(self.network(pictures))
 
 
-def export_zoo(manifest_path: Path, out: Path, images: Path) -> Manifest:
+def export_zoo(
+    manifest_path: Path,
+    out: Path,
+    images: Path,
+    precisions: Collection[Precision] = (),
+    truth: Path | None = None,
+    most: int = EXAMPLES,
+) -> Manifest:
     """Export every model of the manifest to OUT/NAME.onnx, and the manifest with them declared to OUT.
 
-    An export that is up to date stays. `images`: a folder of at least 16 real images to measure parity on.
-    Raises ExportError, CheckpointError, ManifestError or ImagesError.
+    What is up to date stays. `precisions`: fp32 is always made, fp16 becomes OUT/NAME.fp16.onnx, int8 NAME.int8.onnx;
+    one that a model does not answer in is left out of it, and told. `images`: a folder of real images, of which at
+    most `most` are looked at; `truth`: a train.csv that has them. Raises ExportError, CheckpointError, ManifestError,
+    ImagesError or TableError.
     """
     manifest = read_manifest(manifest_path)
     home = manifest_path.parent
     verify_files([("labels", manifest.labels)], home)
     verify_files(_list_checkpoints(manifest), home)
     labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
-    examples = list_examples(images)
+    examples = list_examples(images, most, "int8" in precisions, truth)
     make_folder(out)
     earlier = _read_earlier(out)
     models: list[Model] = []
     for model in tqdm(manifest.models, desc="export", unit="model", leave=False):
         outputs = len(labels.columns(model.group))
         source = hash_source(model, outputs)
-        entry = earlier.get(source)
-        if entry is None or not _is_intact(entry, model, out):
+        judge = Judge(manifest, model, labels, examples)
+        entry = _find_earlier(earlier, source, out / f"{model.name}.onnx")
+        if entry is None:
             assert model.checkpoint is not None
             network = load_model(home / model.checkpoint.file, model.architecture, outputs, model.image_size)
-            entry = export_model(network, model, outputs, source, out, examples)
-        models.append(dataclasses.replace(model, onnx={"fp32": entry}))
+            entry = export_model(network, model, outputs, source, out, judge)
+        entries: dict[Precision, OnnxEntry] = {"fp32": entry}
+        for precision in REDUCED:
+            if precision not in precisions:
+                continue
+            source, path = judge.hash_source(precision, entry.sha256), out / f"{model.name}.{precision}.onnx"
+            try:
+                entries[precision] = _find_earlier(earlier, source, path) or reduce_model(
+                    precision, out / entry.file, path, source, judge
+                )
+            except SessionError as error:
+                print(f"note: {model.name} is left without {precision}: {error}", file=sys.stderr)
+        models.append(dataclasses.replace(model, onnx=entries))
     exported = dataclasses.replace(manifest, models=tuple(models))
     write_manifest(exported, out / MANIFEST_NAME)
     return exported
 
 
 def export_model(
-    network: torch.nn.Module, model: Model, outputs: int, source: str, out: Path, examples: Sequence[Path]
+    network: torch.nn.Module, model: Model, outputs: int, source: str, out: Path, judge: Judge
 ) -> OnnxEntry:
-    """Write OUT/NAME.onnx and measure it against `network` on the example images; see `OnnxEntry`.
+    """Write OUT/NAME.onnx and measure it against `network` on the first 16 images of `judge`; see `OnnxEntry`.
 
     Raises ExportError, and leaves no file, where the probabilities differ by more than 1e-4.
     """
@@ -99,15 +125,29 @@ def export_model(
     graph = trace_graph(Pictures(network, model).eval(), model.image_size)
     with replace_file(path) as temporary:
         onnx.save(graph, temporary)
-        batch = np.stack([resize_image(read_image(example), read_geometry(model)) for example in examples])
+        batch = judge.batches[0]
         answer = ModelSession(model.name, temporary, outputs).predict(batch)
-        parity = float(np.abs(answer - predict_with_torch(network, model, batch)).max())
-        if not parity <= PARITY_LIMIT:
+        parity = judge.measure(answer, predict_with_torch(network, model, batch))
+        if not parity.parity <= PARITY_LIMIT:
             raise ExportError(
-                f"model {model.name}: its ONNX differs from torch by {parity:.1e} on {len(batch)} images, "
+                f"model {model.name}: its ONNX differs from torch by {parity.parity:.1e} on {len(batch)} images, "
                 f"wanted at most {PARITY_LIMIT:.0e}"
             )
-    return OnnxEntry(path.name, hash_file(path), OPSET, parity, source)
+    return OnnxEntry(path.name, hash_file(path), OPSET, source=source, **dataclasses.asdict(parity))
+
+
+def reduce_model(precision: Precision, whole: Path, path: Path, source: str, judge: Judge) -> OnnxEntry:
+    """Write the fp16 or int8 form of `whole`, a file in fp32, to `path`; measured against it, see `OnnxEntry`.
+
+    Raises SessionError, and leaves no file, where it does not load or gives what is not a probability.
+    """
+    with replace_file(path) as temporary:
+        if precision == "fp16":
+            onnx.save(halve_graph(onnx.load(whole)), temporary)
+        else:
+            quantize_graph(whole, temporary, judge.calibration)
+        parity = judge.measure(judge.ask(temporary), judge.ask(whole))
+    return OnnxEntry(path.name, hash_file(path), OPSET, source=source, **dataclasses.asdict(parity))
 
 
 def trace_graph(pictures: Pictures, image_size: int) -> onnx.ModelProto:
@@ -151,14 +191,6 @@ def hash_source(model: Model, outputs: int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def list_examples(folder: Path) -> list[Path]:
-    """The first images of a folder by name, as many as parity wants; raises ImagesError where there are fewer."""
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)[:PARITY_IMAGES]
-    if len(found) < PARITY_IMAGES:
-        raise ImagesError(f"{folder}: holds {len(found)} images; parity is measured on {PARITY_IMAGES}, give --images")
-    return found
-
-
 def _list_checkpoints(manifest: Manifest) -> Iterator[tuple[str, FileEntry]]:
     for index, model in enumerate(manifest.models):
         if model.checkpoint is None:
@@ -169,12 +201,13 @@ def _list_checkpoints(manifest: Manifest) -> Iterator[tuple[str, FileEntry]]:
 def _read_earlier(out: Path) -> dict[str, OnnxEntry]:
     path = out / MANIFEST_NAME
     models = read_manifest(path).models if path.exists() else ()
-    return {model.onnx["fp32"].source: model.onnx["fp32"] for model in models if "fp32" in model.onnx}
+    return {entry.source: entry for model in models for entry in model.onnx.values()}
 
 
-def _is_intact(entry: OnnxEntry, model: Model, out: Path) -> bool:
-    path = out / f"{model.name}.onnx"
-    return entry.file == path.name and path.is_file() and hash_file(path) == entry.sha256
+def _find_earlier(earlier: Mapping[str, OnnxEntry], source: str, path: Path) -> OnnxEntry | None:
+    entry = earlier.get(source)
+    is_intact = entry and entry.file == path.name and path.is_file() and hash_file(path) == entry.sha256
+    return entry if is_intact else None
 
 
 def _forget_home(graph: onnx.ModelProto) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.decide import decide
+from inference.decisions import Decision, GroupDecision
 from inference.labels import Labels
-from inference.manifest import Decision, GroupDecision
 from training.metrics import THRESHOLDS, Scores, count_above, score_counts, score_samples
 
 MINIMA = (0, 1, 2)

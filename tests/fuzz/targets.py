@@ -13,21 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from inference.decisions import Decision, GroupDecision
 from inference.errors import ImageError, ManifestError, SessionError, TableError
 from inference.graphs import check_graph
 from inference.images import Geometry, read_squares
 from inference.labels import read_group_prefixes, read_labels
-from inference.manifest import (
-    Decision,
-    Ensemble,
-    GroupDecision,
-    LabelsEntry,
-    Manifest,
-    Model,
-    Resize,
-    read_manifest,
-    write_manifest,
-)
+from inference.manifest import Ensemble, LabelsEntry, Manifest, Model, Resize, read_manifest, write_manifest
 from inference.submission import check_submission, read_ids
 
 Target = Callable[[bytes], None]

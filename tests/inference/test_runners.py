@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from inference import runners
+from inference import precision, runners
 from inference.errors import DegradedError, DeviceMemoryError, SessionError
 from inference.run_log import RunLog
 from inference.runners import BatchSizes, Runner
@@ -34,7 +34,7 @@ WANTED = (PICTURES.mean(axis=(1, 2, 3)) / 255).astype(np.float32)[:, None]
 
 
 def make_runner(gpu: Session, cpu: Session, log: RunLog) -> Runner:
-    return Runner(lambda wanted: gpu if wanted else cpu, 1, 16, log)  # type: ignore[arg-type, return-value]
+    return Runner(lambda wanted, _: gpu if wanted else cpu, 1, 16, log)  # type: ignore[arg-type, return-value]
 
 
 def test_out_of_memory_halves_the_batch_until_it_fits_and_every_picture_has_its_answer() -> None:
@@ -77,7 +77,7 @@ def test_where_the_cpu_does_not_suffice_either_the_model_has_failed() -> None:
 
 
 def test_a_model_that_does_not_load_on_the_gpu_loads_on_the_cpu_and_strict_forbids_it() -> None:
-    def open_session(gpus: int) -> Session:
+    def open_session(gpus: int, _: str) -> Session:
         if gpus:
             raise SessionError("model m: m.onnx does not load: no kernel image")
         return Session(CPU, 16)
@@ -127,3 +127,119 @@ def test_of_about_equal_batch_sizes_the_larger_is_kept() -> None:
     for seconds in (1.0, 1.0, 0.97, 0.97, 0.96, 0.96):
         sizes.note(sizes.current(), seconds)
     assert sizes.current() == 8
+
+
+class Timed(Session):
+    """Takes so many seconds a picture, by the tests' clock; answers the mean and `off`."""
+
+    def __init__(self, provider: str, seconds: float, off: float = 0.0) -> None:
+        super().__init__(provider, memory=16)
+        self.seconds, self.off = seconds, off
+
+    def predict(self, batch: np.ndarray, view: str = "identity") -> np.ndarray:
+        Timed.now += self.seconds * len(batch) * (5 if not self.sizes else 1)  # the first batch warms up
+        return super().predict(batch, view) + np.float32(self.off)
+
+    now = 0.0
+
+
+RIVALS = {"fp32": 1e-6, "fp16": 0.002, "int8": 0.03}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: Timed.now)
+
+
+def make_choice(sessions: dict[str, Session], gpu: bool, log: RunLog, start: str = "fp32") -> Runner:
+    def open_session(gpu: bool, wanted: str) -> Session:
+        assert gpu == (sessions[wanted].provider == GPU)
+        return sessions[wanted]
+
+    return Runner(open_session, gpu, 16, log, start, RIVALS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("provider", "rival"), [(GPU, "fp16"), (CPU, "int8")])
+def test_the_rival_of_the_device_is_taken_where_a_trial_finds_it_faster(provider: str, rival: str, clock: None) -> None:
+    sessions: dict[str, Session] = {"fp32": Timed(provider, 0.02), rival: Timed(provider, 0.0125)}
+    log = RunLog()
+    runner = make_choice(sessions, provider == GPU, log)
+    assert (runner.precision, runner.is_settled) == ("fp32", False)
+    assert runner.settle(PICTURES) == pytest.approx(16 * 7 * 0.0325)
+    assert (runner.precision, runner.is_settled) == (rival, True)
+    assert log.notes == [f"model m: runs in {rival}, as {rival} takes 12.50 ms an image, fp32 20.00"]
+    tried = {name: len(session.sizes) for name, session in sessions.items()}
+    assert runner.settle(PICTURES) == 0, "what is settled stays so"
+    runner.predict(PICTURES, "identity")
+    assert {name: len(session.sizes) - tried[name] for name, session in sessions.items()} == {"fp32": 0, rival: 1}
+
+
+def test_a_rival_that_is_not_faster_leaves_fp32(clock: None) -> None:
+    log = RunLog()
+    runner = make_choice({"fp32": Timed(GPU, 0.02), "fp16": Timed(GPU, 0.0195)}, True, log)
+    runner.settle(PICTURES)
+    assert (runner.precision, runner.is_settled) == ("fp32", True)
+    assert log.notes == ["model m: runs in fp32, as fp16 takes 19.50 ms an image, fp32 20.00"]
+
+
+def test_a_rival_that_answers_otherwise_than_at_home_is_not_taken_however_fast(clock: None) -> None:
+    log = RunLog()
+    runner = make_choice({"fp32": Timed(GPU, 0.02), "fp16": Timed(GPU, 0.001, off=0.25)}, True, log)
+    runner.settle(PICTURES)
+    assert runner.precision == "fp32"
+    assert log.notes == ["model m: runs in fp32, as fp16 answers otherwise than at home: by 0.250, there by 0.002"]
+
+
+def test_a_rival_that_fails_leaves_fp32_and_costs_nothing_else(clock: None) -> None:
+    class Broken(Timed):
+        def predict(self, batch: np.ndarray, view: str = "identity") -> np.ndarray:
+            raise SessionError("model m: its output is not a probability: NaN or outside [0, 1]")
+
+    log = RunLog()
+    runner = make_choice({"fp32": Timed(GPU, 0.02), "fp16": Broken(GPU, 0.01)}, True, log)
+    runner.settle(PICTURES)
+    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    told = "model m: its output is not a probability: NaN or outside [0, 1]: this model stays in fp32"
+    assert (runner.precision, log.notes, log.degraded) == ("fp32", [told], [])
+
+
+def test_without_time_for_a_trial_fp32_is_settled(clock: None) -> None:
+    sessions: dict[str, Session] = {"fp32": Timed(CPU, 0.02), "int8": Timed(CPU, 0.01)}
+    runner = make_choice(sessions, False, RunLog())
+    assert runner.settle(PICTURES, has_time=False) == 0
+    assert (runner.precision, runner.is_settled) == ("fp32", True)
+    runner.settle(PICTURES)
+    assert sessions["int8"].sizes == [] and runner.precision == "fp32"
+
+
+def test_a_trial_takes_a_batch_that_both_have_memory_for(clock: None) -> None:
+    sessions: dict[str, Session] = {"fp32": Timed(GPU, 0.02), "fp16": Timed(GPU, 0.01)}
+    sessions["fp32"].memory = 5
+    runner = make_choice(sessions, True, RunLog())
+    runner.settle(PICTURES)
+    assert sessions["fp32"].sizes == [16, 8, 4, 4, 4] and runner.precision == "fp16"
+
+
+def test_on_the_way_from_the_gpu_to_the_cpu_fp16_is_left_too() -> None:
+    gpu, cpu = Session(GPU, memory=0), Session(CPU, memory=16)
+    opened: list[tuple[bool, str]] = []
+
+    def open_session(wanted: bool, precision: str) -> Session:
+        opened.append((wanted, precision))
+        return gpu if wanted else cpu
+
+    runner = Runner(open_session, True, 16, RunLog(), "fp16")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    assert opened == [(True, "fp16"), (False, "fp32")] and runner.precision == "fp32"
+
+
+def test_what_does_not_load_in_the_precision_asked_for_runs_in_fp32_loudly() -> None:
+    def open_session(gpu: bool, precision: str) -> Session:
+        if precision == "fp16":
+            raise SessionError("model m: m.fp16.onnx does not load: no kernel")
+        return Session(GPU, 16)
+
+    log = RunLog()
+    runner = Runner(open_session, True, 16, log, "fp16")  # type: ignore[arg-type]
+    assert (runner.precision, runner.session.provider) == ("fp32", GPU)
+    assert log.degraded == ["model m: m.fp16.onnx does not load: no kernel: this model runs in fp32"]

@@ -6,8 +6,9 @@ from sklearn.metrics import fbeta_score
 
 from inference.blend import blend
 from inference.decide import decide, decide_group, list_label_ids
+from inference.decisions import Decision, GroupDecision
 from inference.labels import Labels
-from inference.manifest import Decision, Ensemble, GroupDecision, read_manifest
+from inference.manifest import Ensemble, read_manifest
 from inference.views import VIEWS
 from tests.conftest import Workshop
 

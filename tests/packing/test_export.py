@@ -10,10 +10,18 @@ import torch
 from PIL import Image
 
 from inference.errors import ExportError, ImagesError, ManifestError
-from inference.manifest import MANIFEST_NAME, read_manifest
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, Model, read_manifest
 from packing.checkpoints import load_model
 from packing.export import export_model, export_zoo, hash_source
+from packing.parity import Examples, Judge
 from tests.conftest import ZOO, Workshop
+
+
+def make_judge(workshop: Workshop, model: Model, examples: Examples) -> Judge:
+    manifest = read_manifest(workshop.manifest)
+    labels = read_labels(workshop.home / manifest.labels.file, manifest.labels.groups)
+    return Judge(manifest, model, labels, examples)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -84,11 +92,11 @@ def test_an_export_that_differs_from_torch_fails_and_leaves_no_file(workshop: Wo
             answer: torch.Tensor = self.network(pictures)
             return answer + (0 if torch.compiler.is_exporting() else 0.01)
 
-    examples = sorted(workshop.images.iterdir())[:16]
+    judge = make_judge(workshop, model, Examples(tuple(sorted(workshop.images.iterdir())[:16])))
     with pytest.raises(
         ExportError, match=r"^model tag: its ONNX differs from torch by 2\.\de-03 on 16 images, wanted at most 1e-04$"
     ):
-        export_model(Forgetful(), model, 3, "0" * 64, tmp_path, examples)
+        export_model(Forgetful(), model, 3, "0" * 64, tmp_path, judge)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.metrics import fbeta_score
 
 from inference.decide import decide
+from inference.decisions import Decision
 from inference.labels import Labels
-from inference.manifest import Decision
 from training.decision import fit_decision
 
 

@@ -6,8 +6,8 @@ import pytest
 from sklearn.metrics import fbeta_score
 
 from inference.decide import decide
+from inference.decisions import Decision, GroupDecision
 from inference.labels import Labels
-from inference.manifest import Decision, GroupDecision
 from training.decision import Rule, cross_fit, declare_rules, fit_decision, rank_groups, take_by
 from training.metrics import THRESHOLDS
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-from inference.manifest import Calibration
+from inference.decisions import Calibration
 from training.metrics import Scores
 
 MOST_POINTS = 64

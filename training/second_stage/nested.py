@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.decide import calibrate, decide
+from inference.decisions import Calibration, Decision, GroupDecision
 from inference.labels import Labels
-from inference.manifest import BLEND, Calibration, Decision, GroupDecision
+from inference.manifest import BLEND
 from training.decision import fit_decision
 from training.metrics import find_threshold, score_samples
 from training.second_stage.calibration import fit_calibration
