@@ -286,7 +286,7 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--truth", type=Path, metavar="CSV", help="train.csv of --images: what F2 is lost against (fp32's answer)"
     )
-    one.add_argument("--most", type=int, default=384, metavar="N", help="images that are looked at (384)")
+    one.add_argument("--most", type=int, default=768, metavar="N", help="images that are looked at (768)")
 
     one = command(
         "plan",

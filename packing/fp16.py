@@ -1,25 +1,42 @@
 """fp32 ONNX to fp16: half the memory and, where the GPU has cores for it, a multiple of the speed."""
 
+import copy
 import warnings
 
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
-from packing.graph import list_ending, list_preparation
+from packing.graph import find_ending, find_first_layer, list_sources
 
 
-def halve_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in fp16; the output, the last sigmoid and the normalisation of the picture stay in fp32.
+def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in fp16; the normalisation of the picture, the last sigmoid and so the output stay in fp32.
 
     So do the operators that the converter blocks by default, which have no fp16 kernel or lose too much. Weights
     beyond the range of fp16 are cut to it: whether that matters, parity says.
     """
+    halved: onnx.ModelProto = copy.deepcopy(model)
+    graph = halved.graph
+    picture, ending = find_first_layer(graph).input[0], copy.deepcopy(find_ending(graph))
+    preparation = [copy.deepcopy(node) for node in list_sources(graph, picture)]
+    inputs, outputs = list(graph.input), list(graph.output)
+    # The converter sees what lies between. Told to leave nodes as they are, it rounds what they give to fp16 and back.
+    for node in (*preparation, ending):
+        graph.node.remove(node)
+    cut = {picture: graph.input, ending.input[0]: graph.output}
+    known = [value for value in graph.value_info if value.name not in cut]
+    del graph.value_info[:], graph.output[:]
+    graph.value_info.extend(known)
+    for name, ends in cut.items():
+        ends.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one for each tensor with a weight that is cut
-        halved: onnx.ModelProto = convert_float_to_float16(
-            graph,
-            keep_io_types=True,
-            op_block_list=DEFAULT_OP_BLOCK_LIST,
-            node_block_list=[*list_preparation(graph.graph), *list_ending(graph.graph)],
-        )
+        halved = convert_float_to_float16(halved, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST)
+    graph = halved.graph
+    del graph.input[:], graph.output[:], graph.value_info[:]  # the last has the types of the preparation in fp16
+    graph.input.extend(inputs)
+    graph.output.extend(outputs)
+    graph.node.extend([*preparation, ending])
+    OnnxModel(halved).topological_sort()
     return halved

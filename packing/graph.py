@@ -1,23 +1,36 @@
-"""Where the parts of an exported graph are: the preparation of the picture, the first layer, the last step."""
+"""Where the parts of an exported graph are: the preparation of the picture, the first layers, the last step."""
 
-from itertools import takewhile
+from itertools import islice
 
 import onnx
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 
 
-def find_first_layer(graph: onnx.GraphProto) -> str:
-    """The name of the first node that has weights; raises StopIteration where none has."""
-    return str(next(node.name for node in graph.node if node.op_type in LAYERS))
+def list_layers(graph: onnx.GraphProto, count: int) -> list[str]:
+    """The names of the first `count` nodes that have weights."""
+    return list(islice((node.name for node in graph.node if node.op_type in LAYERS), count))
 
 
-def list_preparation(graph: onnx.GraphProto) -> list[str]:
-    """The names of the nodes before the first layer: bytes to numbers, normalised."""
-    return [node.name for node in takewhile(lambda node: node.op_type not in LAYERS, graph.node)]
+def find_first_layer(graph: onnx.GraphProto) -> onnx.NodeProto:
+    """The first node that has weights."""
+    layer: onnx.NodeProto = next(node for node in graph.node if node.op_type in LAYERS)
+    return layer
 
 
-def list_ending(graph: onnx.GraphProto) -> list[str]:
-    """The names of the nodes that give the graph's outputs: the last sigmoid."""
-    outputs = {output.name for output in graph.output}
-    return [node.name for node in graph.node if outputs & set(node.output)]
+def find_ending(graph: onnx.GraphProto) -> onnx.NodeProto:
+    """The node that gives the graph's output: the last sigmoid."""
+    ending: onnx.NodeProto = next(node for node in graph.node if graph.output[0].name in node.output)
+    return ending
+
+
+def list_sources(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
+    """The nodes that a value is made by, in their order."""
+    makers = {output: node for node in graph.node for output in node.output}
+    pending, found = [name], set()
+    while pending:
+        maker = makers.get(pending.pop())
+        if maker is not None and maker.name not in found:
+            found.add(maker.name)
+            pending += maker.input
+    return [node for node in graph.node if node.name in found]

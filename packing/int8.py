@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from packing.graph import find_first_layer, list_ending, list_preparation
+from packing.graph import find_ending, find_first_layer, list_layers, list_sources
 
 # A group of four channels fills an eighth of what the integer kernels take at a time; zeros in the rest are free.
 GROUP_WIDTH = 32
+# How many of the first layers stay in fp32, tried in turn until the loss is small enough. The first is as fast so; the
+# next ones are what costs most F2, above all depthwise ones, whose channels differ in range.
+KEPT = (1, 3, 6)
 
 
-def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]]) -> None:
+def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], kept: int) -> None:
     """Write the int8 form of the graph at `path` to `out`; `batches` (images, height, width, 3) give the ranges.
 
-    The normalisation and the first layer stay in fp32: the layer is as fast so, and its input is the picture itself.
+    The normalisation, the first `kept` layers and the last sigmoid stay in fp32.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
@@ -37,6 +40,7 @@ def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]]) 
         pool_globally(graph.graph)
         drop_unused(graph.graph)
         onnx.save(graph, prepared)
+        preparation = [node.name for node in list_sources(graph.graph, find_first_layer(graph.graph).input[0])]
         quantize_static(
             prepared,
             out,
@@ -47,7 +51,7 @@ def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]]) 
             per_channel=True,
             reduce_range=True,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=[*list_preparation(graph.graph), find_first_layer(graph.graph), *list_ending(graph.graph)],
+            nodes_to_exclude=[*preparation, *list_layers(graph.graph, kept), find_ending(graph.graph).name],
         )
 
 

@@ -22,7 +22,8 @@ from inference.tables import parse_label_ids, read_columns
 
 SMALLEST = 16  # images that parity is measured on at least
 BATCH = 16
-CALIBRATED = 3  # one in so many images is calibrated on, and the others measured
+CALIBRATED = 3  # one in so many images is calibrated on, at most so many, and the others measured
+MOST_CALIBRATED = 128
 
 Truth = Mapping[str, frozenset[int]]  # image id -> label ids
 
@@ -51,7 +52,7 @@ class Parity:
 
 
 def list_examples(folder: Path, most: int, calibrate: bool, train: Path | None = None) -> Examples:
-    """The first `most` images of a folder by name; where `calibrate`, a third of them apart.
+    """The first `most` images of a folder by name; where `calibrate`, a third of them apart, at most 128.
 
     `train`: a train.csv with the truth; only images that it knows count then. Raises ImagesError where there are too
     few, and TableError.
@@ -59,7 +60,7 @@ def list_examples(folder: Path, most: int, calibrate: bool, train: Path | None =
     truth = read_truth(train) if train else None
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     found = [path for path in found if truth is None or path.stem in truth][:most]
-    split = len(found) - len(found) // CALIBRATED if calibrate else len(found)
+    split = len(found) - min(len(found) // CALIBRATED, MOST_CALIBRATED) if calibrate else len(found)
     wanted = SMALLEST + SMALLEST // (CALIBRATED - 1) if calibrate else SMALLEST
     if len(found) < wanted:
         which = f"images that {train} has" if train else "images"
@@ -92,6 +93,8 @@ class Judge:
     def __init__(self, manifest: Manifest, model: Model, labels: Labels, examples: Examples) -> None:
         """Raises TableError where the truth has a label that labels.csv has not."""
         self._model, self._examples = model, examples
+        self.limit = manifest.runtime.f2_loss
+        self._asked: dict[str, NDArray[np.float32]] = {}
         # The rules of the blend are those that suit a model's own probabilities.
         rules = leave_stackers_out(manifest).decision.groups
         self._rules = {group: rules[group] for group in manifest.groups_of(model)}
@@ -114,12 +117,21 @@ class Judge:
         """Hash of all that another precision and its parity are made from; `fp32`: hash of that file."""
         rules = [f"{group} {rule}" for group, rule in self._rules.items()]
         truth = "" if self._truth is None else self._truth.tobytes().hex()
-        return hash_texts([precision, fp32, str(read_geometry(self._model)), *rules, truth, *self._examples.hashes])
+        return hash_texts(
+            [precision, fp32, str(self.limit), str(read_geometry(self._model)), *rules, truth, *self._examples.hashes]
+        )
 
     def ask(self, path: Path) -> NDArray[np.float32]:
         """The probabilities that the file gives the measured images; raises SessionError."""
         session = ModelSession(self._model.name, path, len(self._columns))
         return np.concatenate([session.predict(batch) for batch in self.batches])
+
+    def compare(self, path: Path, reference: Path) -> Parity:
+        """What the file at `path` changes of what the one at `reference` answers; raises SessionError."""
+        wanted = self._asked.get(reference.name)
+        if wanted is None:
+            wanted = self._asked[reference.name] = self.ask(reference)
+        return self.measure(self.ask(path), wanted)
 
     def measure(self, answer: NDArray[np.float32], reference: NDArray[np.float32]) -> Parity:
         """What `answer` changes of `reference`, both (images, labels of the model's group) of the measured images.

@@ -1,6 +1,7 @@
 """A tiny zoo, a bundle of it and a folder of images, made once for all tests."""
 
 import csv
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import timm
 import torch
 from PIL import Image
 
-from inference.manifest import MANIFEST_NAME, Resize
+from inference.manifest import MANIFEST_NAME, Manifest, Resize, read_manifest, write_manifest
 from packing.bundle import pack
 from packing.export import export_zoo
 from packing.metadata import Names
@@ -104,3 +105,36 @@ def own_workshop(workshop: Workshop, tmp_path: Path) -> Workshop:
     root = workshop.home.parent
     copy = Path(shutil.copytree(root, tmp_path / "own"))
     return Workshop(copy / "home", copy / "onnx", copy / "bundle", copy / "images", copy / "sample_submission.csv")
+
+
+@dataclass(frozen=True)
+class Precise:
+    """The workshop's zoo in all precisions, whatever they lose, its pictures, and a train.csv that has them."""
+
+    home: Path
+    onnx: Path
+    images: Path
+    train: Path
+
+    @property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.onnx / MANIFEST_NAME)
+
+
+@pytest.fixture(scope="session")
+def precise(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Precise:
+    root = tmp_path_factory.mktemp("precise")
+    images = root / "images"
+    images.mkdir()
+    names = [f"{index:012x}" for index in range(36)]
+    for index, name in enumerate(names):
+        write_picture(images / f"{name}.png", (96, 96), 100 + index)
+    rows: list[tuple[object, ...]] = [(name, f"{index % 2} {2 + index % 3}") for index, name in enumerate(names)]
+    train = write_rows(root / "train.csv", ("id", "attribute_ids"), rows)
+    home = Path(shutil.copytree(workshop.home, root / "home"))
+    manifest = read_manifest(home / MANIFEST_NAME)
+    lenient = dataclasses.replace(manifest, runtime=dataclasses.replace(manifest.runtime, f2_loss=1.0))
+    write_manifest(lenient, home / MANIFEST_NAME)
+    made = Precise(home, Path(shutil.copytree(workshop.onnx, root / "onnx")), images, train)
+    export_zoo(home / MANIFEST_NAME, made.onnx, images, ("int8", "fp16"), train)
+    return made

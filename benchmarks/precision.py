@@ -1,0 +1,135 @@
+"""What int8 gains on a CPU and loses in F2, and fp16 loses.
+
+python -m benchmarks.precision speed                            resnet34 and SE-ResNeXt50, random weights, 320 px
+python -m benchmarks.precision loss --zoo DIR --data DIR        fold 0 of a trained zoo, on its held-out images
+"""
+
+import argparse
+import csv
+import dataclasses
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import timm
+import torch
+from numpy.typing import NDArray
+
+from inference.combine import blend, leave_stackers_out
+from inference.decide import decide
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, Ensemble, Manifest, Model, read_manifest, write_manifest
+from inference.precision import compare_sessions
+from inference.rules import Precision
+from inference.sessions import ModelSession
+from packing.export import EXAMPLES, Pictures, export_zoo, trace_graph
+from packing.int8 import KEPT, quantize_graph
+from packing.parity import read_batches, read_truth, score_f2
+
+ARCHITECTURES = ("resnet34", "legacy_seresnext50_32x4d")
+SIZE, BATCH, LABELS = 320, 8, 1103
+FOLD = 0
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+def measure_speed(out: Path, rounds: int) -> None:
+    """Images/s of both architectures in fp32 and int8, alternating, the fastest of `rounds`."""
+    random = np.random.default_rng(0)
+    batches = [random.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8) for _ in range(2)]
+    for architecture in ARCHITECTURES:
+        torch.manual_seed(0)
+        model = Model(architecture, architecture, "all", SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear")
+        fp32 = out / f"{architecture}.onnx"
+        if not fp32.exists():
+            network = timm.create_model(architecture, num_classes=LABELS).eval()
+            onnx.save(trace_graph(Pictures(network, model).eval(), SIZE), fp32)
+        for kept in KEPT:
+            int8 = out / f"{architecture}.int8.{kept}.onnx"
+            if not int8.exists():
+                quantize_graph(fp32, int8, batches, kept)
+            sessions = [ModelSession(architecture, path, LABELS) for path in (fp32, int8)]
+            trials = [compare_sessions(sessions[0], sessions[1], batches[0]) for _ in range(rounds)]
+            whole, small = min(one.first for one in trials), min(one.rival for one in trials)
+            print(
+                f"| {architecture} | {kept} | {1 / whole:.2f} | {1 / small:.2f} | {whole / small:.2f} |",
+                flush=True,
+            )
+
+
+def measure_loss(zoo: Path, data: Path, out: Path, judged: int) -> None:
+    """Export the zoo's models of fold 0 with parity on its held-out images; F2 of each and of their blend on others."""
+    manifest = read_manifest(zoo / MANIFEST_NAME)
+    weights = manifest.ensemble.weights
+    models = tuple(
+        dataclasses.replace(model, out_of_fold=None)
+        for model in manifest.models
+        if model.fold == FOLD and any(weights[group].get(model.name) for group in weights)
+    )
+    names = {model.name for model in models}
+    own = {group: {name: weight for name, weight in given.items() if name in names} for group, given in weights.items()}
+    alone = dataclasses.replace(
+        leave_stackers_out(manifest), models=models, ensemble=Ensemble(own), runtime=manifest.runtime
+    )
+    home, held = out / "zoo", out / "held"
+    for folder in (home, held):
+        folder.mkdir(parents=True, exist_ok=True)
+    for file in (manifest.labels.file, *(model.checkpoint.file for model in models if model.checkpoint)):
+        shutil.copyfile(zoo / file, home / file)
+    write_manifest(alone, home / MANIFEST_NAME)
+    with (zoo / "folds.csv").open(newline="") as file:
+        ids = sorted(row["id"] for row in csv.DictReader(file) if int(row["fold"]) == FOLD)
+    for name in ids[:EXAMPLES]:
+        if not (held / f"{name}.png").is_symlink():
+            (held / f"{name}.png").symlink_to(data.resolve() / "train" / f"{name}.png")
+    exported = export_zoo(home / MANIFEST_NAME, out / "onnx", held, PRECISIONS, data / "train.csv")
+    labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
+    truth = read_truth(data / "train.csv")
+    rest = ids[EXAMPLES : EXAMPLES + judged]
+    true = np.array([[label in truth[name] for label in labels.ids] for name in rest])
+    paths = [data / "train" / f"{name}.png" for name in rest]
+
+    def score(manifest: Manifest, scores: dict[str, NDArray[np.float16]]) -> float:
+        return float(score_f2(decide(blend(scores, manifest, labels), labels, manifest.decision), true).mean())
+
+    answers: dict[Precision, dict[str, NDArray[np.float16]]] = {precision: {} for precision in PRECISIONS}
+    for model in models:
+        batches = read_batches(paths, model)
+        entries = next(one.onnx for one in exported.models if one.name == model.name)
+        for precision in PRECISIONS:
+            session = ModelSession(model.name, out / "onnx" / entries[precision].file, len(labels.columns(model.group)))
+            said = np.concatenate([session.predict(batch) for batch in batches])
+            answers[precision][model.name] = said.astype(np.float16)
+        single = {group: {model.name: 1.0} for group in exported.labels.groups}
+        lone = dataclasses.replace(exported, models=(model,), ensemble=Ensemble(single))
+        found = {precision: score(lone, answers[precision]) for precision in PRECISIONS}
+        losses = [found["fp32"] - found[precision] for precision in PRECISIONS[1:]]
+        entry = [f"{entries[precision].parity:.3f}, {entries[precision].flips:.1%}" for precision in PRECISIONS[1:]]
+        print(f"| {model.name} | {found['fp32']:.4f} | {entry[0]} | {losses[0]:+.4f} | {entry[1]} | {losses[1]:+.4f} |")
+    found = {precision: score(exported, answers[precision]) for precision in PRECISIONS}
+    losses = [found["fp32"] - found[precision] for precision in PRECISIONS[1:]]
+    print(f"| blend | {found['fp32']:.4f} | | {losses[0]:+.4f} | | {losses[1]:+.4f} |")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one of the two tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description="Figures of fp16 and int8.")
+    parser.add_argument("what", choices=("speed", "loss"))
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/precision"))
+    parser.add_argument("--rounds", type=int, default=4, help="of speed: of which the fastest counts (4)")
+    parser.add_argument("--zoo", type=Path, help="of loss: its folder")
+    parser.add_argument("--data", type=Path, help="of loss: train.csv and train/")
+    parser.add_argument("--judged", type=int, default=2000, help="of loss: held-out images beyond export's (2000)")
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.what == "speed":
+        measure_speed(given.out, given.rounds)
+    else:
+        measure_loss(given.zoo, given.data, given.out, given.judged)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Whole runs of a bundle that has every model in fp32, fp16 and int8."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference import runners, store
+from inference.errors import StoreError
+from inference.labels import read_labels
+from inference.manifest import MANIFEST_NAME, read_manifest
+from inference.precision import Trial, judge_trial
+from inference.predict import Request, run
+from inference.submission import check_submission, read_ids
+from packing.bundle import pack
+from packing.check import check_bundle
+from tests.conftest import NAMES, Precise, Workshop
+
+MODELS = ("everything", "culture", "tag")
+
+
+@pytest.fixture
+def request_all(precise: Precise, workshop: Workshop, tmp_path: Path) -> Request:
+    """The packed bundle of all precisions, in ten chunks of two images."""
+    pack(precise.home / MANIFEST_NAME, precise.onnx, tmp_path / "bundle", NAMES)
+    check_bundle(tmp_path / "bundle")
+    dataset = tmp_path / "bundle" / "dataset"
+    change_runtime(dataset, batch_size=2)
+    return Request(dataset, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
+
+
+def change_runtime(dataset: Path, **changes: Any) -> None:
+    document = json.loads((dataset / MANIFEST_NAME).read_text())
+    document["runtime"] |= changes
+    (dataset / MANIFEST_NAME).write_text(json.dumps(document))
+
+
+def read_log(request: Request) -> dict[str, Any]:
+    log: dict[str, Any] = json.loads(request.out.with_name("run_log.json").read_text())
+    return log
+
+
+def decide_trials(faster: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every trial ends so, whatever the clock says; the rivals that were tried."""
+    tried: list[str] = []
+
+    def judge(trial: Trial, rival: Any, parity: float) -> tuple[bool, str]:
+        assert trial.first > 0 and trial.rival > 0
+        tried.append(rival)
+        return faster, "the test says so"
+
+    monkeypatch.setattr(runners, "judge_trial", judge)
+    return tried
+
+
+def end_after(commits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[..., None] = store.Store.commit
+    counted: list[int] = []
+
+    def commit(self: store.Store, *given: Any) -> None:
+        if len(counted) == commits:
+            raise KeyboardInterrupt
+        counted.append(1)
+        real(self, *given)
+
+    monkeypatch.setattr(store.Store, "commit", commit)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", None])
+def test_the_packed_script_answers_the_sample_in_each_precision(precision: str | None, request_all: Request) -> None:
+    given = request_all
+    given.out.parent.mkdir()
+    command = [sys.executable, given.bundle / "inference.pyz", "--bundle", given.bundle, "--images", given.images]
+    command += ["--sample", given.sample, "--out", given.out] + (["--precision", precision] if precision else [])
+    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    manifest = read_manifest(given.bundle / MANIFEST_NAME)
+    check_submission(
+        given.out, read_ids(given.sample), read_labels(given.bundle / "labels.csv", manifest.labels.groups)
+    )
+    log = read_log(given)
+    if precision:
+        assert log["precisions"] == dict.fromkeys(MODELS, precision) and log["notes"] == []
+    else:
+        for note, (name, chosen) in zip(log["notes"], log["precisions"].items(), strict=True):
+            assert note.startswith(f"model {name}: runs in {chosen}, as int8 "), "on a CPU, int8 is tried"
+            assert note in finished.stderr
+
+
+def test_predictions_differ_from_fp32s_by_no_more_than_the_parity_says(request_all: Request, tmp_path: Path) -> None:
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for precision in ("fp32", "fp16"):
+        kept = tmp_path / precision
+        assert run(dataclasses.replace(request_all, precision=precision, predictions=kept))  # type: ignore[arg-type]
+        found[precision] = {name: np.load(kept / f"{name}.npy").astype(np.float32) for name in MODELS}
+    manifest = read_manifest(request_all.bundle / MANIFEST_NAME)
+    for model in manifest.models:
+        difference = np.abs(found["fp16"][model.name] - found["fp32"][model.name]).max()
+        assert 0 < difference < 3 * model.onnx["fp16"].parity + 0.001, "others images, rounded to float16"
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_run_that_was_killed_goes_on_in_its_precision_to_the_same_bytes(
+    faster: bool, request_all: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = "int8" if faster else "fp32"
+    whole = dataclasses.replace(request_all, out=tmp_path / "whole" / "s.csv", predictions=tmp_path / "a")
+    assert run(dataclasses.replace(whole, precision=chosen))  # type: ignore[arg-type]
+    with monkeypatch.context() as patched:
+        assert decide_trials(faster, patched) == []
+        end_after(3, patched)
+        with pytest.raises(KeyboardInterrupt):
+            run(request_all)
+    tried = decide_trials(not faster, monkeypatch)
+    assert run(dataclasses.replace(request_all, predictions=tmp_path / "b"))
+    assert tried == [], "what was chosen is not tried again"
+    assert read_log(request_all)["precisions"] == dict.fromkeys(MODELS, chosen)
+    assert request_all.out.read_bytes() == whole.out.read_bytes()
+    for name in MODELS:
+        assert (tmp_path / "a" / f"{name}.npy").read_bytes() == (tmp_path / "b" / f"{name}.npy").read_bytes()
+
+
+def test_a_run_is_not_continued_with_another_precision(request_all: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        end_after(1, patched)
+        with pytest.raises(KeyboardInterrupt):
+            run(request_all)
+    with pytest.raises(StoreError) as error:
+        run(dataclasses.replace(request_all, precision="fp32"))
+    work = request_all.out.with_name("submission.csv.work")
+    assert str(error.value) == (
+        f"{work}: was begun with another precision; run with --fresh to start over, or bring that back"
+    )
+
+
+def test_what_loses_more_than_the_manifest_allows_is_neither_tried_nor_taken(
+    request_all: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = json.loads((request_all.bundle / MANIFEST_NAME).read_text())
+    document["runtime"]["f2_loss"] = 0.002
+    for model, loss in zip(document["models"], (0.0021, 0.002, -0.001), strict=True):
+        model["onnx"]["int8"]["f2_loss"] = loss
+    (request_all.bundle / MANIFEST_NAME).write_text(json.dumps(document))
+    tried = decide_trials(True, monkeypatch)
+    assert run(request_all)
+    wanted = {"everything": "fp32", "culture": "int8", "tag": "int8"}
+    assert read_log(request_all)["precisions"] == wanted and tried == ["int8", "int8"]
+    assert run(dataclasses.replace(request_all, precision="int8"))
+    assert read_log(request_all)["precisions"] == wanted
+    assert read_log(request_all)["notes"] == ["model everything: runs in fp32 and not in int8: it loses 0.0021 of F2"]
+
+
+def test_a_precision_that_the_bundle_lacks_is_told_and_costs_nothing(workshop: Workshop, tmp_path: Path) -> None:
+    request = Request(workshop.dataset, workshop.images, workshop.sample, tmp_path / "s.csv", precision="fp16")
+    assert run(request)
+    assert read_log(request)["notes"] == [
+        f"model {name}: runs in fp32 and not in fp16: it has no such file" for name in MODELS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trial", "wanted"),
+    [
+        (Trial(0.02, 0.018, 0.03), (True, "int8 takes 18.00 ms an image, fp32 20.00")),
+        (Trial(0.02, 0.0195, 0.03), (False, "int8 takes 19.50 ms an image, fp32 20.00")),
+        (Trial(0.02, 0.001, 0.0501), (False, "int8 answers otherwise than at home: by 0.050, there by 0.020")),
+    ],
+)
+def test_a_trial_is_won_by_speed_and_lost_by_other_answers(trial: Trial, wanted: tuple[bool, str]) -> None:
+    assert judge_trial(trial, "int8", 0.02) == wanted
+
+
+def test_the_bundle_carries_what_was_exported(precise: Precise, request_all: Request) -> None:
+    names = {f"{name}{kind}.onnx" for name in MODELS for kind in ("", ".fp16", ".int8")}
+    assert {path.name for path in request_all.bundle.glob("*.onnx")} == names

@@ -1,0 +1,220 @@
+"""fp16 and int8 exports of a small zoo, against torch, scikit-learn and slow loops."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from sklearn.metrics import fbeta_score
+
+from inference.errors import ImagesError, TableError
+from inference.images import read_geometry, read_image, resize_image
+from inference.manifest import MANIFEST_NAME, Manifest, Model, read_manifest
+from packing import export
+from packing.checkpoints import load_model
+from packing.export import export_zoo
+from packing.int8 import pool_globally, widen_groups
+from packing.parity import list_examples
+from tests.conftest import LABELS, ZOO, Precise, Workshop, write_rows
+
+LIMITS = {"fp16": 0.02, "int8": 0.5}  # of the difference to torch in probability; the heads are forty times as steep
+
+
+def ask_torch(precise: Precise, model: Model, paths: list[Path]) -> np.ndarray:
+    outputs = len(LABELS) if model.group == "all" else sum(label.startswith(model.group) for label in LABELS)
+    network = load_model(precise.home / f"{model.name}.safetensors", model.architecture, outputs, model.image_size)
+    squares = np.stack([resize_image(read_image(path), read_geometry(model)) for path in paths])
+    pictures = torch.from_numpy(squares).permute(0, 3, 1, 2).double() / 255
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (model.mean, model.std))
+    with torch.inference_mode():
+        answer: np.ndarray = torch.sigmoid(network.double()((pictures - mean) / std)).numpy()
+    return answer
+
+
+def ask_onnx(path: Path, model: Model, paths: list[Path]) -> np.ndarray:
+    squares = np.stack([resize_image(read_image(picture), read_geometry(model)) for picture in paths])
+    (answer,) = onnxruntime.InferenceSession(path).run(None, {"image": squares})
+    assert answer.dtype == np.float32
+    return answer
+
+
+def decide_by_hand(scores: np.ndarray, model: Model, manifest: Manifest) -> np.ndarray:
+    """The labels at or above each group's threshold, the first `maximum` of them; else the best."""
+    names = [label for label in LABELS if model.group in ("all", label.partition("::")[0])]
+    taken = np.zeros(scores.shape, bool)
+    for row, own in enumerate(scores):
+        for group, rule in manifest.decision.groups.items():
+            ranked = sorted((c for c, name in enumerate(names) if name.startswith(group)), key=lambda c: -own[c])
+            for rank, column in enumerate(ranked):
+                taken[row, column] = (own[column] >= rule.threshold and rank < rule.maximum) or rank < rule.minimum
+        if not taken[row].any():
+            taken[row, own.argmax()] = True
+    return taken
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("name", ZOO)
+def test_what_the_manifest_says_of_a_precision_is_so(name: str, precision: str, precise: Precise) -> None:
+    manifest = precise.manifest
+    model = next(model for model in manifest.models if model.name == name)
+    entry = model.onnx[precision]  # type: ignore[index]
+    paths = sorted(precise.images.iterdir())[:24]  # the other twelve are calibrated on
+    wanted, answer = ask_torch(precise, model, paths), ask_onnx(precise.onnx / entry.file, model, paths)
+    assert np.abs(answer - wanted).max() == pytest.approx(entry.parity, abs=1e-4)
+    assert 0 < entry.parity < LIMITS[precision]
+    fp32 = ask_onnx(precise.onnx / f"{name}.onnx", model, paths)
+    decided, whole = (decide_by_hand(scores, model, manifest) for scores in (answer, fp32))
+    assert entry.flips == pytest.approx((decided ^ whole).sum() / whole.sum())
+    names = [label for label in LABELS if model.group in ("all", label.partition("::")[0])]
+    true = np.array(
+        [[LABELS.index(label) in (index % 2, 2 + index % 3) for label in names] for index in range(len(paths))]
+    )
+    scores = [fbeta_score(true, taken, beta=2, average="samples", zero_division=0) for taken in (whole, decided)]
+    assert entry.f2_loss == pytest.approx(scores[0] - scores[1])
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_fp16_has_half_the_weights_and_prepares_the_picture_and_answers_in_fp32(name: str, precise: Precise) -> None:
+    whole, half = precise.onnx / f"{name}.onnx", precise.onnx / f"{name}.fp16.onnx"
+    graph = onnx.load(half).graph
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    onnx.checker.check_model(onnx.load(half))
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    assert {kinds[node.input[1]] for node in layers} == {onnx.TensorProto.FLOAT16}
+    assert {kinds["scale"], kinds["shift"]} == {onnx.TensorProto.FLOAT}
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    assert len(casts) == 3, "bytes to fp32, the normalised picture to fp16, the logits to fp32"
+    assert half.stat().st_size < 0.75 * whole.stat().st_size
+
+
+def test_int8_convolves_in_integers(precise: Precise) -> None:
+    path = precise.onnx / "everything.int8.onnx"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(precise.onnx.parent / "optimized.onnx")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert kinds.count("QLinearConv") > 5 > kinds.count("Conv") + kinds.count("FusedConv")
+
+
+def make_grouped() -> onnx.ModelProto:
+    """A convolution in 16 groups of 4, one that is depthwise, and the mean of what they give."""
+    random = np.random.default_rng(0)
+    weights = {"w": random.normal(size=(32, 4, 3, 3)), "d": random.normal(size=(32, 1, 3, 3))}
+    tensors = [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    tensors.append(onnx.numpy_helper.from_array(np.array([-1, -2]), "axes"))
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["a"], "grouped", group=16),
+        onnx.helper.make_node("Conv", ["a", "d"], ["b"], "depthwise", group=32),
+        onnx.helper.make_node("ReduceMean", ["b", "axes"], ["y"], "mean", keepdims=1),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 64, 9, 9])]
+    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 32, 1, 1])]
+    graph = onnx.helper.make_graph(nodes, "grouped", inputs, outputs, tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def test_wide_groups_and_the_global_mean_change_no_answer() -> None:
+    model = make_grouped()
+    picture = np.random.default_rng(1).normal(size=(2, 64, 9, 9)).astype(np.float32)
+    wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": picture})[0]
+    widen_groups(model.graph)
+    pool_globally(model.graph)
+    answer = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": picture})[0]
+    np.testing.assert_allclose(answer, wanted, rtol=1e-4, atol=1e-5)
+    groups = {node.name: [a.i for a in node.attribute if a.name == "group"] for node in model.graph.node}
+    assert groups == {"grouped": [2], "depthwise": [32], "mean": []}
+    assert model.graph.node[2].op_type == "GlobalAveragePool"
+
+
+def test_a_mean_of_something_else_than_height_and_width_stays_a_mean() -> None:
+    model = make_grouped()
+    axes = next(tensor for tensor in model.graph.initializer if tensor.name == "axes")
+    axes.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 2]), "axes"))
+    pool_globally(model.graph)
+    assert model.graph.node[2].op_type == "ReduceMean"
+
+
+def test_a_precision_that_is_up_to_date_stays_and_what_it_is_made_from_is_minded(
+    precise: Precise, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(precise.onnx, tmp_path / "onnx"))
+    before = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.onnx")}
+    manifest = precise.home / MANIFEST_NAME
+    export_zoo(manifest, copy, precise.images, ("int8", "fp16"), precise.train)
+    assert {path.name: path.stat().st_mtime_ns for path in copy.glob("*.onnx")} == before
+    export_zoo(manifest, copy, precise.images, ("fp16",))
+    after = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.onnx")}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {f"{name}.fp16.onnx" for name in ZOO}, "measured without the truth it is another measurement"
+    assert {precision for model in read_manifest(copy / MANIFEST_NAME).models for precision in model.onnx} == {
+        "fp32",
+        "fp16",
+    }
+
+
+def test_a_model_that_does_not_answer_in_a_precision_is_left_without_it_and_told(
+    precise: Precise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(precise.onnx, tmp_path / "onnx"))
+    (copy / "tag.fp16.onnx").unlink()
+
+    def overflow(graph: onnx.ModelProto) -> onnx.ModelProto:
+        head = next(node for node in graph.graph.node if node.op_type == "Gemm")
+        tensor = next(tensor for tensor in graph.graph.initializer if tensor.name == head.input[1])
+        weights = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.full_like(weights, np.nan), tensor.name))
+        return graph
+
+    monkeypatch.setattr(export, "halve_graph", overflow)
+    export_zoo(precise.home / MANIFEST_NAME, copy, precise.images, ("fp16", "int8"), precise.train)
+    models = {model.name: set(model.onnx) for model in read_manifest(copy / MANIFEST_NAME).models}
+    assert models["tag"] == {"fp32", "int8"} and models["culture"] == {"fp32", "fp16", "int8"}
+    told = "note: tag is left without fp16: model tag: its output is not a probability: NaN or outside [0, 1]"
+    assert told in capsys.readouterr().err
+    assert not (copy / "tag.fp16.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "message"),
+    [
+        (
+            "few",
+            ImagesError,
+            "{images}: holds 20 images; parity is measured and int8 calibrated on 24, give --images",
+        ),
+        (
+            "unknown",
+            ImagesError,
+            "{images}: holds 1 images that {train} has; parity is measured and int8 calibrated on 24, give --images",
+        ),
+        ("word", TableError, "{train}: image 000000000000: found attribute_ids '0 two', wanted label ids"),
+        ("label", TableError, "the truth of 000000000000 has label id 77, which is not in labels.csv"),
+    ],
+)
+def test_material_that_does_not_do_is_refused(
+    broken: str, error: type[Exception], message: str, precise: Precise, workshop: Workshop, tmp_path: Path
+) -> None:
+    images = workshop.images if broken == "few" else precise.images
+    train: Path | None = tmp_path / "train.csv"
+    ids = [f"{index:012x}" for index in range(36)]
+    first = {"unknown": "0", "word": "0 two", "label": "0 77"}.get(broken, "0")
+    rows: list[tuple[object, ...]] = [(ids[0], first)]
+    rows += [] if broken == "unknown" else [(name, "0") for name in ids[1:]]
+    write_rows(tmp_path / "train.csv", ("id", "attribute_ids"), rows)
+    train = None if broken == "few" else train
+    with pytest.raises(error) as raised:
+        export_zoo(workshop.manifest, tmp_path / "onnx", images, ("int8",), train)
+    assert str(raised.value) == message.format(images=images, train=train)
+
+
+def test_no_image_is_both_measured_and_calibrated_on(precise: Precise) -> None:
+    examples = list_examples(precise.images, 30, calibrate=True)
+    assert (len(examples.measured), len(examples.calibrated)) == (20, 10)
+    assert not set(examples.measured) & set(examples.calibrated)
+    assert list_examples(precise.images, 30, calibrate=False).calibrated == ()
