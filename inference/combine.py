@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from inference.labels import Labels
 from inference.manifest import BLEND, Manifest, list_members
 from inference.members import gather_members
-from inference.stackers import Inputs, StackerSession
+
+if TYPE_CHECKING:
+    from inference.stackers import StackerSession
 
 Scores = NDArray[np.floating[Any]]
 
@@ -44,13 +46,16 @@ def mix_scores(
     traits: NDArray[np.float32],
     manifest: Manifest,
     labels: Labels,
-    stackers: Sequence[StackerSession],
+    stackers: Sequence["StackerSession"],
 ) -> NDArray[np.float32]:
     """One score for each image and label, (images, labels): the blend and the stackers by `ensemble.mix`.
 
     `scores`: by model name, as for `blend`; `traits`: (images, 4). NaN where no model has seen an image. Raises
     SessionError where a stacker fails.
     """
+    # Here, as the notebook shows the blend in a process that has no ONNX Runtime.
+    from inference.stackers import Inputs
+
     blended = blend(scores, manifest, labels)
     if not manifest.ensemble.mix:
         return blended
