@@ -14,10 +14,17 @@ from inference.files import hash_file
 from inference.manifest import MANIFEST_NAME
 from tests.conftest import NAMES, Workshop
 
+TEMPLATE = Path(__file__).parents[2] / "kernel_template.ipynb"
 LAYOUTS = {
     "older": (NAMES.slug, NAMES.competition),
     "newer": (f"datasets/{NAMES.owner}/{NAMES.slug}", f"competitions/{NAMES.competition}"),
 }
+
+
+def test_every_cell_of_the_template_has_a_name_of_its_own_and_no_output() -> None:
+    cells = json.loads(TEMPLATE.read_text())["cells"]
+    assert len({cell["id"] for cell in cells}) == len(cells)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 
 @pytest.fixture
