@@ -1,4 +1,4 @@
-"""The rehearsal as near to Kaggle as a machine allows: the notebook, in an image like Kaggle's, behind walls."""
+"""The rehearsal as near to Kaggle as a machine allows: the notebook, in an image like Kaggle's, within its limits."""
 
 import contextlib
 import json
@@ -17,12 +17,14 @@ import nbconvert
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from traitlets.config import Config
 
 from inference.errors import RehearsalError
 from inference.files import make_folder
 from inference.predict import read_bundle
 from inference.submission import check_submission, read_ids
 from packing.image import prepare_image
+from packing.limits import GB, KERNEL, Limits, hold_limits
 from packing.metadata import NOTEBOOK
 from packing.notebook import check_notebook
 from packing.rehearsal import Rehearsal, write_sample
@@ -31,6 +33,11 @@ from packing.walls import build_walls
 Layout = Literal["newer", "older"]
 RESULTS = ("submission.csv", "run_log.json")
 PAGE = "kernel.html"
+FAILURES = (
+    nbclient.exceptions.CellTimeoutError,
+    nbclient.exceptions.CellExecutionError,
+    nbclient.exceptions.DeadKernelError,
+)
 _FIRST = re.compile(r"first prediction ([\d.]+) s after the notebook's start")
 
 
@@ -39,7 +46,7 @@ class KaggleRehearsal:
     """A rehearsed notebook that ended well.
 
     `first_prediction`: seconds from the notebook's first line to the first batch through a model, None where the
-    notebook did not say; `seconds`: from starting Python to the last cell's end; `walls`: what kept it in.
+    notebook did not say; `seconds`: from starting Python to the last cell's end; `walls`: lines about what kept it in.
     """
 
     run: Rehearsal
@@ -67,12 +74,13 @@ def rehearse_like_kaggle(
     time_limit: float | None = None,
     layout: Layout = "newer",
     python: str | None = None,
+    limits: Limits = KERNEL,
 ) -> KaggleRehearsal:
     """Execute the notebook beside the dataset `bundle` in a tree like /kaggle; its page and results go to `out`.
 
     `limit`: only the first images; `time_limit` in seconds, None for the manifest's; `layout`: which of Kaggle's mount
-    layouts; `python`, `cache`: see `prepare_image`. Raises RehearsalError where a cell fails or the limit is passed,
-    with the page as far as it came, or SubmissionError.
+    layouts; `python`, `cache`: see `prepare_image`; `limits` of the machine. Raises RehearsalError where a cell fails
+    or a limit is passed, with the page as far as it came, or SubmissionError.
     """
     manifest, labels = read_bundle(bundle)
     kernel = bundle.resolve().parent / "kernel"
@@ -81,7 +89,10 @@ def rehearse_like_kaggle(
     seconds = time_limit or manifest.runtime.time_limit
     interpreter = prepare_image(cache, python)
     make_folder(out)
-    with tempfile.TemporaryDirectory(prefix="kaggle-", dir=out) as temporary:
+    with (
+        tempfile.TemporaryDirectory(prefix="kaggle-", dir=out) as temporary,
+        hold_limits(limits) as held,
+    ):
         root = Path(temporary).resolve()
         build_tree(root, layout, names, bundle, images, sample, ids)
         inputs = [root / "input", bundle, images, interpreter.parent.parent]
@@ -97,28 +108,25 @@ def rehearse_like_kaggle(
         }
         started = time.monotonic()
         notebook = nbformat.read(kernel / NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+        command = [*held.prefix, *walls.prefix, str(interpreter)]
+        failure: Exception | None = None
         try:
-            execute(notebook, [*walls.prefix, str(interpreter)], root / "working", environment, seconds)
-        except nbclient.exceptions.CellTimeoutError as error:
-            raise RehearsalError(
-                f"{kernel / NOTEBOOK}: passed its limit of {seconds:.0f} s; see {out / PAGE}"
-            ) from error
-        except nbclient.exceptions.CellExecutionError as error:
-            raise RehearsalError(
-                f"{kernel / NOTEBOOK}: stops with {error.ename}: {error.evalue}; see {out / PAGE}"
-            ) from error
-        except nbclient.exceptions.DeadKernelError as error:
-            raise RehearsalError(f"{kernel / NOTEBOOK}: its Python died; see {out / PAGE}") from error
+            execute(notebook, command, root / "working", environment, seconds)
+        except FAILURES as error:
+            failure = error
         finally:
             spent = time.monotonic() - started
             write_page(notebook, out / PAGE)
+        if failure or held.count_kills():
+            what = describe_failure(failure, held.count_kills(), limits, seconds)
+            raise RehearsalError(f"{kernel / NOTEBOOK}: {what}; see {out / PAGE}") from failure
         check_submission(root / "working" / RESULTS[0], ids, labels)
         log: dict[str, Any] = json.loads((root / "working" / RESULTS[1]).read_text(encoding="utf-8"))
         for name in RESULTS:
             os.replace(root / "working" / name, out / name)
     run = Rehearsal(len(ids), len(log["unreadable"]), log["seconds"]["total"], log["images_per_second"], seconds)
     first = _FIRST.search(_read_output(notebook))
-    return KaggleRehearsal(run, float(first[1]) if first else None, spent, walls.description)
+    return KaggleRehearsal(run, float(first[1]) if first else None, spent, f"{walls.description}\n{held.description}")
 
 
 def build_tree(
@@ -171,9 +179,25 @@ def execute(
         client.execute(cwd=str(working), env=environment)
 
 
+def describe_failure(failure: Exception | None, kills: int, limits: Limits, seconds: float) -> str:
+    """Why the notebook did not end well: `kills` of its processes for want of memory, or what nbclient raised."""
+    memory = f"{limits.memory / GB:.3g} GB"
+    if kills:
+        return (
+            f"passed its {memory} of memory, and the system ended {kills} of its processes; Kaggle ends such a notebook"
+        )
+    if isinstance(failure, nbclient.exceptions.CellTimeoutError):
+        return f"passed its limit of {seconds:.0f} s"
+    if isinstance(failure, nbclient.exceptions.CellExecutionError):
+        more = f" (it has {memory})" if failure.ename == "MemoryError" else ""
+        return f"stops with {failure.ename}{more}: {failure.evalue}"
+    return "its Python died"
+
+
 def write_page(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """The executed notebook as one HTML file."""
-    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)  # type: ignore[no-untyped-call]
+    """The executed notebook as one HTML file; the code of cells with the tag `hide-input` is left out."""
+    settings = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": ["hide-input"]}})
+    page, _ = nbconvert.HTMLExporter(config=settings).from_notebook_node(notebook)  # type: ignore[no-untyped-call]
     path.write_text(page, encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 """The rehearsal of the whole notebook; without Kaggle's image, in this Python, which has ONNX Runtime already."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import pytest
 
 import packing.image
 import packing.like_kaggle
+import packing.limits
 from inference.errors import RehearsalError
 from packing.bundle import pack
+from packing.cgroups import make_group
 from packing.image import MARKER, find_interpreter, prepare_image
 from packing.like_kaggle import rehearse_like_kaggle
+from packing.limits import Limits
 from packing.walls import Walls, build_walls
 from packing.wheels import ONNXRUNTIME
 from tests.conftest import NAMES, Workshop
@@ -47,6 +51,7 @@ def test_the_notebook_ends_in_a_valid_submission_and_a_page_in_both_layouts(
     )
     assert rehearsed.run.images == 5 and rehearsed.first_prediction is not None
     assert 0 < rehearsed.first_prediction < rehearsed.seconds
+    assert "\nlimits: " in rehearsed.walls and " CPUs" in rehearsed.walls and "31 GB of memory" in rehearsed.walls
     assert sorted(path.name for path in out.iterdir()) == ["kernel.html", "run_log.json", "submission.csv"]
     assert (out / "submission.csv").read_text().count("\n") == 6
     page = (out / "kernel.html").read_text()
@@ -116,6 +121,53 @@ def test_a_notebook_that_passes_its_limit_is_stopped(here: None, own_workshop: W
         )
     assert str(error.value) == f"{path}: passed its limit of 1 s; see {tmp_path}/out/kernel.html"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["kernel.html"]
+
+
+GREEDY = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "b'x' * 10**9"], check=True)
+"""
+
+
+@pytest.mark.parametrize("cgroup", [True, False])
+def test_a_script_that_takes_too_much_memory_ends_the_rehearsal(
+    cgroup: bool, here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(cpus=4, memory=600 * 10**6, file=10**9)
+    if not cgroup:
+        monkeypatch.setattr(packing.limits, "make_group", lambda memory: contextlib.nullcontext())
+    else:
+        with make_group(limits.memory) as group:
+            if not group:
+                pytest.skip("this system lets us make no cgroup")
+    path = write_notebook(own_workshop.bundle, GREEDY)
+    with pytest.raises(RehearsalError) as error:
+        rehearse_like_kaggle(
+            own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, limits=limits
+        )
+    page = (tmp_path / "out" / "kernel.html").read_text()
+    if cgroup:
+        assert str(error.value) == (
+            f"{path}: passed its 0.6 GB of memory, and the system ended 1 of its processes; "
+            f"Kaggle ends such a notebook; see {tmp_path}/out/kernel.html"
+        )
+    else:
+        assert str(error.value).startswith(f"{path}: stops with CalledProcessError: Command ")
+        assert "MemoryError" in page, "the script's own words are on the page"
+    assert "CalledProcessError" in page
+
+
+def test_a_cell_that_takes_too_much_memory_is_told_how_much_it_has(
+    here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing.limits, "make_group", lambda memory: contextlib.nullcontext())
+    path = write_notebook(own_workshop.bundle, "import numpy; numpy.ones(10**9, numpy.uint8)")
+    limits = Limits(cpus=4, memory=600 * 10**6, file=10**9)
+    with pytest.raises(RehearsalError) as error:
+        rehearse_like_kaggle(
+            own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, limits=limits
+        )
+    assert str(error.value).startswith(f"{path}: stops with MemoryError (it has 0.6 GB): Unable to allocate 954. MiB")
 
 
 def test_hooks_refuse_only_sockets_that_lead_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

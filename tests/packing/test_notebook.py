@@ -1,6 +1,7 @@
 """The rendered notebook, executed in a tree like /kaggle."""
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,10 +14,17 @@ from inference.files import hash_file
 from inference.manifest import MANIFEST_NAME
 from tests.conftest import NAMES, Workshop
 
+TEMPLATE = Path(__file__).parents[2] / "kernel_template.ipynb"
 LAYOUTS = {
     "older": (NAMES.slug, NAMES.competition),
     "newer": (f"datasets/{NAMES.owner}/{NAMES.slug}", f"competitions/{NAMES.competition}"),
 }
+
+
+def test_every_cell_of_the_template_has_a_name_of_its_own_and_no_output() -> None:
+    cells = json.loads(TEMPLATE.read_text())["cells"]
+    assert len({cell["id"] for cell in cells}) == len(cells)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 
 @pytest.fixture
@@ -67,7 +75,7 @@ def test_the_notebook_finds_the_bundle_runs_it_and_shows_predictions(
     assert "first prediction " in told and "on CPUExecutionProvider" in told
     assert " s of 32400 s" in told, "the limit is the manifest's, and counts from the notebook's start"
     assert "\x1b[1;31mDEGRADED: packed for T4x2, found 0 of 2 GPUs: runs on the CPU\x1b[0m" in told
-    assert any(name in told for name in ("culture::greek", "tag::birds", "tag::trees"))
+    assert re.search(r"\nleft out +nothing\n", told) and "failed" not in told
     assert sorted(path.name for path in (kaggle / "working").iterdir()) == ["run_log.json", "submission.csv"]
 
 
@@ -201,6 +209,34 @@ def test_without_matplotlib_the_page_has_words_only(workshop: Workshop, kaggle: 
     told = execute(workshop, "import sys\nsys.modules['matplotlib'] = sys.modules['matplotlib.pyplot'] = None")
     assert "without matplotlib, no pictures" in told and "\n0 pictures" in told
     assert any(name in told for name in ("culture::greek", "tag::birds", "tag::trees"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_shows_scores_though_the_notebooks_own_python_has_no_onnxruntime(
+    workshop: Workshop, kaggle: Path
+) -> None:
+    mount(workshop, kaggle, "older")
+    absent = "import importlib.util, sys\nimportlib.util.find_spec = lambda name: name\n"
+    absent += "sys.modules['onnxruntime'] = sys.modules['matplotlib'] = sys.modules['matplotlib.pyplot'] = None"
+    told = execute(workshop, absent)
+    ids = [line.split(",")[0] for line in workshop.sample.read_text().splitlines()[1:]]
+    shown = [line for line in told.splitlines() if line.split("  ")[0] in ids]
+    assert len(shown) == 12 and all(re.search(r"  (culture|tag)::\w+ [01]\.\d\d(  |$)", line) for line in shown)
+    assert "not shown" not in told and "failed" not in told
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_page_cannot_show_does_not_cost_the_submission(workshop: Workshop, kaggle: Path) -> None:
+    mount(workshop, kaggle, "older")
+    (kaggle / "input" / NAMES.competition / "train.csv").write_text("id,labels\nx,1\n")
+    told = execute(
+        workshop,
+        "import numpy, matplotlib.pyplot\nnumpy.load = None\nmatplotlib.pyplot.subplots = lambda *a, **k: 1 / 0",
+    )
+    assert "show_stages failed, the submission is as it was: ZeroDivisionError('division by zero')" in told
+    assert "show_labels failed, the submission is as it was: KeyError('attribute_ids')" in told
+    assert "scores are not shown: TypeError(" in told and "show_images failed" in told
+    assert "submission.csv: valid, 20 rows" in told
 
 
 @pytest.mark.filterwarnings("ignore")

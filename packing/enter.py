@@ -1,0 +1,32 @@
+"""Runs a command that cannot leave its limits, and becomes it.
+
+usage: python -I enter.py LIMITS COMMAND [ARGUMENT ...]
+
+LIMITS is JSON: `group`, the cgroup.procs to join, or null; `cpus`, their numbers, none for all; `data` and `file`, the
+bytes that a process may hold and a file may have, or null. Stands alone: it imports the standard library only.
+"""
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> None:
+    """Set the limits on this process, which its children inherit, and hand over to the command."""
+    limits = json.loads(arguments[0])
+    if limits["group"]:
+        Path(limits["group"]).write_text(str(os.getpid()), encoding="ascii")
+    if limits["cpus"]:
+        os.sched_setaffinity(0, limits["cpus"])
+    for kind, most in ((resource.RLIMIT_DATA, limits["data"]), (resource.RLIMIT_FSIZE, limits["file"])):
+        if most:
+            hard = resource.getrlimit(kind)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(kind, (most, most))
+    os.execvp(arguments[1], arguments[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
