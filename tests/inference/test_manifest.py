@@ -125,6 +125,16 @@ BROKEN = [
     ),
     (put("ensemble.weights.tag.tag", -1), "`ensemble.weights.tag.tag`: found -1, wanted a number of at least 0"),
     (uncover, "`ensemble.weights.tag`: no model with a weight above 0 covers the group; add a model or a weight"),
+    (
+        put("models.0.onnx.fp8", {}),
+        "`models[0].onnx.fp8`: found \"fp8\", wanted 'fp32' or 'fp16' or 'int8'",
+    ),
+    (
+        put("models.0.onnx.fp32.f2_loss", 2),
+        "`models[0].onnx.fp32.f2_loss`: found 2, wanted a number from -1 to 1",
+    ),
+    (put("models.0.onnx.fp32.flips", -1), "`models[0].onnx.fp32.flips`: found -1, wanted a number of at least 0"),
+    (put("runtime.f2_loss", -1), "`runtime.f2_loss`: found -1, wanted a number from 0 to 1"),
     (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export everything, then pack"),
     (put("decision.prior", [99]), "`decision.prior`: label id 99 is not in labels.csv"),
     (put("schema_version", 2), "`schema_version`: found 2, wanted 1"),

@@ -12,12 +12,13 @@ from sklearn.metrics import fbeta_score
 
 from inference.errors import ImagesError, TableError
 from inference.images import read_geometry, read_image, resize_image
+from inference.labels import read_labels
 from inference.manifest import MANIFEST_NAME, Manifest, Model, read_manifest
 from packing import export
 from packing.checkpoints import load_model
 from packing.export import export_zoo
 from packing.int8 import pool_globally, widen_groups
-from packing.parity import list_examples
+from packing.parity import Judge, Parity, list_examples
 from tests.conftest import LABELS, ZOO, Precise, Workshop, write_rows
 
 LIMITS = {"fp16": 0.02, "int8": 0.5}  # of the difference to torch in probability; the heads are forty times as steep
@@ -218,3 +219,28 @@ def test_no_image_is_both_measured_and_calibrated_on(precise: Precise) -> None:
     assert (len(examples.measured), len(examples.calibrated)) == (20, 10)
     assert not set(examples.measured) & set(examples.calibrated)
     assert list_examples(precise.images, 30, calibrate=False).calibrated == ()
+
+
+def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
+    precise: Precise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def quantize(path: Path, out: Path, batches: object, kept: int) -> None:
+        tried.append(kept)
+        shutil.copyfile(path, out)
+
+    losses = iter([0.5, 0.004, 0.003, 0.002])
+    monkeypatch.setattr(export, "quantize_graph", quantize)
+    monkeypatch.setattr(Judge, "measure", lambda *_: Parity(0.1, 0.2, next(losses)))
+    model = next(model for model in precise.manifest.models if model.name == "tag")
+    judge = make_judge(precise, model)
+    judge.limit = 0.003
+    entry = export.reduce_model("int8", precise.onnx / "tag.onnx", tmp_path / "tag.int8.onnx", "0" * 64, judge)
+    assert (tried, entry.parity, entry.flips, entry.f2_loss) == ([1, 3, 6], 0.1, 0.2, 0.003)
+
+
+def make_judge(precise: Precise, model: Model) -> Judge:
+    manifest = precise.manifest
+    labels = read_labels(precise.home / manifest.labels.file, manifest.labels.groups)
+    return Judge(manifest, model, labels, list_examples(precise.images, 36, calibrate=True))
