@@ -10,7 +10,8 @@ def pool_globally(graph: onnx.ModelProto) -> int:
     """Turn each mean over height and width, of squeeze-and-excitation or before a head, into GlobalAveragePool.
 
     ONNX Runtime keeps pictures in blocks of channels, which GlobalAveragePool reads and ReduceMean does not: each mean
-    costs a copy of all that goes in. Changes `graph` in place; returns how many there were.
+    costs a copy of all that goes in. In int8 it has only the former. Changes `graph` in place; returns how many there
+    were.
     """
     constants = {one.name: one for one in graph.graph.initializer}
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.graph.value_info}
@@ -24,8 +25,13 @@ def pool_globally(graph: onnx.ModelProto) -> int:
             node.op_type = "GlobalAveragePool"
             del node.input[1:], node.attribute[:]
             replaced += 1
-    used = {name for node in graph.graph.node for name in node.input}
-    kept = [one for one in graph.graph.initializer if one.name in used]
-    del graph.graph.initializer[:]
-    graph.graph.initializer.extend(kept)
+    drop_unused(graph.graph)
     return replaced
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Take out the tensors that no node reads any more, of which ONNX Runtime would warn."""
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -17,7 +17,7 @@ from inference.manifest import MANIFEST_NAME, Manifest, Model, read_manifest
 from packing import export
 from packing.checkpoints import load_model
 from packing.export import export_zoo
-from packing.int8 import pool_globally, widen_groups
+from packing.int8 import widen_groups
 from packing.parity import Judge, Parity, list_examples
 from tests.conftest import LABELS, ZOO, Precise, Workshop, write_rows
 
@@ -103,42 +103,30 @@ def test_int8_convolves_in_integers(precise: Precise) -> None:
 
 
 def make_grouped() -> onnx.ModelProto:
-    """A convolution in 16 groups of 4, one that is depthwise, and the mean of what they give."""
+    """A convolution in 16 groups of 4, and one that is depthwise."""
     random = np.random.default_rng(0)
     weights = {"w": random.normal(size=(32, 4, 3, 3)), "d": random.normal(size=(32, 1, 3, 3))}
     tensors = [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
-    tensors.append(onnx.numpy_helper.from_array(np.array([-1, -2]), "axes"))
     nodes = [
         onnx.helper.make_node("Conv", ["x", "w"], ["a"], "grouped", group=16),
-        onnx.helper.make_node("Conv", ["a", "d"], ["b"], "depthwise", group=32),
-        onnx.helper.make_node("ReduceMean", ["b", "axes"], ["y"], "mean", keepdims=1),
+        onnx.helper.make_node("Conv", ["a", "d"], ["y"], "depthwise", group=32),
     ]
     inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 64, 9, 9])]
-    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 32, 1, 1])]
+    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 32, 5, 5])]
     graph = onnx.helper.make_graph(nodes, "grouped", inputs, outputs, tensors)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
 
 
-def test_wide_groups_and_the_global_mean_change_no_answer() -> None:
+def test_wide_groups_change_no_answer() -> None:
     model = make_grouped()
     picture = np.random.default_rng(1).normal(size=(2, 64, 9, 9)).astype(np.float32)
     wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": picture})[0]
     widen_groups(model.graph)
-    pool_globally(model.graph)
     answer = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": picture})[0]
     np.testing.assert_allclose(answer, wanted, rtol=1e-4, atol=1e-5)
     groups = {node.name: [a.i for a in node.attribute if a.name == "group"] for node in model.graph.node}
-    assert groups == {"grouped": [2], "depthwise": [32], "mean": []}
-    assert model.graph.node[2].op_type == "GlobalAveragePool"
-
-
-def test_a_mean_of_something_else_than_height_and_width_stays_a_mean() -> None:
-    model = make_grouped()
-    axes = next(tensor for tensor in model.graph.initializer if tensor.name == "axes")
-    axes.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 2]), "axes"))
-    pool_globally(model.graph)
-    assert model.graph.node[2].op_type == "ReduceMean"
+    assert groups == {"grouped": [2], "depthwise": [32]}
 
 
 def test_a_precision_that_is_up_to_date_stays_and_what_it_is_made_from_is_minded(
