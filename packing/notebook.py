@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -48,9 +49,12 @@ def check_notebook(path: Path) -> tuple[str, str, str]:
     if size >= MAX_NOTEBOOK_BYTES:
         raise PackError(f"{path}: {size} bytes, wanted less than {MAX_NOTEBOOK_BYTES}; Kaggle refuses larger sources")
     try:
-        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-        nbformat.validate(notebook)
-    except (nbformat.ValidationError, ValueError, AttributeError, KeyError) as error:
+        with warnings.catch_warnings():
+            # nbformat mends a cell that has no id, or another's, and warns; ours have ids of their own.
+            warnings.simplefilter("error")
+            notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+            nbformat.validate(notebook)
+    except (nbformat.ValidationError, ValueError, AttributeError, KeyError, Warning) as error:
         raise PackError(f"{path}: not a notebook: {str(error).splitlines()[0][:200]}") from error
     found = NAMES.search("\n".join(cell.source for cell in notebook.cells))
     if not found:
