@@ -66,7 +66,7 @@ def export(arguments: argparse.Namespace) -> None:
                 f"{arguments.out / entry.file}  {size:.1f} MB  opset {entry.opset}  parity {entry.parity:.1e}", end=""
             )
             print(
-                "" if precision == "fp32" else f"  labels flipped {entry.flips:.2%}  F2 {-entry.f2_loss:+.4f}", end=""
+                "" if precision == "fp32" else f"  labels flipped {entry.flips:.2%}  F2 {0.0 - round(entry.f2_loss, 4):+.4f}", end=""
             )
             print("" if entry.f2_loss <= limit else f"  not used: loses more than {limit} (`runtime.f2_loss`)")
 
