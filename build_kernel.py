@@ -52,7 +52,7 @@ def fit(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Export every model to ONNX."""
-    from packing.export import export_zoo
+    from packing.export import describe_entry, export_zoo
 
     images = arguments.images or draw_examples(arguments.out)
     manifest = export_zoo(
@@ -62,13 +62,7 @@ def export(arguments: argparse.Namespace) -> None:
     for model in manifest.models:
         for precision, entry in model.onnx.items():
             size = (arguments.out / entry.file).stat().st_size / 1e6
-            print(
-                f"{arguments.out / entry.file}  {size:.1f} MB  opset {entry.opset}  parity {entry.parity:.1e}", end=""
-            )
-            print(
-                "" if precision == "fp32" else f"  labels flipped {entry.flips:.2%}  F2 {0.0 - round(entry.f2_loss, 4):+.4f}", end=""
-            )
-            print("" if entry.f2_loss <= limit else f"  not used: loses more than {limit} (`runtime.f2_loss`)")
+            print(f"{arguments.out / entry.file}  {size:.1f} MB  {describe_entry(precision, entry, limit)}")
 
 
 def plan(arguments: argparse.Namespace) -> None:

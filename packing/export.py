@@ -156,6 +156,14 @@ def reduce_model(precision: Precision, whole: Path, path: Path, source: str, jud
     return OnnxEntry(path.name, hash_file(path), OPSET, source=source, **dataclasses.asdict(parity))
 
 
+def describe_entry(precision: Precision, entry: OnnxEntry, limit: float) -> str:
+    """What a file answers other than torch or fp32, for a person; `limit`: of the F2 that it may lose."""
+    told = f"opset {entry.opset}  parity {entry.parity:.1e}"
+    if precision != "fp32":
+        told += f"  labels flipped {entry.flips:.2%}  F2 {0.0 - round(entry.f2_loss, 4):+.4f}"
+    return told if entry.f2_loss <= limit else f"{told}  not used: loses more than {limit} (`runtime.f2_loss`)"
+
+
 def trace_graph(pictures: Pictures, image_size: int) -> onnx.ModelProto:
     """The ONNX graph of a model, batch size left open; raises ExportError where torch cannot make it."""
     example = torch.zeros(EXPORT_BATCH, image_size, image_size, 3, dtype=torch.uint8)
