@@ -145,7 +145,7 @@ def test_the_kernels_exporter_takes_the_zoo_as_it_is(museum: Path, tmp_path: Pat
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (model,) = read_manifest(tmp_path / "onnx" / "weights_manifest.json").models
-    assert (model.name, model.fold, list(model.onnx)) == ("blue_f2", 2, ["fp32"])
+    assert (model.name, model.fold, list(model.onnx)) == ("blue_f2", 2, ["fp32", "fp16"])
 
 
 def test_the_printed_f2_is_scikit_learns_at_the_best_threshold(
