@@ -13,7 +13,6 @@ from inference.manifest import MANIFEST_NAME, Resize
 
 HERE = Path(__file__).parent
 MUSEUM_TEST_IMAGES = 600
-STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
 MUSEUM_EXAMPLES = 48
 
 
@@ -55,9 +54,7 @@ def export(arguments: argparse.Namespace) -> None:
     from packing.export import describe_entry, export_zoo
 
     images = arguments.images or draw_examples(arguments.out)
-    manifest = export_zoo(
-        arguments.manifest, arguments.out, images, arguments.precisions, arguments.truth, arguments.most
-    )
+    manifest = export_zoo(arguments.manifest, arguments.out, images, arguments.precisions, arguments.truth)
     limit = manifest.runtime.f2_loss
     for model in manifest.models:
         for precision, entry in model.onnx.items():
@@ -70,11 +67,11 @@ def plan(arguments: argparse.Namespace) -> None:
     from packing.accelerators import find_accelerator
     from packing.plan import describe_plan, make_plan
     from packing.plan_chart import draw_plan
+    from packing.rehearsal import STAGE_2_IMAGES
 
     accelerator = find_accelerator(arguments.accelerator)
-    made = make_plan(
-        arguments.manifest, accelerator, arguments.images, arguments.time_limit, arguments.precision, arguments.log
-    )
+    images = STAGE_2_IMAGES if arguments.images is None else arguments.images
+    made = make_plan(arguments.manifest, accelerator, images, arguments.time_limit, arguments.precision, arguments.log)
     draw_plan(made, arguments.out)
     if accelerator.notice:
         print(f"note: {accelerator.notice}")
@@ -280,7 +277,6 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--truth", type=Path, metavar="CSV", help="train.csv of --images: what F2 is lost against (fp32's answer)"
     )
-    one.add_argument("--most", type=int, default=768, metavar="N", help="images that are looked at (768)")
 
     one = command(
         "plan",
@@ -290,7 +286,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     takes_manifest(one)
     one.add_argument("--accelerator", default="T4x2", metavar="NAME", help="T4x2, P100, L4 or CPU (T4x2)")
-    one.add_argument("--images", type=int, default=STAGE_2_IMAGES, metavar="N", help=f"({STAGE_2_IMAGES}, iMet 2019's)")
+    one.add_argument("--images", type=int, metavar="N", help="of the test (iMet 2019's stage 2)")
     one.add_argument("--time-limit", type=seconds, metavar="TIME", help="such as 9h or 90m (the manifest's)")
     one.add_argument("--precision", metavar="NAME", help="fp32 or fp16 (that in which the accelerator is fastest)")
     one.add_argument(

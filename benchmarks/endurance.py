@@ -53,31 +53,7 @@ ModelSession.predict = predict
 sys.exit(main(sys.argv[4:]))
 """
 NEVER = 10**9
-MEGABYTES = (
-    4000,
-    2000,
-    1000,
-    500,
-    300,
-    250,
-    200,
-    180,
-    160,
-    150,
-    140,
-    130,
-    120,
-    110,
-    100,
-    90,
-    80,
-    70,
-    65,
-    60,
-    50,
-    40,
-    20,
-)
+MEGABYTES = [4000, 2000, 1000, 500, 300, 250, 200, *range(180, 130, -10), *range(130, 60, -10), 65, 60, 50, 40, 20]
 EVERY = 50  # of the single images, so many go through the packed script too
 
 

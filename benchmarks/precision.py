@@ -13,24 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
-import timm
 import torch
 from numpy.typing import NDArray
 
-from inference.combine import blend, leave_stackers_out
+from benchmarks.plan import LABELS, export_random
+from inference.blend import blend
+from inference.combine import leave_stackers_out
 from inference.decide import decide
 from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Ensemble, Manifest, Model, read_manifest, write_manifest
+from inference.manifest import MANIFEST_NAME, Ensemble, Manifest, read_manifest, write_manifest
 from inference.precision import compare_sessions
 from inference.rules import Precision
 from inference.sessions import ModelSession
-from packing.export import EXAMPLES, Pictures, export_zoo, trace_graph
+from packing.export import EXAMPLES, export_zoo
 from packing.int8 import KEPT, quantize_graph
 from packing.parity import read_batches, read_truth, score_f2
 
 ARCHITECTURES = ("resnet34", "legacy_seresnext50_32x4d")
-SIZE, BATCH, LABELS = 320, 8, 1103
+SIZE, BATCH = 320, 8
 FOLD = 0
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
@@ -41,11 +41,7 @@ def measure_speed(out: Path, rounds: int) -> None:
     batches = [random.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8) for _ in range(2)]
     for architecture in ARCHITECTURES:
         torch.manual_seed(0)
-        model = Model(architecture, architecture, "all", SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear")
-        fp32 = out / f"{architecture}.onnx"
-        if not fp32.exists():
-            network = timm.create_model(architecture, num_classes=LABELS).eval()
-            onnx.save(trace_graph(Pictures(network, model).eval(), SIZE), fp32)
+        fp32 = export_random(f"{architecture}@{SIZE}", out)
         for kept in KEPT:
             int8 = out / f"{architecture}.int8.{kept}.onnx"
             if not int8.exists():

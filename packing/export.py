@@ -39,6 +39,7 @@ from packing.parity import Judge, list_examples
 from packing.simplify import pool_globally
 
 OPSET = 18
+FORM = 2  # raised where `trace_graph` begins to make another graph of the same network
 NEWEST_IR = 10  # the newest that every ONNX Runtime since 1.20 loads
 PARITY_LIMIT = 1e-4
 EXAMPLES = 768  # images that are looked at, where there are as many
@@ -70,13 +71,12 @@ def export_zoo(
     images: Path,
     precisions: Collection[Precision] = (),
     truth: Path | None = None,
-    most: int = EXAMPLES,
 ) -> Manifest:
     """Export every model of the manifest to OUT/NAME.onnx, and the manifest with them declared to OUT.
 
     What is up to date stays. `precisions`: fp32 is always made, fp16 becomes OUT/NAME.fp16.onnx, int8 NAME.int8.onnx;
     one that a model does not answer in is left out of it, and told. `images`: a folder of real images, of which at
-    most `most` are looked at; `truth`: a train.csv that has them. Raises ExportError, CheckpointError, ManifestError,
+    most 768 are looked at; `truth`: a train.csv that has them. Raises ExportError, CheckpointError, ManifestError,
     ImagesError or TableError.
     """
     manifest = read_manifest(manifest_path)
@@ -84,7 +84,7 @@ def export_zoo(
     verify_files([("labels", manifest.labels)], home)
     verify_files(_list_checkpoints(manifest), home)
     labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
-    examples = list_examples(images, most, "int8" in precisions, truth)
+    examples = list_examples(images, EXAMPLES, "int8" in precisions, truth)
     make_folder(out)
     earlier = _read_earlier(out)
     models: list[Model] = []
@@ -201,7 +201,7 @@ def predict_with_torch(network: torch.nn.Module, model: Model, batch: NDArray[np
 def hash_source(model: Model, outputs: int) -> str:
     """Hash of all that a model's graph is made from."""
     assert model.checkpoint is not None
-    parts = [model.checkpoint.sha256, model.architecture, model.image_size, model.mean, model.std, outputs, OPSET]
+    parts = [model.checkpoint.sha256, model.architecture, model.image_size, model.mean, model.std, outputs, OPSET, FORM]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
