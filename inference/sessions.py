@@ -1,6 +1,7 @@
 """ONNX Runtime sessions: uint8 pictures in, probabilities out."""
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,16 @@ from inference.views import VIEWS
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # How ONNX Runtime, CUDA and its libraries say it; there is no type or code for it.
-MEMORY_MESSAGES = ("out of memory", "failed to allocate memory", "bad allocation", "bad_alloc", "alloc_failed")
-CORES = os.cpu_count() or 1
+MEMORY_MESSAGES = (
+    "out of memory",
+    "failed to allocate memory",
+    "bad allocation",
+    "bad_alloc",
+    "alloc_failed",
+    "can't start new thread",
+)
+# Those that we may use: where a limit leaves one of many, further lanes would only take memory.
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 MOST_GPUS = 16
 # Shared by all sessions, which take turns; a thread begins when it is first needed.
 LANES = ThreadPoolExecutor(max(CORES, MOST_GPUS), thread_name_prefix="lane")
@@ -68,8 +77,9 @@ class ModelSession:
         """
         parts = np.array_split(batch, min(len(self._lanes), len(batch)))
         try:
-            answers = LANES.map(partial(self._run, view=view), self._lanes, parts)
-            probabilities = np.concatenate(list(answers))
+            # A single part needs no further thread: where the system gives none, a batch is halved until it is one.
+            spread = map if len(parts) == 1 else LANES.map
+            probabilities = np.concatenate(list(spread(partial(self._run, view=view), self._lanes, parts)))
         except Exception as error:
             raise _describe(error, f"model {self.name} fails on a batch of {batch.shape}") from error
         if probabilities.shape != (len(batch), self.outputs):

@@ -10,6 +10,8 @@ import pytest
 from inference import sessions
 from inference.errors import SessionError
 from inference.rules import View
+from inference.run_log import RunLog
+from inference.runners import Runner
 from inference.sessions import CPU, CUDA, ModelSession
 from tests.conftest import Workshop
 
@@ -88,6 +90,26 @@ def test_the_answer_is_the_same_to_the_bit_however_many_cores_share_the_batch(
     monkeypatch.setattr(sessions, "CORES", cores)
     for view in get_args(View):
         np.testing.assert_array_equal(ModelSession("culture", path, 2).predict(BATCH, view), wanted[view])
+
+
+def test_where_the_system_gives_no_thread_the_pictures_are_answered_one_by_one(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoThreads:
+        def map(self, *_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+    path, log = workshop.dataset / "culture.onnx", RunLog()
+    monkeypatch.setattr(sessions, "CORES", 2)
+    wanted = ModelSession("culture", path, 2).predict(BATCH)
+    monkeypatch.setattr(sessions, "LANES", NoThreads())
+    runner = Runner(lambda *_: ModelSession("culture", path, 2), 0, len(BATCH), log)
+    np.testing.assert_array_equal(runner.predict(BATCH, "identity"), wanted)
+    assert log.notes == [
+        "model culture fails on a batch of (7, 48, 48, 3): can't start new thread: goes on with batches of 3",
+        "model culture fails on a batch of (3, 48, 48, 3): can't start new thread: goes on with batches of 1",
+    ]
+    assert log.degraded == []
 
 
 def test_a_session_that_was_stopped_says_so_on_every_core(workshop: Workshop) -> None:
