@@ -44,11 +44,11 @@ from inference.__main__ import main
 from inference.sessions import ModelSession
 wait, slow_from, slow_model = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 real, seen = ModelSession.predict, 0
-def predict(self, batch, view="identity"):
+def predict(self, batch, views=("identity",), full=0):
     global seen
-    seen += len(batch)
-    time.sleep(wait * len(batch) * (5 if seen > slow_from and self.name == slow_model else 1))
-    return real(self, batch, view)
+    seen += len(batch) * len(views)
+    time.sleep(wait * len(batch) * len(views) * (5 if seen > slow_from and self.name == slow_model else 1))
+    return real(self, batch, views, full)
 ModelSession.predict = predict
 sys.exit(main(sys.argv[4:]))
 """

@@ -42,11 +42,11 @@ def run_chunk(
         return True, 0.0
     batches = {geometry: join_squares(readable, geometry) for geometry in set(geometries.values())}
     job.traits[rows] = [found.traits for found in readable]
-    shown: dict[str, list[NDArray[np.float32]]] = {}
+    shown: dict[str, list[tuple[int, NDArray[np.float32]]]] = {}
     ran: list[Pass] = []
     in_time, spent, clock = True, 0.0, state.pace.clock
     for one in plan:
-        if str(one) in done or one not in state.passes:
+        if str(one) in done or one in ran or one not in state.passes:
             continue
         if not state.pace.fits(one.model, len(rows)):
             in_time = False
@@ -56,9 +56,15 @@ def run_chunk(
         geometry = geometries[one.model]
         has_time = state.pace.fits(one.model, TRIAL_BATCHES * len(rows))
         spent += state.runners[one.model].settle(batches[geometry], has_time)
+        together: Plan = (one,)
+        # The maximum over tiles is each view's own; and what was not measured yet is measured in small steps.
+        if state.planned and not geometry.tiles:
+            lacking = [other for other in plan if str(other) not in done and other not in ran]
+            own = tuple(other for other in lacking if other.model == one.model)
+            together = own if state.pace.fits(one.model, len(own) * len(rows)) else together
         began = clock.now()
         try:
-            probabilities = state.runners[one.model].predict(batches[geometry], one.view)
+            probabilities = state.runners[one.model].predict(batches[geometry], [other.view for other in together])
         except SessionError as error:
             if state.pace.left() <= 0:  # not the model's fault: the alarm of the limit has stopped it
                 in_time = False
@@ -71,10 +77,11 @@ def run_chunk(
         # Seconds of an image, however many tiles it has: a chunk of many long images takes longer than is foreseen.
         seconds = clock.now() - began
         spent += seconds
-        state.pace.note_pass(one.model, len(rows), seconds)
-        state.log.note_passes(one.model, len(rows), seconds)
-        shown.setdefault(one.model, []).append(probabilities)
-        ran.append(one)
+        for _ in together:
+            state.pace.note_pass(one.model, len(rows), seconds / len(together))
+            state.log.note_passes(one.model, len(rows), seconds / len(together))
+        shown.setdefault(one.model, []).append((len(together), probabilities))
+        ran += together
     for model, views in shown.items():
         before = sum(name.rpartition("/")[0] == model for name in done)
         add_views(job.predictions[model], rows, views, before)
@@ -99,13 +106,20 @@ def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: in
 
 
 def add_views(
-    predictions: NDArray[np.float16], rows: Sequence[int], views: Sequence[NDArray[np.float32]], before: int
+    predictions: NDArray[np.float16],
+    rows: Sequence[int],
+    views: Sequence[tuple[int, NDArray[np.float32]]],
+    before: int,
 ) -> None:
-    """Bring further views (images, labels) into the rows, which are the mean of `before` views already."""
-    total = np.sum(views, axis=0, dtype=np.float32)
+    """Bring further views into the rows, which are the mean of `before` views already.
+
+    `views`: means (images, labels), each with the number of views that it is of.
+    """
+    total = np.sum([np.float32(count) * mean for count, mean in views], axis=0, dtype=np.float32)
+    count = before + sum(count for count, _ in views)
     if before:
         total += np.float32(before) * predictions[rows].astype(np.float32)
-    predictions[rows] = total / np.float32(before + len(views))
+    predictions[rows] = total / np.float32(count)
 
 
 def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str]) -> None:

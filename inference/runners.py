@@ -1,7 +1,7 @@
 """A model's session and what is done when its device does not play along."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ class BatchSizes:
     """Which of a few batch sizes is the fastest that fits: tried in turn on real work, then kept."""
 
     def __init__(self, largest: int) -> None:
-        """Tries the largest, its half and its quarter."""
+        """Tries the largest, its half and its quarter; each in pictures, which are images times views."""
         self.limit = largest
         self._seconds: dict[int, list[float]] = {max(largest // part, 1): [] for part in (1, 2, 4)}
 
@@ -39,7 +39,7 @@ class BatchSizes:
         return best
 
     def note(self, size: int, seconds: float) -> None:
-        """An image took so long in a batch of this size."""
+        """A picture took so long in a batch of this size."""
         if len(self._seconds.get(size, ())) < TRIALS:
             self._seconds.setdefault(size, []).append(seconds)
 
@@ -112,7 +112,7 @@ class Runner:
             if session:
                 session.stop()
 
-    def predict(self, batch: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
         """As ModelSession.predict, of any number of images, in batches that fit.
 
         Where memory does not suffice, the batch is halved; where one image does not fit, the GPU is left for the CPU.
@@ -120,9 +120,15 @@ class Runner:
         """
         while True:
             size = self.batches.current()
+            if len(views) > size:  # one by one, then: not even an image in all of them fits
+                mean: NDArray[np.float32] = np.mean([self.predict(batch, (view,)) for view in views], axis=0)
+                return mean
+            images = size // len(views)
             started = time.perf_counter()
             try:
-                parts = [self.session.predict(batch[at : at + size], view) for at in range(0, len(batch), size)]
+                parts = [
+                    self.session.predict(batch[at : at + images], views, images) for at in range(0, len(batch), images)
+                ]
             except DeviceMemoryError as error:
                 if size > 1:
                     self.batches.halve()
@@ -132,8 +138,9 @@ class Runner:
                     raise
                 self._leave_gpu(error)
                 continue
-            if len(batch) >= self._largest:  # more are tiles
-                self.batches.note(size, (time.perf_counter() - started) / len(batch))
+            shown = len(batch) * len(views)
+            if shown >= self._largest:  # more are tiles
+                self.batches.note(size, (time.perf_counter() - started) / shown)
             probabilities = np.concatenate(parts)
             self._check_variety(batch, probabilities)
             return probabilities

@@ -2,8 +2,8 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from inference.rules import View
 from inference.views import VIEWS
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+INPUTS = [("image", "tensor(uint8)", 4), ("views", "tensor(int64)", 1)]
+VIEW_NAMES = list(VIEWS)
 # How ONNX Runtime, CUDA and its libraries say it; there is no type or code for it.
 MEMORY_MESSAGES = (
     "out of memory",
@@ -51,53 +53,100 @@ class ModelSession:
         try:
             # Asked for in vain, a GPU costs two lines of errors a model, so only whoever has one asks.
             if gpus and CUDA in onnxruntime.get_available_providers():
-                lanes = [_open_on_gpu(path, device) for device in range(gpus)]
+                lanes = [Lane(_open_on_gpu(path, device), "cuda", device) for device in range(gpus)]
             else:
-                lanes = [_open_on_cpu(path)] * CORES
+                session = _open_on_cpu(path)
+                lanes = [Lane(session, "cpu", 0) for _ in range(CORES)]
         except Exception as error:  # ONNX Runtime raises a dozen types without a common root
             raise _describe(error, f"model {name}: {path.name} does not load") from error
-        inputs = [(node.name, node.type, len(node.shape)) for node in lanes[0].get_inputs()]
-        if inputs != [("image", "tensor(uint8)", 4)]:
+        found = lanes[0].describe_inputs()
+        if found != INPUTS:
             raise SessionError(
-                f"model {name}: {path.name} takes {inputs}; wanted one input `image`, uint8 (batch, height, width, 3)"
+                f"model {name}: {path.name} takes {found}; wanted `image`, uint8 (images, height, width, 3), and "
+                "`views`, int64 (views): export it again"
             )
         self.name = name
         self.outputs = outputs
         # What the session really uses: a missing CUDA library makes ONNX Runtime fall back without an error.
-        used = {lane.get_providers()[0] for lane in lanes}
+        used = {lane.provider for lane in lanes}
         self.provider: str = CPU if CPU in used else CUDA
         self._lanes = lanes
         self._options = onnxruntime.RunOptions()
 
-    def predict(self, batch: NDArray[np.uint8], view: View = "identity") -> NDArray[np.float32]:
-        """Probabilities (images, labels of the model's group) of a view of a batch (images, height, width, 3).
+    def predict(
+        self, batch: NDArray[np.uint8], views: Sequence[View] = ("identity",), full: int = 0
+    ) -> NDArray[np.float32]:
+        """Probabilities (images, labels of the model's group) of a batch (images, height, width, 3), mean over views.
+
+        `full`: images of a whole batch. A GPU is given as many, its half, its quarter or its eighth, filled up with
+        black pictures, since it would look for the best algorithms again for every other number.
 
         Raises SessionError where the model fails, or answers in another shape or with what is not a probability, and
         of these DeviceMemoryError where its device has not enough memory for the batch.
         """
+        images = len(batch)
+        if self.provider == CUDA:
+            batch = _fill_up(batch, find_bucket(images, full))
         parts = np.array_split(batch, min(len(self._lanes), len(batch)))
         try:
             # A single part needs no further thread: where the system gives none, a batch is halved until it is one.
             spread = map if len(parts) == 1 else LANES.map
-            probabilities = np.concatenate(list(spread(partial(self._run, view=view), self._lanes, parts)))
+            work = zip(self._lanes, parts, strict=False)
+            answers = list(spread(lambda one: one[0].run(one[1], views, self._options), work))
+            probabilities = np.concatenate(answers)[:images]
         except Exception as error:
             raise _describe(error, f"model {self.name} fails on a batch of {batch.shape}") from error
-        if probabilities.shape != (len(batch), self.outputs):
+        if probabilities.shape != (images, self.outputs):
             raise SessionError(
-                f"model {self.name}: found an output of {probabilities.shape}, wanted {(len(batch), self.outputs)}"
+                f"model {self.name}: found an output of {probabilities.shape}, wanted {(images, self.outputs)}"
             )
         if not (np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1):
             raise SessionError(f"model {self.name}: its output is not a probability: NaN or outside [0, 1]")
-        return np.asarray(probabilities, np.float32)
-
-    def _run(self, lane: onnxruntime.InferenceSession, part: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32]
-        (probabilities,) = lane.run(None, {"image": VIEWS[view](part)}, self._options)
         return probabilities
 
     def stop(self) -> None:
         """End the batch in flight, from another thread, and every later one: `predict` raises SessionError."""
         self._options.terminate = True
+
+
+class Lane:
+    """A session on one device, and the buffers there that its batches go in and out by."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, device: str, index: int) -> None:
+        """`device`: as OrtValue has it, with the index of one among several."""
+        self._session, self._place = session, (device, index)
+        self._binding = session.io_binding()
+        self._image: onnxruntime.OrtValue | None = None
+        self.provider: str = session.get_providers()[0]
+
+    def describe_inputs(self) -> list[tuple[str, str, int]]:
+        """Name, type and number of dimensions of each input."""
+        return [(node.name, node.type, len(node.shape)) for node in self._session.get_inputs()]
+
+    def run(
+        self, part: NDArray[np.uint8], views: Sequence[View], options: onnxruntime.RunOptions
+    ) -> NDArray[np.float32]:
+        """The model's answer to a part of a batch; the buffer for it stays while the parts are of one shape."""
+        if self._image is None or tuple(self._image.shape()) != part.shape:
+            self._image = onnxruntime.OrtValue.ortvalue_from_shape_and_type(part.shape, np.uint8, *self._place)
+            self._binding.bind_ortvalue_input("image", self._image)
+        self._image.update_inplace(np.ascontiguousarray(part))
+        self._binding.bind_cpu_input("views", np.array([VIEW_NAMES.index(view) for view in views], np.int64))
+        self._binding.bind_output("probabilities")
+        self._session.run_with_iobinding(self._binding, options)
+        answer: NDArray[np.float32]
+        (answer,) = self._binding.copy_outputs_to_cpu()
+        return answer
+
+
+def find_bucket(images: int, full: int) -> int:
+    """The size that a batch of so many images is filled up to: `full`, or its half, quarter or eighth."""
+    sizes = [-(-full // part) for part in (8, 4, 2, 1)]
+    return next((size for size in sizes if size >= images), images)
+
+
+def _fill_up(batch: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    return np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
 
 
 def make_options() -> onnxruntime.SessionOptions:

@@ -37,9 +37,10 @@ from packing.fp16 import halve_graph
 from packing.int8 import KEPT, quantize_graph
 from packing.parity import Judge, list_examples
 from packing.simplify import pool_globally
+from packing.views import add_views
 
 OPSET = 18
-FORM = 2  # raised where `trace_graph` begins to make another graph of the same network
+FORM = 3  # raised where `trace_graph` begins to make another graph of the same network
 NEWEST_IR = 10  # the newest that every ONNX Runtime since 1.20 loads
 PARITY_LIMIT = 1e-4
 EXAMPLES = 768  # images that are looked at, where there are as many
@@ -123,6 +124,7 @@ def export_model(
     """
     path = out / f"{model.name}.onnx"
     graph = trace_graph(Pictures(network, model).eval(), model.image_size)
+    add_views(graph, outputs)
     with replace_file(path) as temporary:
         onnx.save(graph, temporary)
         batch = judge.batches[0]

@@ -7,24 +7,24 @@ import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from packing.graph import find_ending, find_first_layer, list_sources
+from packing.graph import find_first_layer, list_ending, list_sources
 
 
 def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in fp16; the normalisation of the picture, the last sigmoid and so the output stay in fp32.
+    """The model in fp16; the normalisation of the picture, and all from the last sigmoid on, stay in fp32.
 
     So do the operators that the converter blocks by default, which have no fp16 kernel or lose too much. Weights
     beyond the range of fp16 are cut to it: whether that matters, parity says.
     """
     halved: onnx.ModelProto = copy.deepcopy(model)
     graph = halved.graph
-    picture, ending = find_first_layer(graph).input[0], copy.deepcopy(find_ending(graph))
-    preparation = [copy.deepcopy(node) for node in list_sources(graph, picture)]
+    picture = find_first_layer(graph).input[0]
+    preparation, ending = copy.deepcopy(list_sources(graph, picture)), copy.deepcopy(list_ending(graph))
     inputs, outputs = list(graph.input), list(graph.output)
     # The converter sees what lies between. Told to leave nodes as they are, it rounds what they give to fp16 and back.
-    for node in (*preparation, ending):
+    for node in (*preparation, *ending):
         graph.node.remove(node)
-    cut = {picture: graph.input, ending.input[0]: graph.output}
+    cut = {picture: graph.input, ending[0].input[0]: graph.output}
     known = [value for value in graph.value_info if value.name not in cut]
     del graph.value_info[:], graph.output[:]
     graph.value_info.extend(known)
@@ -37,6 +37,6 @@ def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.input[:], graph.output[:], graph.value_info[:]  # the last has the types of the preparation in fp16
     graph.input.extend(inputs)
     graph.output.extend(outputs)
-    graph.node.extend([*preparation, ending])
+    graph.node.extend([*preparation, *ending])
     OnnxModel(halved).topological_sort()
     return halved

@@ -18,10 +18,10 @@ def find_first_layer(graph: onnx.GraphProto) -> onnx.NodeProto:
     return layer
 
 
-def find_ending(graph: onnx.GraphProto) -> onnx.NodeProto:
-    """The node that gives the graph's output: the last sigmoid."""
-    ending: onnx.NodeProto = next(node for node in graph.node if graph.output[0].name in node.output)
-    return ending
+def list_ending(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The last sigmoid and what comes after it, in their order."""
+    sigmoids = [place for place, node in enumerate(graph.node) if node.op_type == "Sigmoid"]
+    return list(graph.node[sigmoids[-1] :])
 
 
 def list_sources(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:

@@ -11,6 +11,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from packing.graph import find_ending, find_first_layer, list_layers, list_sources
+from packing.graph import find_first_layer, list_ending, list_layers, list_sources
 from packing.simplify import drop_unused
 
 # A group of four channels fills an eighth of what the integer kernels take at a time; zeros in the rest are free.
@@ -31,7 +32,7 @@ KEPT = (1, 3, 6)
 def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], kept: int) -> None:
     """Write the int8 form of the graph at `path` to `out`; `batches` (images, height, width, 3) give the ranges.
 
-    The normalisation, the first `kept` layers and the last sigmoid stay in fp32.
+    All up to the normalisation, the first `kept` layers, and all from the last sigmoid on stay in fp32.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
@@ -40,7 +41,7 @@ def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], 
         widen_groups(graph.graph)
         drop_unused(graph.graph)
         onnx.save(graph, prepared)
-        preparation = [node.name for node in list_sources(graph.graph, find_first_layer(graph.graph).input[0])]
+        ends = list_sources(graph.graph, find_first_layer(graph.graph).input[0]) + list_ending(graph.graph)
         quantize_static(
             prepared,
             out,
@@ -51,7 +52,7 @@ def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], 
             per_channel=True,
             reduce_range=True,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=[*preparation, *list_layers(graph.graph, kept), find_ending(graph.graph).name],
+            nodes_to_exclude=[*(node.name for node in ends), *list_layers(graph.graph, kept)],
         )
 
 
@@ -85,9 +86,9 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, batches: Sequence[NDArray[np.uint8]]) -> None:
         self._rest = iter(batches)
 
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
         batch = next(self._rest, None)
-        return None if batch is None else {"image": batch}
+        return None if batch is None else {"image": batch, "views": np.zeros(1, np.int64)}
 
 
 @contextlib.contextmanager

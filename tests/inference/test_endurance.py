@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,17 @@ from tests.conftest import Workshop
 def small_chunks(workshop: Workshop, tmp_path: Path) -> Request:
     """The workshop's bundle in ten chunks of two images."""
     bundle = Path(shutil.copytree(workshop.dataset, tmp_path / "bundle"))
-    document = json.loads((bundle / MANIFEST_NAME).read_text())
-    document["runtime"]["batch_size"] = 2
-    (bundle / MANIFEST_NAME).write_text(json.dumps(document))
-    return Request(bundle, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
+    request = Request(bundle, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
+    return set_batch_size(request, 2)
+
+
+def set_batch_size(request: Request, size: int) -> Request:
+    """The request, with its bundle's manifest changed."""
+    path = request.bundle / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    document["runtime"]["batch_size"] = size
+    path.write_text(json.dumps(document))
+    return request
 
 
 class Hands:
@@ -51,10 +58,12 @@ class Hands:
         monkeypatch.setattr(budget, "SMALLEST_RESERVE", 0.5)
         real = ModelSession.predict
 
-        def predict(session: ModelSession, batch: np.ndarray, view: View = "identity") -> np.ndarray:
-            self.time += factor(len(self.ran), session.name) * len(batch)
-            self.ran += [f"{session.name}/{view}"] * len(batch)
-            return real(session, batch, view)
+        def predict(
+            session: ModelSession, batch: np.ndarray, views: Sequence[View] = ("identity",), full: int = 0
+        ) -> np.ndarray:
+            self.time += factor(len(self.ran), session.name) * len(batch) * len(views)
+            self.ran += [f"{session.name}/{view}" for view in views] * len(batch)
+            return real(session, batch, views, full)
 
         monkeypatch.setattr(ModelSession, "predict", predict)
 
@@ -134,6 +143,24 @@ def test_a_model_that_becomes_five_times_slower_half_way_still_ends_in_time(
         assert not any("keep the prior's labels" in reason for reason in read_log(small_chunks)["degraded"]), model
 
 
+def test_after_the_first_chunk_a_models_views_run_together(
+    small_chunks: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = set_batch_size(small_chunks, 8)
+    shown: list[tuple[str, ...]] = []
+    real = ModelSession.predict
+
+    def predict(session: ModelSession, batch: np.ndarray, views: Sequence[View], full: int) -> np.ndarray:
+        shown.append((session.name, *views))
+        return real(session, batch, views, full)
+
+    monkeypatch.setattr(ModelSession, "predict", predict)
+    assert run(dataclasses.replace(request, time_limit=3600.0))
+    apart = [(name, view) for view in ("identity", "hflip") for name in MODELS]
+    assert shown[:6] == apart, "measured one by one"
+    assert set(shown[6:]) == {(name, "identity", "hflip") for name in MODELS}
+
+
 def test_what_was_dropped_returns_for_the_images_that_were_seen_without_it(
     small_chunks: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,8 +188,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, name: str, answer: Callable[[np.ndarr
             inner = self._lanes[0]
 
             class Spoilt:
-                def run(self, *given: object) -> list[np.ndarray]:
-                    return [answer(one) for one in inner.run(*given)]
+                def run(self, *given: Any) -> np.ndarray:
+                    return answer(inner.run(*given))
 
             self._lanes = [Spoilt()]
 

@@ -1,5 +1,6 @@
 """Sessions that fail as devices do; the answers themselves are checked in test_kernel.py."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,16 +17,17 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uin
 
 @dataclass
 class Session:
-    """Answers the mean of each picture; has memory for so many pictures."""
+    """Answers the mean of each picture; has memory for so many pictures, each image in all its views."""
 
     provider: str
     memory: int
     name: str = "m"
     sizes: list[int] = field(default_factory=list)
 
-    def predict(self, batch: np.ndarray, view: str) -> np.ndarray:
-        self.sizes.append(len(batch))
-        if len(batch) > self.memory:
+    def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
+        self.sizes.append(len(batch) * len(views))
+        assert len(batch) <= full or not full
+        if len(batch) * len(views) > self.memory:
             raise DeviceMemoryError(f"model m fails on a batch of {len(batch)}: out of memory")
         return (batch.mean(axis=(1, 2, 3)) / 255).astype(np.float32)[:, None]
 
@@ -40,7 +42,7 @@ def make_runner(gpu: Session, cpu: Session, log: RunLog) -> Runner:
 def test_out_of_memory_halves_the_batch_until_it_fits_and_every_picture_has_its_answer() -> None:
     log, gpu = RunLog(), Session(GPU, memory=5)
     runner = make_runner(gpu, Session(CPU, 16), log)
-    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     assert gpu.sizes == [16, 8, 4, 4, 4, 4]
     assert log.notes == [
         "model m fails on a batch of 16: out of memory: goes on with batches of 8",
@@ -48,8 +50,18 @@ def test_out_of_memory_halves_the_batch_until_it_fits_and_every_picture_has_its_
     ]
     assert log.degraded == [], "every answer is there"
     gpu.sizes.clear()
-    runner.predict(PICTURES, "identity")
+    runner.predict(PICTURES, ("identity",))
     assert max(gpu.sizes) == 4, "what did not fit is not tried again"
+
+
+@pytest.mark.parametrize(("memory", "sizes"), [(16, [16, 16]), (7, [16, 8] + [4] * 8), (1, [16, 8, 4, 2] + [1] * 32)])
+def test_a_batch_is_of_pictures_and_views_go_together_while_an_image_in_all_of_them_fits(
+    memory: int, sizes: list[int]
+) -> None:
+    gpu = Session(GPU, memory)
+    runner = make_runner(gpu, Session(CPU, 16), RunLog())
+    np.testing.assert_array_equal(runner.predict(PICTURES, ("identity", "hflip")), WANTED)
+    assert gpu.sizes == sizes
 
 
 def test_the_fastest_batch_is_found_where_tiles_make_a_chunk_longer_than_a_batch() -> None:
@@ -57,14 +69,14 @@ def test_the_fastest_batch_is_found_where_tiles_make_a_chunk_longer_than_a_batch
     runner = make_runner(gpu, Session(CPU, 16), RunLog())
     pictures = np.concatenate([PICTURES, PICTURES[:3]])
     for _ in range(3):
-        np.testing.assert_array_equal(runner.predict(pictures, "identity"), np.concatenate([WANTED, WANTED[:3]]))
+        np.testing.assert_array_equal(runner.predict(pictures, ("identity",)), np.concatenate([WANTED, WANTED[:3]]))
     assert gpu.sizes == [16, 3, 16, 3, 8, 8, 3], "after two trials of the largest, its half"
 
 
 def test_where_not_even_one_picture_fits_the_gpu_is_left_for_the_cpu() -> None:
     log, gpu, cpu = RunLog(), Session(GPU, memory=0), Session(CPU, memory=16)
     runner = make_runner(gpu, cpu, log)
-    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     assert gpu.sizes == [16, 8, 4, 2, 1] and cpu.sizes == [16]
     assert log.degraded == [
         "model m fails on a batch of 1: out of memory: this model leaves the GPU and runs on the CPU"
@@ -73,7 +85,7 @@ def test_where_not_even_one_picture_fits_the_gpu_is_left_for_the_cpu() -> None:
 
 def test_where_the_cpu_does_not_suffice_either_the_model_has_failed() -> None:
     with pytest.raises(DeviceMemoryError, match="fails on a batch of 1: out of memory"):
-        make_runner(Session(GPU, 0), Session(CPU, 0), RunLog()).predict(PICTURES, "identity")
+        make_runner(Session(GPU, 0), Session(CPU, 0), RunLog()).predict(PICTURES, ("identity",))
 
 
 def test_a_model_that_does_not_load_on_the_gpu_loads_on_the_cpu_and_strict_forbids_it() -> None:
@@ -84,7 +96,7 @@ def test_a_model_that_does_not_load_on_the_gpu_loads_on_the_cpu_and_strict_forbi
 
     log = RunLog()
     runner = Runner(open_session, 1, 16, log)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     told = "model m: m.onnx does not load: no kernel image: this model leaves the GPU and runs on the CPU"
     assert log.degraded == [told]
     with pytest.raises(DegradedError) as error:
@@ -94,15 +106,15 @@ def test_a_model_that_does_not_load_on_the_gpu_loads_on_the_cpu_and_strict_forbi
 
 def test_one_answer_to_different_pictures_is_no_answer() -> None:
     class Blind(Session):
-        def predict(self, batch: np.ndarray, view: str) -> np.ndarray:
+        def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
             return np.full((len(batch), 2), 0.25, np.float32)
 
     runner = make_runner(Blind(GPU, 16), Blind(CPU, 16), RunLog())
     with pytest.raises(SessionError, match=r"^model m: gives 16 different images one and the same answer$"):
-        runner.predict(PICTURES, "identity")
+        runner.predict(PICTURES, ("identity",))
     same = np.repeat(PICTURES[:1], 16, axis=0)
-    assert runner.predict(same, "identity").shape == (16, 2), "the same picture has the same answer"
-    assert runner.predict(PICTURES[:3], "identity").shape == (3, 2), "three pictures may look alike"
+    assert runner.predict(same, ("identity",)).shape == (16, 2), "the same picture has the same answer"
+    assert runner.predict(PICTURES[:3], ("identity",)).shape == (3, 2), "three pictures may look alike"
 
 
 def test_the_fastest_batch_size_is_found_on_the_first_chunks_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,15 +122,15 @@ def test_the_fastest_batch_size_is_found_on_the_first_chunks_and_kept(monkeypatc
     monkeypatch.setattr(runners.time, "perf_counter", lambda: now)
 
     class Timed(Session):
-        def predict(self, batch: np.ndarray, view: str) -> np.ndarray:
+        def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
             nonlocal now
             now += {16: 4.0, 8: 1.0, 4: 0.9}[len(batch)] * (3 if not self.sizes else 1)  # the first batch warms up
-            return super().predict(batch, view)
+            return super().predict(batch, views, full)
 
     gpu = Timed(GPU, 16)
     runner = make_runner(gpu, Session(CPU, 16), RunLog())
     for _ in range(8):
-        np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+        np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     assert gpu.sizes == [16] * 2 + [8] * 4 + [4] * 8 + [8] * 4, "two seconds by 8, four by 16, 3.6 by 4"
 
 
@@ -136,9 +148,9 @@ class Timed(Session):
         super().__init__(provider, memory=16)
         self.seconds, self.off = seconds, off
 
-    def predict(self, batch: np.ndarray, view: str = "identity") -> np.ndarray:
+    def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
         Timed.now += self.seconds * len(batch) * (5 if not self.sizes else 1)  # the first batch warms up
-        return super().predict(batch, view) + np.float32(self.off)
+        return super().predict(batch, views, full) + np.float32(self.off)
 
     now = 0.0
 
@@ -170,7 +182,7 @@ def test_the_rival_of_the_device_is_taken_where_a_trial_finds_it_faster(provider
     assert log.notes == [f"model m: runs in {rival}, as {rival} takes 12.50 ms an image, fp32 20.00"]
     tried = {name: len(session.sizes) for name, session in sessions.items()}
     assert runner.settle(PICTURES) == 0, "what is settled stays so"
-    runner.predict(PICTURES, "identity")
+    runner.predict(PICTURES, ("identity",))
     assert {name: len(session.sizes) - tried[name] for name, session in sessions.items()} == {"fp32": 0, rival: 1}
 
 
@@ -192,13 +204,13 @@ def test_a_rival_that_answers_otherwise_than_at_home_is_not_taken_however_fast(c
 
 def test_a_rival_that_fails_leaves_fp32_and_costs_nothing_else(clock: None) -> None:
     class Broken(Timed):
-        def predict(self, batch: np.ndarray, view: str = "identity") -> np.ndarray:
+        def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
             raise SessionError("model m: its output is not a probability: NaN or outside [0, 1]")
 
     log = RunLog()
     runner = make_choice({"fp32": Timed(GPU, 0.02), "fp16": Broken(GPU, 0.01)}, True, log)
     runner.settle(PICTURES)
-    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     told = "model m: its output is not a probability: NaN or outside [0, 1]: this model stays in fp32"
     assert (runner.precision, log.notes, log.degraded) == ("fp32", [told], [])
 
@@ -229,7 +241,7 @@ def test_on_the_way_from_the_gpu_to_the_cpu_fp16_is_left_too() -> None:
         return gpu if wanted else cpu
 
     runner = Runner(open_session, True, 16, RunLog(), "fp16")  # type: ignore[arg-type]
-    np.testing.assert_array_equal(runner.predict(PICTURES, "identity"), WANTED)
+    np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     assert opened == [(True, "fp16"), (False, "fp32")] and runner.precision == "fp32"
 
 

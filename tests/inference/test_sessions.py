@@ -1,30 +1,34 @@
 """What a batch is cut into, and where its parts run; GPUs are stood in for by the CPU."""
 
 import threading
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from inference import sessions
 from inference.errors import SessionError
 from inference.rules import View
 from inference.run_log import RunLog
 from inference.runners import Runner
-from inference.sessions import CPU, CUDA, ModelSession
+from inference.sessions import CPU, CUDA, ModelSession, find_bucket
+from inference.views import VIEWS
 from tests.conftest import Workshop
 
 BATCH = np.random.default_rng(0).integers(0, 256, (7, 48, 48, 3), dtype=np.uint8)
 
 
 class Device:
-    """A session that says it is on a GPU, answers by the CPU, and notes how many pictures it was given."""
+    """A session that says it is on a GPU, answers by the CPU, and notes how many batches it was given."""
 
     def __init__(self, path: Any, options: Any, providers: list[Any], disabled_optimizers: list[str] | None = None):
         self.asked = providers[0]
         self.disabled = disabled_optimizers
-        self.sizes: list[int] = []
+        self.runs = 0
         self._session = onnxruntime.InferenceSession(path, options, providers=[CPU])
         MADE.append(self)
 
@@ -34,40 +38,82 @@ class Device:
     def get_providers(self) -> list[str]:
         return [GIVEN.get(self.asked[1]["device_id"], CUDA), CPU]
 
-    def run(self, names: Any, feeds: dict[str, np.ndarray], options: Any) -> Any:
-        self.sizes.append(len(feeds["image"]))
+    def io_binding(self) -> Any:
+        return self._session.io_binding()
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> Any:
+        self.runs += 1
         BARRIER.wait(timeout=30)  # broken unless both devices work at a time
-        return self._session.run(names, feeds, options)
+        return self._session.run_with_iobinding(binding, options)
 
 
 MADE: list[Device] = []
 GIVEN: dict[int, str] = {}
+BUFFERS: list[tuple[str, int, int]] = []  # device, its index, images
 BARRIER = threading.Barrier(2)
+
+
+class Values:
+    @staticmethod
+    def ortvalue_from_shape_and_type(shape: Any, kind: Any, device: str, index: int) -> Any:
+        BUFFERS.append((device, index, shape[0]))
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind)
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    MADE.clear()
-    GIVEN.clear()
+    for noted in (MADE, GIVEN, BUFFERS):
+        noted.clear()
 
     class Stand:
-        InferenceSession = Device
+        InferenceSession, OrtValue = Device, Values
         SessionOptions, RunOptions = onnxruntime.SessionOptions, onnxruntime.RunOptions
         get_available_providers = staticmethod(lambda: [CUDA, CPU])
 
     monkeypatch.setattr(sessions, "onnxruntime", Stand)
 
 
+def ask(path: Path, batch: np.ndarray, view: int) -> np.ndarray:
+    """What ONNX Runtime says by itself of a view."""
+    alone = onnxruntime.InferenceSession(path, providers=[CPU])
+    (answer,) = alone.run(None, {"image": batch, "views": np.array([view])})
+    return np.asarray(answer)
+
+
 @pytest.mark.usefixtures("two_gpus")
 def test_two_gpus_each_take_a_part_of_the_batch_at_the_same_time(workshop: Workshop) -> None:
-    session = ModelSession("culture", workshop.dataset / "culture.onnx", 2, gpus=2)
-    answer = session.predict(BATCH)
+    path = workshop.dataset / "culture.onnx"
+    session = ModelSession("culture", path, 2, gpus=2)
+    answer = session.predict(BATCH, full=8)
     assert [device.asked[1]["device_id"] for device in MADE] == [0, 1]
-    assert [device.sizes for device in MADE] == [[4], [3]]
+    assert [device.runs for device in MADE] == [1, 1]
+    assert sorted(BUFFERS) == [("cuda", 0, 4), ("cuda", 1, 4)]
     assert all(device.disabled == ["Pad_Fusion"] for device in MADE)
     assert session.provider == CUDA
-    alone = onnxruntime.InferenceSession(workshop.dataset / "culture.onnx", providers=[CPU])
-    np.testing.assert_allclose(answer, alone.run(None, {"image": BATCH})[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(answer, ask(path, BATCH, 0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_sees_few_sizes_of_batches_and_keeps_the_buffer_of_each(workshop: Workshop) -> None:
+    path = workshop.dataset / "culture.onnx"
+    session = ModelSession("culture", path, 2, gpus=2)
+    for images in (16, 15, 13, 16, 9, 3):
+        batch = np.concatenate([BATCH] * 3)[:images]
+        answer = session.predict(batch, ("identity", "hflip"), full=16)
+        wanted = (ask(path, batch, 0) + ask(path, batch, 1)) / 2
+        np.testing.assert_allclose(answer, wanted, rtol=0, atol=1e-6)
+    assert [images for device, index, images in BUFFERS if index == 0] == [8, 2]
+
+
+@pytest.mark.parametrize(
+    ("images", "full", "size"),
+    [
+        *[(32, 32, 32), (17, 32, 32), (16, 32, 16), (9, 32, 16), (8, 32, 8), (5, 32, 8), (4, 32, 4), (1, 32, 4)],
+        *[(1, 3, 1), (2, 3, 2), (3, 3, 3), (1, 1, 1), (7, 0, 7), (9, 8, 9)],
+    ],
+)
+def test_a_batch_is_filled_up_to_the_whole_its_half_quarter_or_eighth(images: int, full: int, size: int) -> None:
+    assert find_bucket(images, full) == size
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -77,19 +123,25 @@ def test_one_gpu_that_falls_back_to_the_cpu_is_not_hidden_by_the_other(workshop:
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 16])
+@pytest.mark.parametrize("views", [("identity",), ("hflip",), ("identity", "hflip"), ("hflip", "identity")])
 def test_the_answer_is_the_same_to_the_bit_however_many_cores_share_the_batch(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, cores: int
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, cores: int, views: tuple[View, ...]
 ) -> None:
     path = workshop.dataset / "culture.onnx"
-    whole = ModelSession("culture", path, 2)
-    wanted = {
-        view: np.concatenate([whole.predict(BATCH[at : at + 1], view) for at in range(len(BATCH))])
-        for view in get_args(View)
-    }
-    assert not np.array_equal(wanted["identity"], wanted["hflip"])
+    alone = ModelSession("culture", path, 2)
+    wanted = np.concatenate([alone.predict(BATCH[at : at + 1], views) for at in range(len(BATCH))])
     monkeypatch.setattr(sessions, "CORES", cores)
-    for view in get_args(View):
-        np.testing.assert_array_equal(ModelSession("culture", path, 2).predict(BATCH, view), wanted[view])
+    np.testing.assert_array_equal(ModelSession("culture", path, 2).predict(BATCH, views), wanted)
+
+
+def test_a_view_is_what_numpy_makes_of_the_picture_and_views_together_are_their_mean(workshop: Workshop) -> None:
+    session = ModelSession("culture", workshop.dataset / "culture.onnx", 2)
+    apart = {view: session.predict(BATCH, (view,)) for view in get_args(View)}
+    assert not np.array_equal(apart["identity"], apart["hflip"])
+    for view, shown in VIEWS.items():
+        np.testing.assert_array_equal(session.predict(shown(BATCH)), apart[view])
+    mean = sum(apart.values()) / np.float32(len(apart))
+    np.testing.assert_array_equal(session.predict(BATCH, tuple(apart)), mean)
 
 
 def test_where_the_system_gives_no_thread_the_pictures_are_answered_one_by_one(
@@ -104,7 +156,7 @@ def test_where_the_system_gives_no_thread_the_pictures_are_answered_one_by_one(
     wanted = ModelSession("culture", path, 2).predict(BATCH)
     monkeypatch.setattr(sessions, "LANES", NoThreads())
     runner = Runner(lambda *_: ModelSession("culture", path, 2), 0, len(BATCH), log)
-    np.testing.assert_array_equal(runner.predict(BATCH, "identity"), wanted)
+    np.testing.assert_array_equal(runner.predict(BATCH, ("identity",)), wanted)
     assert log.notes == [
         "model culture fails on a batch of (7, 48, 48, 3): can't start new thread: goes on with batches of 3",
         "model culture fails on a batch of (3, 48, 48, 3): can't start new thread: goes on with batches of 1",
@@ -117,3 +169,18 @@ def test_a_session_that_was_stopped_says_so_on_every_core(workshop: Workshop) ->
     session.stop()
     with pytest.raises(SessionError, match=r"^model culture fails on a batch of \(7, 48, 48, 3\)"):
         session.predict(BATCH)
+
+
+def test_a_graph_of_another_form_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["image"], ["probabilities"], to=TensorProto.FLOAT)]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["images", 48, 48, 3])
+    answer = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["images", 48, 48, 3])
+    graph = helper.make_graph(nodes, "old", [image], [answer])
+    path = tmp_path / "old.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    with pytest.raises(SessionError) as error:
+        ModelSession("culture", path, 2)
+    assert str(error.value) == (
+        "model culture: old.onnx takes [('image', 'tensor(uint8)', 4)]; wanted `image`, uint8 (images, height, width, "
+        "3), and `views`, int64 (views): export it again"
+    )

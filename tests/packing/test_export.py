@@ -12,6 +12,7 @@ from PIL import Image
 from inference.errors import ExportError, ImagesError, ManifestError
 from inference.labels import read_labels
 from inference.manifest import MANIFEST_NAME, Model, read_manifest
+from inference.views import VIEWS
 from packing.checkpoints import load_model
 from packing.export import export_model, export_zoo, hash_source
 from packing.parity import Examples, Judge
@@ -32,17 +33,22 @@ def test_the_graph_takes_bytes_and_any_batch_and_gives_probabilities(name: str, 
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 18)]
     assert graph.ir_version <= 10
     session = onnxruntime.InferenceSession(path)
-    (image,) = session.get_inputs()
+    image, views = session.get_inputs()
     size = ZOO[name][2]
     assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [size, size, 3])
-    assert isinstance(image.shape[0], str), "the batch must be left open"
-    for batch in (1, 5):
-        (answer,) = session.run(None, {"image": np.zeros((batch, size, size, 3), np.uint8)})
+    assert (views.name, views.type, len(views.shape)) == ("views", "tensor(int64)", 1)
+    assert isinstance(image.shape[0], str) and isinstance(views.shape[0], str), "their number must be left open"
+    for batch, shown in ((1, [0]), (5, [0, 1])):
+        feeds = {"image": np.zeros((batch, size, size, 3), np.uint8), "views": np.array(shown)}
+        (answer,) = session.run(None, feeds)
         assert len(answer) == batch and 0 <= answer.min() <= answer.max() <= 1
 
 
+@pytest.mark.parametrize("flips", [[False], [True], [False, True]])
 @pytest.mark.parametrize("name", ZOO)
-def test_the_exported_model_answers_as_torch_does_on_timms_transform(name: str, workshop: Workshop) -> None:
+def test_the_exported_model_answers_as_torch_does_on_timms_transform(
+    name: str, flips: list[bool], workshop: Workshop
+) -> None:
     architecture, _, size, resize = ZOO[name]
     model = next(model for model in read_manifest(workshop.onnx / MANIFEST_NAME).models if model.name == name)
     session = onnxruntime.InferenceSession(workshop.onnx / f"{name}.onnx")
@@ -53,10 +59,13 @@ def test_the_exported_model_answers_as_torch_does_on_timms_transform(name: str, 
     normalised = timm.data.create_transform(**options)
     plain = timm.data.create_transform(**options, normalize=False)
     images = [Image.open(path) for path in sorted(workshop.images.iterdir())]
+    shown = torch.stack([normalised(image) for image in images])
     with torch.inference_mode():
-        wanted = torch.sigmoid(network(torch.stack([normalised(image) for image in images]))).numpy()
+        asked = [torch.sigmoid(network(shown.flip(3) if flip else shown)).numpy() for flip in flips]
+    wanted = np.mean(asked, axis=0)
     pictures = np.stack([plain(image).numpy().transpose(1, 2, 0) for image in images])
-    (answer,) = session.run(None, {"image": pictures})
+    views = np.array([list(VIEWS).index("hflip" if flip else "identity") for flip in flips])
+    (answer,) = session.run(None, {"image": pictures, "views": views})
     assert np.abs(answer - wanted).max() < 1e-5
     assert wanted.std(axis=0).max() > 0.01, "the images must make a difference"
     assert model.onnx["fp32"].parity < 1e-5

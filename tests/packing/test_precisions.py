@@ -37,7 +37,7 @@ def ask_torch(precise: Precise, model: Model, paths: list[Path]) -> np.ndarray:
 
 def ask_onnx(path: Path, model: Model, paths: list[Path]) -> np.ndarray:
     squares = np.stack([resize_image(read_image(picture), read_geometry(model)) for picture in paths])
-    (answer,) = onnxruntime.InferenceSession(path).run(None, {"image": squares})
+    (answer,) = onnxruntime.InferenceSession(path).run(None, {"image": squares, "views": np.array([0])})
     assert answer.dtype == np.float32
     return answer
 

@@ -1,0 +1,76 @@
+"""The views of a picture, made inside the graph: it goes over to the device once, and one mean comes back."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from inference.rules import View
+from inference.views import VIEWS
+
+IMAGE, CHOSEN = "image", "views"
+IMAGES = "images"  # the batch as it comes in; within the graph it is as many times longer as there are views
+
+Constants = dict[str, NDArray[np.int64]]
+
+
+def add_views(model: onnx.ModelProto, outputs: int) -> None:
+    """Let the graph show a batch in several views and answer with the mean of its probabilities; changes `model`.
+
+    A second input, `views`, names them by their place in `inference.views.VIEWS`, int64. `outputs`: labels.
+    """
+    graph = model.graph
+    (image,), (probabilities,) = graph.input, graph.output
+    size = image.type.tensor_type.shape.dim[2].dim_value
+    shown, each = f"{IMAGE}_shown", f"{probabilities.name}_each"
+    _rename(graph, image.name, shown)
+    _rename(graph, probabilities.name, each)
+    constants: Constants = {"first": np.array([0])}
+    # All are made, as bytes, and those that are wanted taken: a choice of columns by Gather takes three times as long.
+    before = [node for view in VIEWS for node in MAKERS[view](size, constants)]
+    before += [helper.make_node("Unsqueeze", [view, "first"], [f"{view}_apart"]) for view in VIEWS]
+    before += [
+        helper.make_node("Concat", [f"{view}_apart" for view in VIEWS], ["all_views"], axis=0),
+        helper.make_node("Gather", ["all_views", CHOSEN], ["views_shown"], axis=0),
+        helper.make_node("Reshape", ["views_shown", "picture_shape"], [shown]),
+    ]
+    after = [
+        helper.make_node("Shape", [CHOSEN], ["view_count"]),
+        helper.make_node("Concat", ["view_count", "answer_shape"], ["view_shape"], axis=0),
+        helper.make_node("Reshape", [each, "view_shape"], ["view_answers"]),
+        helper.make_node("ReduceMean", ["view_answers", "first"], [probabilities.name], keepdims=0),
+    ]
+    for node in (*before, *after):
+        node.name = f"make_{node.output[0]}"
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    constants |= {"picture_shape": np.array([-1, size, size, 3]), "answer_shape": np.array([-1, outputs])}
+    graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
+    graph.input.append(helper.make_tensor_value_info(CHOSEN, TensorProto.INT64, [CHOSEN]))
+    for end in (image, probabilities):
+        end.type.tensor_type.shape.dim[0].dim_param = IMAGES
+
+
+def _make_identity(size: int, constants: Constants) -> list[onnx.NodeProto]:
+    return [helper.make_node("Identity", [IMAGE], ["identity"])]
+
+
+def _make_hflip(size: int, constants: Constants) -> list[onnx.NodeProto]:
+    constants |= {"last": np.array([-1]), "before_first": np.array([-1 - size]), "columns": np.array([2])}
+    return [helper.make_node("Slice", [IMAGE, "last", "before_first", "columns", "last"], ["hflip"])]
+
+
+# How each view is made of `image`, as a tensor of the view's name.
+MAKERS: Mapping[View, Callable[[int, Constants], list[onnx.NodeProto]]] = {
+    "identity": _make_identity,
+    "hflip": _make_hflip,
+}
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
