@@ -7,7 +7,7 @@ demo: .venv  ## the whole road on the demo museum: build/demo/submission.csv and
 	$(RUN) build_kernel.py demo --out build/demo
 
 test: .venv lint  ## all that CI runs
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv
 	$(RUN) -m ruff check .
