@@ -25,7 +25,6 @@ from inference.manifest import (
     write_manifest,
 )
 from packing.accelerators import DEFAULT, Accelerator
-from packing.export import hash_source
 from packing.metadata import (
     DATASET_METADATA,
     KERNEL_METADATA,
@@ -35,6 +34,7 @@ from packing.metadata import (
     make_kernel_metadata,
 )
 from packing.notebook import render_notebook
+from packing.sources import hash_source
 
 SCRIPT = "inference.pyz"
 LABELS = "labels.csv"

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import io
-import json
 import logging
 import sys
 import warnings
@@ -37,10 +35,9 @@ from packing.fp16 import halve_graph
 from packing.int8 import KEPT, quantize_graph
 from packing.parity import Judge, list_examples
 from packing.simplify import pool_globally
+from packing.sources import OPSET, hash_source
 from packing.views import add_views
 
-OPSET = 18
-FORM = 3  # raised where `trace_graph` begins to make another graph of the same network
 NEWEST_IR = 10  # the newest that every ONNX Runtime since 1.20 loads
 PARITY_LIMIT = 1e-4
 EXAMPLES = 768  # images that are looked at, where there are as many
@@ -198,13 +195,6 @@ def predict_with_torch(network: torch.nn.Module, model: Model, batch: NDArray[np
         pictures = torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
         answer: NDArray[np.float32] = torch.sigmoid(network(pictures)).numpy()
     return answer
-
-
-def hash_source(model: Model, outputs: int) -> str:
-    """Hash of all that a model's graph is made from."""
-    assert model.checkpoint is not None
-    parts = [model.checkpoint.sha256, model.architecture, model.image_size, model.mean, model.std, outputs, OPSET, FORM]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _list_checkpoints(manifest: Manifest) -> Iterator[tuple[str, FileEntry]]:

@@ -14,8 +14,9 @@ from inference.labels import read_labels
 from inference.manifest import MANIFEST_NAME, Model, read_manifest
 from inference.views import VIEWS
 from packing.checkpoints import load_model
-from packing.export import export_model, export_zoo, hash_source
+from packing.export import export_model, export_zoo
 from packing.parity import Examples, Judge
+from packing.sources import hash_source
 from tests.conftest import ZOO, Workshop
 
 
