@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
+from inference.decoded import Decoded, Region, place_picture
 from inference.errors import ImageError, ImageMemoryError, ImagesError
-from inference.manifest import MAX_PIXELS, Model, Resize, Tiles
+from inference.manifest import MAX_PIXELS, Manifest, Model, Resize, Tiles
 from inference.memory import measure_free
 from inference.rules import Interpolation
-from inference.tiles import cut_tiles
+from inference.tiles import cut_tiles, plan_tiles
 from inference.traits import measure_traits
 
 # In order of preference, where a folder holds one image in two formats.
@@ -31,6 +33,8 @@ LARGE_PIXELS = 1_000_000  # only from here on is memory asked for beforehand
 REFUSED_FORMATS = {"EPS": "another program would read it", "ICNS": "its header does not say how large it is"}
 # Pillow's decoder holds the interpreter's lock, 1.4 microseconds a pixel, so that no time limit can act.
 MAX_JPEG2000_PIXELS = 4_000_000
+
+REDUCTIONS = (8, 4, 2)  # that libjpeg decodes at less cost, of each side
 
 FILTERS: Mapping[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -59,6 +63,14 @@ class Geometry:
     tiles: Tiles | None = None
 
 
+@dataclass(frozen=True)
+class Draft:
+    """How far JPEG files may be decoded reduced: `factor` times what each geometry resizes to must be left."""
+
+    factor: float
+    geometries: frozenset[Geometry]
+
+
 # Pillow warns from its own limit on; here `max_pixels` decides.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
@@ -66,6 +78,13 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 def read_geometry(model: Model) -> Geometry:
     """The geometry that the manifest gives a model."""
     return Geometry(model.image_size, model.resize, model.interpolation, model.tiles)
+
+
+def read_draft(manifest: Manifest) -> Draft | None:
+    """What the manifest allows; by all of its models, so that an image is the same whichever of them run."""
+    if manifest.runtime.draft is None:
+        return None
+    return Draft(manifest.runtime.draft, frozenset(map(read_geometry, manifest.models)))
 
 
 def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
@@ -100,12 +119,20 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     ImageMemoryError where memory is short; one of more than `max_pixels`, or than a limit of memory leaves room for, is
     refused before a pixel of it is decoded.
     """
+    return decode_image(path, max_pixels).image
+
+
+def decode_image(path: Path, max_pixels: int = MAX_PIXELS, draft: Draft | None = None) -> Decoded:
+    """As `read_image`; a JPEG is decoded reduced as far as `draft` allows."""
     try:
         _check_regular(path)
         with Image.open(path) as image:
             _check_header(image, max_pixels)
+            size, reduction = image.size, _reduce(image, draft) if draft else 1
             image.load()
-            return _to_rgb(_turn_upright(image))
+            orientation = _read_orientation(image)
+            upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+            return Decoded(_to_rgb(upright), *place_picture(size, reduction, orientation))
     except ImageError as error:
         raise type(error)(f"{path.name}: {error}") from error
     except Image.DecompressionBombError as error:
@@ -114,26 +141,36 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise _describe(error, path) from error
 
 
-def show_image(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
+def choose_reduction(size: tuple[int, int], draft: Draft) -> int:
+    """The largest of REDUCTIONS after which a picture of `size` is large enough for every geometry; 1 for none."""
+    room = min((_measure_room(size, geometry) for geometry in draft.geometries), default=1.0)
+    return next((reduction for reduction in REDUCTIONS if reduction * draft.factor <= room), 1)
+
+
+def show_image(decoded: Decoded, geometry: Geometry) -> NDArray[np.uint8]:
     """What a model is shown of an image: its square, (size, size, 3); where it has tiles, (tiles, size, size, 3).
 
     Raises ImageError as `resize_image`.
     """
     if geometry.tiles is None:
-        return resize_image(image, geometry)
-    return np.stack([resize_image(tile, geometry) for tile in cut_tiles(image, geometry.tiles)])
+        return resize_image(decoded.image, geometry, decoded.size, decoded.region)
+    tiles = cut_tiles(decoded, geometry.tiles)
+    return np.stack([resize_image(tile.image, geometry, tile.size, tile.region) for tile in tiles])
 
 
-def resize_image(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
+def resize_image(
+    image: Image.Image, geometry: Geometry, size: tuple[int, int] | None = None, region: Region | None = None
+) -> NDArray[np.uint8]:
     """The whole image as the (size, size, 3) square of a model, bit by bit as timm's evaluation transform makes it.
 
-    Raises ImageError where a strip is too thin to be resized.
+    `size`, `region`: of what was decoded reduced, as Decoded has them. Raises ImageError where a strip is too thin to
+    be resized.
     """
-    width, height, left, top = plan_resize(image.size, geometry)
+    size = size or image.size
+    width, height, left, top = plan_resize(size, geometry)
     if width * height > MAX_RESIZED_PIXELS:
-        raise ImageError(f"an image of {image.width}x{image.height} would become {width}x{height} under `crop`")
-    if image.size != (width, height):
-        image = image.resize((width, height), FILTERS[geometry.interpolation])
+        raise ImageError(f"an image of {size[0]}x{size[1]} would become {width}x{height} under `crop`")
+    image = image.resize((width, height), FILTERS[geometry.interpolation], region)
     if image.size != (geometry.size, geometry.size):
         image = image.crop((left, top, left + geometry.size, top + geometry.size))
     return np.asarray(image)
@@ -162,12 +199,17 @@ class Picture:
     traits: NDArray[np.float32]
 
 
-def read_picture(path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS) -> Picture:
-    """One file, decoded once, as the square of each geometry, and its traits; raises ImageError naming the file."""
-    image = read_image(path, max_pixels)
+def read_picture(
+    path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS, draft: Draft | None = None
+) -> Picture:
+    """One file, decoded once, as the square of each geometry, and its traits; raises ImageError naming the file.
+
+    A JPEG is decoded reduced as far as `draft` allows.
+    """
+    decoded = decode_image(path, max_pixels, draft)
     try:
-        squares = {geometry: show_image(image, geometry) for geometry in geometries}
-        return Picture(squares, measure_traits(image))
+        squares = {geometry: show_image(decoded, geometry) for geometry in geometries}
+        return Picture(squares, measure_traits(decoded.image, decoded.size))
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from error
     except MemoryError as error:
@@ -175,10 +217,10 @@ def read_picture(path: Path, geometries: Iterable[Geometry], max_pixels: int = M
 
 
 def read_squares(
-    path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS
+    path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS, draft: Draft | None = None
 ) -> Mapping[Geometry, NDArray[np.uint8]]:
     """The squares of `read_picture`, as `Picture` has them."""
-    return read_picture(path, geometries, max_pixels).squares
+    return read_picture(path, geometries, max_pixels, draft).squares
 
 
 def _describe(error: Exception, path: Path) -> ImageError:
@@ -212,12 +254,33 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
         raise ImageMemoryError(f"{NO_MEMORY}: {told}")
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def _measure_room(size: tuple[int, int], geometry: Geometry) -> float:
+    """How many times as large as it is resized to is what a model looks at, in the direction where it is less."""
+    if geometry.tiles:  # all of an image are of one size
+        left, top, right, bottom = plan_tiles(size, geometry.tiles.aspect, geometry.tiles.most)[0]
+        size = right - left, bottom - top
+    width, height, _, _ = plan_resize(size, geometry)
+    return min(size[0] / width, size[1] / height)
+
+
+def _reduce(image: Image.Image, draft: Draft) -> int:
+    """Have a JPEG decoded reduced where that is allowed; the reduction, 1 for none."""
+    # Without tables of quantization it is a lossless JPEG, which libjpeg does not reduce.
+    if not isinstance(image, JpegImageFile) or not image.quantization:
+        return 1
+    reduction = choose_reduction(image.size, draft)
+    if reduction > 1:
+        image.draft(None, (image.width // reduction, image.height // reduction))
+    return reduction
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """As EXIF numbers it, 1 where nothing sensible is told."""
     try:
         orientation = image.getexif().get(ORIENTATION_TAG)
+        return orientation if orientation in UPRIGHT else 1
     except Exception:  # a broken EXIF block says nothing about the pixels
-        orientation = None
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

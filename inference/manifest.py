@@ -174,6 +174,7 @@ class Runtime:
 
     `time_limit` in seconds, `batch_size` in images; an image that has more than `max_pixels`, or is not decoded after
     `image_seconds`, counts as unreadable. `f2_loss`: the most that a model may lose to a precision that is faster.
+    `draft`: decode a JPEG reduced where so many times what models resize it to is left; None for never.
     """
 
     time_limit: Annotated[int, between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
@@ -181,6 +182,7 @@ class Runtime:
     image_seconds: Annotated[float, between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
     f2_loss: Probability = 0.003
     max_pixels: Annotated[int, between(1, MOST_PIXELS, f"a whole number from 1 to {MOST_PIXELS}")] = MAX_PIXELS
+    draft: Annotated[float, between(1, 1000, "a number from 1 to 1000, or null")] | None = None
     script: FileEntry | None = None
     wheels: tuple[FileEntry, ...] = ()
 

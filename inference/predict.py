@@ -19,7 +19,7 @@ from inference.decode import decode_ahead, start_thread
 from inference.devices import read_devices
 from inference.errors import ManifestError, OutputError, SessionError
 from inference.files import make_folder, replace_file
-from inference.images import NO_MEMORY, find_images, read_geometry, read_picture
+from inference.images import NO_MEMORY, find_images, read_draft, read_geometry, read_picture
 from inference.job import Job, Predictions, Request, State, open_state, open_store
 from inference.labels import Labels, read_labels
 from inference.manifest import (
@@ -283,7 +283,8 @@ def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: fro
     left = len(paths)
     began = clock.now()
     runtime = job.manifest.runtime
-    read = partial(read_picture, geometries=set(geometries.values()), max_pixels=runtime.max_pixels)
+    draft = read_draft(job.manifest)
+    read = partial(read_picture, geometries=set(geometries.values()), max_pixels=runtime.max_pixels, draft=draft)
     with closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as decoded:
         for index, (_, pictures) in zip(todo, decoded, strict=True):
             try:

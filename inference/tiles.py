@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from inference.decoded import Box, Decoded, cut_box
 from inference.manifest import Tiles
 from inference.rules import Merge
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom; px
 
 
 def plan_tiles(size: tuple[int, int], aspect: float, most: int) -> list[Box]:
@@ -33,10 +31,10 @@ def plan_tiles(size: tuple[int, int], aspect: float, most: int) -> list[Box]:
     return [(0, start, width, start + length) for start in starts]
 
 
-def cut_tiles(image: Image.Image, tiles: Tiles) -> list[Image.Image]:
-    """The tiles of an image, as `plan_tiles` places them."""
-    boxes = plan_tiles(image.size, tiles.aspect, tiles.most)
-    return [image.crop(box) for box in boxes] if len(boxes) > 1 else [image]
+def cut_tiles(decoded: Decoded, tiles: Tiles) -> list[Decoded]:
+    """The tiles of an image, as `plan_tiles` places them in the whole picture."""
+    boxes = plan_tiles(decoded.size, tiles.aspect, tiles.most)
+    return [cut_box(decoded, box) for box in boxes] if len(boxes) > 1 else [decoded]
 
 
 def merge_tiles(scores: NDArray[np.float32], counts: Sequence[int], merge: Merge) -> NDArray[np.float32]:

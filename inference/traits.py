@@ -9,12 +9,13 @@ TRAITS = ("brightness", "colourfulness", "longest side", "upright")
 GLANCE = 64
 
 
-def measure_traits(image: Image.Image) -> NDArray[np.float32]:
+def measure_traits(image: Image.Image, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
     """The TRAITS of an upright RGB image, (4,).
 
     Brightness: mean luma (Rec. 601), 0 to 1. Colourfulness: 0 to about 180, after Hasler and Süsstrunk, Measuring
     Colourfulness in Natural Images, 2003. Longest side: px. Upright: 1 where the image is higher than wide, or 0. The
-    first two are measured on a copy that is reduced by whole numbers, each pixel the mean of a box.
+    first two are measured on a copy that is reduced by whole numbers, each pixel the mean of a box. `size`: width and
+    height of the whole picture, where the image was decoded reduced.
     """
     width, height = image.size
     small = np.asarray(image.reduce((max(width // GLANCE, 1), max(height // GLANCE, 1))), np.float32)
@@ -22,4 +23,5 @@ def measure_traits(image: Image.Image) -> NDArray[np.float32]:
     brightness = (0.299 * red + 0.587 * green + 0.114 * blue).mean() / 255
     red_green, yellow_blue = red - green, (red + green) / 2 - blue
     colourfulness = np.hypot(red_green.std(), yellow_blue.std()) + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean())
+    width, height = size or image.size
     return np.array([brightness, colourfulness, max(width, height), height > width], np.float32)

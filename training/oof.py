@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from inference.errors import TrainingError
-from inference.images import read_geometry
+from inference.images import read_draft, read_geometry
 from inference.manifest import read_manifest, write_manifest
 from inference.zoo import declare_out_of_fold
 from training.data import read_table
@@ -57,6 +57,7 @@ def predict_zoo(settings: OofSettings) -> None:
     paths = find_pictures(settings.data / "train", table.ids, settings.allow_missing)
     readable, faults = check_pictures(paths)
     tell_left_out(paths, faults)
+    pictures = Pictures(paths, draft=read_draft(zoo.manifest))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for model in chosen:
         name = model.name
@@ -66,7 +67,7 @@ def predict_zoo(settings: OofSettings) -> None:
         outputs = len(labels.columns(model.group))
         network = load_network(model, home, outputs)
         network.module.to(device)
-        samples = SquareSamples(Pictures(paths), rows, read_geometry(model))
+        samples = SquareSamples(pictures, rows, read_geometry(model))
         scores = predict_views(network, samples, model.views, device, BATCH_SIZE, settings.workers, name)
         write_out_of_fold(scores, [table.ids[row] for row in rows], home, name)
         entry = declare_out_of_fold(home / f"{name}.oof.npy", home, outputs)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from inference.errors import ImageError, ImagesError, TrainingError
 from inference.files import make_folder, replace_file
-from inference.images import SUFFIXES, Geometry, find_images, read_image, read_squares
+from inference.images import SUFFIXES, Draft, Geometry, find_images, read_image, read_squares, resize_image
 from training.text import NAMED
 
 
@@ -24,19 +24,29 @@ class Pictures:
     """Images by row of train.csv.
 
     `paths`: None where there is no file; `squares`: all of them decoded, (images, side, side, 3) of uint8, mapped from
-    a file, or None: then each is read when it is asked for.
+    a file, or None: then each is read when it is asked for; `draft`: how far the kernel decodes JPEG files reduced.
     """
 
     paths: Sequence[Path | None]
     squares: NDArray[np.uint8] | None = None
+    draft: Draft | None = None
 
     def read(self, row: int) -> Image.Image:
-        """An upright RGB image; raises ImageError."""
+        """An upright RGB image, never reduced; raises ImageError."""
         if self.squares is not None:
             return Image.fromarray(self.squares[row])
+        return read_image(self._find(row))
+
+    def show(self, row: int, geometry: Geometry) -> NDArray[np.uint8]:
+        """What the kernel shows a model, as `Picture.squares` has it; raises ImageError."""
+        if self.squares is not None:
+            return resize_image(self.read(row), geometry)
+        return read_squares(self._find(row), [geometry], draft=self.draft)[geometry]
+
+    def _find(self, row: int) -> Path:
         path = self.paths[row]
         assert path is not None, "rows without a file are not readable and so never asked for"
-        return read_image(path)
+        return path
 
 
 def find_pictures(folder: Path, ids: Sequence[str], allow_missing: bool = False) -> list[Path | None]:

@@ -12,7 +12,7 @@ from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader, Dataset
 
 from inference.errors import TrainingError
-from inference.images import Geometry, show_image
+from inference.images import Geometry
 from training.networks import Network
 from training.pictures import Pictures
 from training.recipe import Recipe
@@ -65,7 +65,7 @@ class SquareSamples(Dataset[NDArray[np.uint8]]):
         return len(self.rows)
 
     def __getitem__(self, place: int) -> NDArray[np.uint8]:
-        shown = np.array(show_image(self.pictures.read(int(self.rows[place])), self.geometry))
+        shown = np.array(self.pictures.show(int(self.rows[place]), self.geometry))
         return shown if self.geometry.tiles else shown[None]
 
 

@@ -16,13 +16,14 @@ from PIL import Image
 from inference.decisions import Decision, GroupDecision
 from inference.errors import ImageError, ManifestError, SessionError, TableError
 from inference.graphs import check_graph
-from inference.images import Geometry, read_squares
+from inference.images import Draft, Geometry, read_squares
 from inference.labels import read_group_prefixes, read_labels
 from inference.manifest import Ensemble, LabelsEntry, Manifest, Model, Resize, read_manifest, write_manifest
 from inference.submission import check_submission, read_ids
 
 Target = Callable[[bytes], None]
 GEOMETRY = Geometry(16, Resize("crop"), "bilinear")
+DRAFT = Draft(1.0, frozenset([GEOMETRY]))
 
 
 def fuzz_image(content: bytes) -> None:
@@ -30,12 +31,13 @@ def fuzz_image(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "image.png")
         path.write_bytes(content)
-        try:
-            square = read_squares(path, [GEOMETRY], max_pixels=1_000_000)[GEOMETRY]
-        except ImageError as error:
-            assert str(error).startswith("image.png: ") and folder not in str(error)
-        else:
-            assert square.shape == (16, 16, 3) and square.dtype == np.uint8
+        for draft in (None, DRAFT):
+            try:
+                square = read_squares(path, [GEOMETRY], max_pixels=1_000_000, draft=draft)[GEOMETRY]
+            except ImageError as error:
+                assert str(error).startswith("image.png: ") and folder not in str(error)
+            else:
+                assert square.shape == (16, 16, 3) and square.dtype == np.uint8
 
 
 def fuzz_manifest(content: bytes) -> None:

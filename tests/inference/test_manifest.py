@@ -198,6 +198,11 @@ BROKEN = [
         put("runtime.max_pixels", 10**9),
         "`runtime.max_pixels`: found 1000000000, wanted a whole number from 1 to 178956970",
     ),
+    (put("runtime.draft", 0.99), "`runtime.draft`: found 0.99, wanted a number from 1 to 1000, or null"),
+    (put("runtime.draft", 1001), "`runtime.draft`: found 1001, wanted a number from 1 to 1000, or null"),
+    (put("runtime.draft", float("nan")), "`runtime.draft`: found NaN, wanted a number from 1 to 1000, or null"),
+    (put("runtime.draft", True), "`runtime.draft`: found true, wanted a number"),
+    (put("runtime.draft", "2"), '`runtime.draft`: found "2", wanted a number'),
     (put("models.0.tiles", True), "`models[0].tiles`: found true, wanted an object"),
     (
         put("models.0.tiles", {"aspekt": 3}),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.devices import try_batch
-from inference.images import Geometry, read_image, read_squares
+from inference.images import Geometry, decode_image, read_image, read_squares
 from inference.labels import read_labels
 from inference.manifest import MANIFEST_NAME, Resize, Tiles, read_manifest
 from inference.rules import Merge
@@ -81,12 +81,13 @@ def test_the_longest_of_imet_gets_as_many_tiles_as_allowed_and_loses_no_pixel() 
 
 
 def test_a_tile_has_the_pixels_of_its_box(tmp_path: Path) -> None:
-    image = read_image(write_picture(tmp_path / "x.png", (40, 200), seed=1))
-    pixels, tiles = np.asarray(image), Tiles(3.0, 8)
-    cut = cut_tiles(image, tiles)
+    decoded = decode_image(write_picture(tmp_path / "x.png", (40, 200), seed=1))
+    pixels, tiles = np.asarray(decoded.image), Tiles(3.0, 8)
+    cut = cut_tiles(decoded, tiles)
     assert len(cut) == 7
-    for tile, (left, top, right, bottom) in zip(cut, plan_tiles(image.size, 3.0, 8), strict=True):
-        assert np.array_equal(np.asarray(tile), pixels[top:bottom, left:right])
+    for tile, (left, top, right, bottom) in zip(cut, plan_tiles(decoded.size, 3.0, 8), strict=True):
+        assert np.array_equal(np.asarray(tile.image), pixels[top:bottom, left:right])
+        assert tile.region == (0, 0, *tile.size) == (0, 0, right - left, bottom - top)
 
 
 @pytest.mark.parametrize("merge", ["mean", "maximum"])

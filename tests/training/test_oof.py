@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm.data
 import torch
+from PIL import Image
 
 from inference.images import read_image
 from inference.labels import read_labels
@@ -52,6 +53,26 @@ def test_predictions_made_anew_are_those_of_the_training(museum: Path, zoo: Path
     labels = read_labels(own_zoo / "labels.csv", manifest.labels.groups)
     ids = [line.split(",")[0] for line in (museum / "train.csv").read_text().splitlines()[1:]]
     assert len(pool_predictions(manifest, own_zoo, labels, ids)[0]) == 60
+
+
+def test_jpegs_are_decoded_reduced_where_the_manifest_lets_the_kernel(
+    museum: Path, own_zoo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    for path in museum.glob("*.csv"):
+        shutil.copy(path, tmp_path / "data")
+    for path in (museum / "train").iterdir():
+        with Image.open(path) as drawn:
+            drawn.convert("RGB").resize((160, 200)).save(tmp_path / "data" / "train" / f"{path.stem}.jpg", quality=90)
+    path, found = own_zoo / "weights_manifest.json", []
+    for factor in (None, 1, 1000):
+        document = json.loads(path.read_text())
+        document["runtime"]["draft"] = factor
+        path.write_text(json.dumps(document))
+        assert run_oof(tmp_path / "data", own_zoo, "all_f0") == 0
+        found.append(np.load(own_zoo / "all_f0.oof.npy"))
+    assert np.array_equal(found[0], found[2]) and not np.array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.02)
 
 
 def test_views_of_the_manifest_are_the_ones_that_predict(museum: Path, zoo: Path, own_zoo: Path) -> None:

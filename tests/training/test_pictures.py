@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from inference.errors import OutputError, TrainingError
-from inference.images import Geometry, read_squares
+from inference.images import Draft, Geometry, decode_image, read_picture, read_squares
 from inference.manifest import Resize
 from training.pictures import Pictures, check_pictures, find_pictures, open_cache
+from training.second_stage.evidence import Evidence, measure_evidence
 
 GEOMETRY = Geometry(24, Resize(), "bilinear")
 
@@ -83,3 +84,26 @@ def test_missing_images_are_counted_and_the_first_five_named(train: Path) -> Non
     readable, faults = check_pictures(paths)
     assert list(np.flatnonzero(~readable)) == list(range(10, 17))
     assert not faults
+
+
+def test_reduced_as_the_kernel_reads_them_are_squares_and_traits_and_not_what_training_crops(
+    museum: Path, tmp_path: Path
+) -> None:
+    ids = list_ids(museum)[:3]
+    for image in ids:
+        with Image.open(museum / "train" / f"{image}.png") as drawn:
+            drawn.convert("RGB").resize((160, 200)).save(tmp_path / f"{image}.jpg", quality=90)
+    paths = find_pictures(tmp_path, ids)
+    draft = Draft(1.0, frozenset([GEOMETRY]))
+    pictures = Pictures(paths, draft=draft)
+    scores = np.zeros((3, 1, 1), np.float16)
+    evidence = Evidence(("one",), (("tag",),), np.arange(3), scores, scores[0] > 0, np.zeros((3, 4), np.float32))
+    traits = measure_evidence(evidence, ids, tmp_path, draft).traits
+    for row, path in enumerate(paths):
+        assert path is not None
+        kernel, whole = (read_picture(path, [GEOMETRY], draft=allowed) for allowed in (draft, None))
+        assert np.array_equal(pictures.show(row, GEOMETRY), kernel.squares[GEOMETRY])
+        assert not np.array_equal(pictures.show(row, GEOMETRY), whole.squares[GEOMETRY])
+        assert np.array_equal(Pictures(paths).show(row, GEOMETRY), whole.squares[GEOMETRY])
+        assert np.array_equal(np.asarray(pictures.read(row)), np.asarray(decode_image(path).image))
+        assert traits[row].tolist() == kernel.traits.tolist() != whole.traits.tolist()

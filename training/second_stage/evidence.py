@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import ImageError, TrainingError
-from inference.images import find_images, read_image
+from inference.images import Draft, find_images, read_picture
 from inference.manifest import list_members
 from inference.members import gather_members
-from inference.traits import TRAITS, measure_traits
+from inference.traits import TRAITS
 from training.data import Table
 from training.out_of_fold import read_out_of_fold
 from training.zoos import Zoo
@@ -95,16 +95,16 @@ def gather_evidence(zoo: Zoo, table: Table) -> Evidence:
     return Evidence(tuple(members), covers, rows, gathered[rows], table.targets[rows], traits)
 
 
-def measure_evidence(evidence: Evidence, ids: Sequence[str], folder: Path) -> Evidence:
+def measure_evidence(evidence: Evidence, ids: Sequence[str], folder: Path, draft: Draft | None) -> Evidence:
     """With the traits of the images in `folder`; NaN for those that are missing or broken, as for the kernel.
 
-    `ids`: of the images, in the order of the evidence.
+    `ids`: of the images, in the order of the evidence; `draft`: how far the kernel decodes JPEG files reduced.
     """
     from tqdm import tqdm
 
     def measure(path: Path | None) -> NDArray[np.float32]:
         try:
-            return measure_traits(read_image(path)) if path else nothing
+            return read_picture(path, [], draft=draft).traits if path else nothing
         except ImageError:
             return nothing
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from inference.errors import TrainingError
 from inference.files import make_folder, replace_file
+from inference.images import read_draft
 from inference.labels import Labels
 from inference.manifest import BLEND, Ensemble, Stacker, list_members, write_manifest
 from training.data import read_table
@@ -63,7 +64,8 @@ def fit_second_stage(settings: StageSettings) -> Findings:
     check_number(evidence, settings)
     print(describe_evidence(evidence, labels))
     if settings.images and settings.layers.trees:
-        evidence = measure_evidence(evidence, [table.ids[row] for row in evidence.rows], settings.images)
+        ids = [table.ids[row] for row in evidence.rows]
+        evidence = measure_evidence(evidence, ids, settings.images, read_draft(zoo.manifest))
     nested = judge_methods(evidence, labels, settings.layers, settings.folds, print)
     methods = list_methods(settings.layers)
     mix = drop_small(
