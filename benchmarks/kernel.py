@@ -9,17 +9,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import timm
+import torch
 from PIL import Image
 
 from demo.museum import write_museum
 from inference.manifest import MANIFEST_NAME, Resize, read_manifest, write_manifest
+from inference.rules import Precision
 from packing.bundle import pack
 from packing.export import export_zoo
 from packing.metadata import Names
@@ -78,8 +80,14 @@ def pack_museum(folder: Path) -> Path:
     return pack(ROOT / "weights_manifest.json", folder / "onnx", folder / "bundle", NAMES).dataset
 
 
-def pack_random(folder: Path, networks: Mapping[str, int], batch_size: int = 32) -> Path:
-    """A bundle of networks with random weights, architecture -> image size, for the museum's labels."""
+def pack_random(
+    folder: Path, networks: Mapping[str, int], batch_size: int = 32, precisions: Collection[Precision] = ()
+) -> Path:
+    """A bundle of networks with random weights, architecture -> image size, for the museum's labels.
+
+    `precisions`: those of their files beside fp32.
+    """
+    torch.manual_seed(0)  # the same weights every time, so that what is exported stays
     write_museum(folder, 0, SMALLEST)
     manifest, labels, train = folder / MANIFEST_NAME, folder / "labels.csv", folder / "train.csv"
     manifest.unlink(missing_ok=True)
@@ -92,17 +100,23 @@ def pack_random(folder: Path, networks: Mapping[str, int], batch_size: int = 32)
             manifest, Addition(checkpoint, architecture, image_size, "all", architecture, Resize()), labels, train
         )
     declared = read_manifest(manifest)
-    write_manifest(replace(declared, runtime=replace(declared.runtime, batch_size=batch_size)), manifest)
-    export_zoo(manifest, folder / "onnx", folder / "test")
+    # Of random weights, the F2 that a precision loses says nothing.
+    runtime = replace(declared.runtime, batch_size=batch_size, f2_loss=1.0)
+    write_manifest(replace(declared, runtime=runtime), manifest)
+    export_zoo(manifest, folder / "onnx", folder / "test", precisions)
     return pack(manifest, folder / "onnx", folder / "bundle", NAMES).dataset
+
+
+def build_command(bundle: Path, folder: Path, count: int) -> list[str]:
+    """The command that runs the bundle over `count` pictures, which are drawn; its run_log.json goes to `folder`."""
+    images = draw_pictures(folder, count)
+    command = [sys.executable, "-I", str(bundle / "inference.pyz"), "--bundle", str(bundle), "--images", str(images)]
+    return [*command, "--sample", str(folder / f"sample-{count}.csv"), "--out", str(folder / "submission.csv")]
 
 
 def run_script(bundle: Path, folder: Path, count: int, options: Sequence[str] = ()) -> Run:
     """Run the bundle over `count` pictures, measuring its process alone; `options`: more of the script's."""
-    images = draw_pictures(folder, count)
-    out = folder / "submission.csv"
-    command = [sys.executable, "-I", str(bundle / "inference.pyz"), "--bundle", str(bundle), "--images", str(images)]
-    command += ["--sample", str(folder / f"sample-{count}.csv"), "--out", str(out), *options]
+    command = [*build_command(bundle, folder, count), *options]
     launched = [sys.executable, "-I", "-c", LAUNCHER, *command]
     finished = subprocess.run(launched, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode:
@@ -111,6 +125,11 @@ def run_script(bundle: Path, folder: Path, count: int, options: Sequence[str] = 
     return Run(
         log["images_per_second"], log["seconds"]["sessions"] / log["seconds"]["predict"], int(finished.stdout) / 1024
     )
+
+
+def run_compute_bound(folder: Path, count: int = 200) -> Run:
+    """Run a zoo that costs much more than its pictures: a resnet34 at 320 px."""
+    return run_script(pack_random(folder / "resnet34", {"resnet34": 320}), folder, count)
 
 
 def time_help(bundle: Path) -> float:
@@ -135,7 +154,7 @@ def main(given: Sequence[str] | None = None) -> int:
     few, many = (run_script(museum, out, count) for count in (500, 5000))
     print(f"museum zoo, peak memory: {few.peak:.0f} MB for 500 images, {many.peak:.0f} MB for 5,000 of 300x400")
     print(f"museum zoo: {many.rate:.1f} images/s, {many.share:.0%} of the predicting time inside session.run")
-    resnet = run_script(pack_random(out / "resnet34", {"resnet34": 320}), out, 200)
+    resnet = run_compute_bound(out)
     print(f"resnet34 at 320 px: {resnet.rate:.1f} images/s, {resnet.share:.0%} inside session.run")
     return 0
 

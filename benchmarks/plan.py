@@ -28,6 +28,7 @@ from inference.sessions import ModelSession
 from packing.accelerators import Rates, find_accelerator
 from packing.estimate import estimate_seconds
 from packing.export import Pictures, trace_graph
+from packing.views import add_views
 from packing.work import Work, count_work
 
 LABELS = 1103  # iMet 2019's
@@ -57,7 +58,9 @@ def export_random(network: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         model = Model(network, architecture, "all", int(size), (0.5,) * 3, (0.5,) * 3, "bilinear")
         pictures = Pictures(timm.create_model(architecture, num_classes=LABELS).eval(), model)
-        onnx.save(trace_graph(pictures.eval(), int(size)), path)
+        graph = trace_graph(pictures.eval(), int(size))
+        add_views(graph, LABELS)
+        onnx.save(graph, path)
     return path
 
 

@@ -80,6 +80,7 @@ def run_chunk(
         for _ in together:
             state.pace.note_pass(one.model, len(rows), seconds / len(together))
             state.log.note_passes(one.model, len(rows), seconds / len(together))
+        state.log.facts.setdefault("first_prediction_seconds", round(clock.now() - clock.started, 3))
         shown.setdefault(one.model, []).append((len(together), probabilities))
         ran += together
     for model, views in shown.items():

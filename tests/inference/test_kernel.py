@@ -50,6 +50,20 @@ def test_the_bundle_alone_answers_the_sample(workshop: Workshop, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run_log.json", "submission.csv"]
 
 
+def test_the_log_tells_how_long_after_the_start_the_first_batch_was_answered(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    earlier = 1000.0  # what a notebook did before it started the script
+    spawned = time.time()
+    finished = run_script(workshop, tmp_path / "submission.csv", "--started-at", str(spawned - earlier))
+    ended = time.time()
+    assert finished.returncode == 0, finished.stderr
+    log = json.loads((tmp_path / "run_log.json").read_text())
+    seconds, first = log["seconds"], log["first_prediction_seconds"] - earlier
+    assert seconds["check"] + seconds["prior"] + seconds["load"] < first + 0.01, "it comes after what precedes it"
+    assert first < ended - spawned - seconds["decide"] + 0.01, "and before the end"
+
+
 def test_predictions_are_torchs_on_timms_transforms_mean_of_both_views(workshop: Workshop, tmp_path: Path) -> None:
     finished = run_script(workshop, tmp_path / "submission.csv", "--predictions", str(tmp_path / "kept"))
     assert finished.returncode == 0, finished.stderr
