@@ -53,10 +53,10 @@ class ModelSession:
         try:
             # Asked for in vain, a GPU costs two lines of errors a model, so only whoever has one asks.
             if gpus and CUDA in onnxruntime.get_available_providers():
-                lanes = [Lane(_open_on_gpu(path, device), "cuda", device) for device in range(gpus)]
+                lanes = [Lane(_open_on_gpu(path, device), device) for device in range(gpus)]
             else:
                 session = _open_on_cpu(path)
-                lanes = [Lane(session, "cpu", 0) for _ in range(CORES)]
+                lanes = [Lane(session) for _ in range(CORES)]
         except Exception as error:  # ONNX Runtime raises a dozen types without a common root
             raise _describe(error, f"model {name}: {path.name} does not load") from error
         found = lanes[0].describe_inputs()
@@ -67,7 +67,6 @@ class ModelSession:
             )
         self.name = name
         self.outputs = outputs
-        # What the session really uses: a missing CUDA library makes ONNX Runtime fall back without an error.
         used = {lane.provider for lane in lanes}
         self.provider: str = CPU if CPU in used else CUDA
         self._lanes = lanes
@@ -112,12 +111,13 @@ class ModelSession:
 class Lane:
     """A session on one device, and the buffers there that its batches go in and out by."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, device: str, index: int) -> None:
-        """`device`: as OrtValue has it, with the index of one among several."""
-        self._session, self._place = session, (device, index)
-        self._binding = session.io_binding()
+    def __init__(self, session: onnxruntime.InferenceSession, gpu: int = 0) -> None:
+        """`gpu`: which of them the session was opened for, if for one."""
+        self._session, self._binding = session, session.io_binding()
         self._image: onnxruntime.OrtValue | None = None
+        # What the session really uses: a missing CUDA library makes ONNX Runtime fall back without an error.
         self.provider: str = session.get_providers()[0]
+        self._place = ("cuda", gpu) if self.provider == CUDA else ("cpu", 0)
 
     def describe_inputs(self) -> list[tuple[str, str, int]]:
         """Name, type and number of dimensions of each input."""

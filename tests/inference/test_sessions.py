@@ -119,7 +119,11 @@ def test_a_batch_is_filled_up_to_the_whole_its_half_quarter_or_eighth(images: in
 @pytest.mark.usefixtures("two_gpus")
 def test_one_gpu_that_falls_back_to_the_cpu_is_not_hidden_by_the_other(workshop: Workshop) -> None:
     GIVEN[1] = CPU
-    assert ModelSession("culture", workshop.dataset / "culture.onnx", 2, gpus=2).provider == CPU
+    path = workshop.dataset / "culture.onnx"
+    session = ModelSession("culture", path, 2, gpus=2)
+    assert session.provider == CPU
+    np.testing.assert_allclose(session.predict(BATCH), ask(path, BATCH, 0), rtol=0, atol=1e-6)
+    assert sorted(BUFFERS) == [("cpu", 0, 3), ("cuda", 0, 4)]
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 16])
