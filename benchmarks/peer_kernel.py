@@ -38,7 +38,7 @@ NETWORKS = {
 ZOO = "the zoo"
 PUBLISHED = 16
 SIZES = (4, 8, 16)
-CHUNK = 16  # images of one of our chunks
+CHUNK = 4  # images of one of our chunks: of the sizes that the peer tries, what is fastest here too
 TRIAL = 16  # images of a trial of the peer's settings
 
 
