@@ -14,16 +14,21 @@ from inference.sessions import CPU, ModelSession
 
 TRIALS = 2  # of each batch size; the first of all warms the device up
 FASTER = 0.95  # a smaller batch is taken where it needs less than this part of a larger one's time
+LEAST = 2  # pictures for each lane, an image in two views: with less, some have nothing to do
 DISTINCT_IMAGES = 4  # that many different pictures with one and the same answer: the model does not look
 
 
 class BatchSizes:
     """Which of a few batch sizes is the fastest that fits: tried in turn on real work, then kept."""
 
-    def __init__(self, largest: int) -> None:
-        """Tries the largest, its half and its quarter; each in pictures, which are images times views."""
+    def __init__(self, largest: int, least: int = 1) -> None:
+        """Tries the largest, its half and its quarter, but none below `least`.
+
+        Sizes are in pictures, which are images times views.
+        """
         self.limit = largest
-        self._seconds: dict[int, list[float]] = {max(largest // part, 1): [] for part in (1, 2, 4)}
+        least = min(least, largest)
+        self._seconds: dict[int, list[float]] = {max(largest // part, least): [] for part in (1, 2, 4)}
 
     def current(self) -> int:
         """The size for the next batch."""
@@ -70,7 +75,6 @@ class Runner:
         self._open, self._gpus, self._largest, self._log = open_session, gpus, largest, log
         self.precision, self._rivals = precision, dict(rivals or {})
         self._tried: ModelSession | None = None
-        self.batches = BatchSizes(largest)
         try:
             self.session = open_session(gpus, precision)
         except SessionError as error:
@@ -82,6 +86,7 @@ class Runner:
                 raise
             else:
                 self._leave_gpu(error)
+        self.batches = self._list_batches()
 
     @property
     def is_settled(self) -> bool:
@@ -165,7 +170,10 @@ class Runner:
         self.precision = "fp32" if self.precision == "fp16" else self.precision  # fp16 gains nothing on a CPU
         self._gpus = 0
         self.session = self._open(0, self.precision)
-        self.batches = BatchSizes(self._largest)
+        self.batches = self._list_batches()
+
+    def _list_batches(self) -> BatchSizes:
+        return BatchSizes(self._largest, LEAST * self.session.lanes)
 
     def _check_variety(self, batch: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
         if len(batch) >= DISTINCT_IMAGES and (probabilities == probabilities[0]).all():

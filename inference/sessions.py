@@ -103,6 +103,11 @@ class ModelSession:
             raise SessionError(f"model {self.name}: its output is not a probability: NaN or outside [0, 1]")
         return probabilities
 
+    @property
+    def lanes(self) -> int:
+        """How many parts of a batch run at a time."""
+        return len(self._lanes)
+
     def stop(self) -> None:
         """End the batch in flight, from another thread, and every later one: `predict` raises SessionError."""
         self._options.terminate = True

@@ -22,6 +22,7 @@ class Session:
     provider: str
     memory: int
     name: str = "m"
+    lanes: int = 1
     sizes: list[int] = field(default_factory=list)
 
     def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
@@ -132,6 +133,17 @@ def test_the_fastest_batch_size_is_found_on_the_first_chunks_and_kept(monkeypatc
     for _ in range(8):
         np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     assert gpu.sizes == [16] * 2 + [8] * 4 + [4] * 8 + [8] * 4, "two seconds by 8, four by 16, 3.6 by 4"
+
+
+@pytest.mark.parametrize(
+    ("largest", "lanes", "tried"), [(16, 1, [16, 8, 4]), (16, 2, [16, 8, 4]), (8, 2, [8, 4]), (4, 2, [4]), (2, 2, [2])]
+)
+def test_no_batch_is_tried_that_leaves_a_lane_without_work(largest: int, lanes: int, tried: list[int]) -> None:
+    cpu = Session(CPU, 16, lanes=lanes)
+    runner = Runner(lambda *_: cpu, 0, largest, RunLog())  # type: ignore[arg-type, return-value]
+    for _ in range(8):
+        runner.predict(PICTURES[:largest], ("identity",))
+    assert list(dict.fromkeys(cpu.sizes)) == tried
 
 
 def test_of_about_equal_batch_sizes_the_larger_is_kept() -> None:
