@@ -38,7 +38,7 @@ NETWORKS = {
 ZOO = "the zoo"
 PUBLISHED = 16
 SIZES = (4, 8, 16)
-CHUNK = 16  # images of one of our chunks; with fewer, the search for the best batch takes half of a run this short
+CHUNK = 16  # images of one of our chunks; with fewer, the cores wait for one another more often
 TRIAL = 16  # images of a trial of the peer's settings
 
 
