@@ -151,6 +151,8 @@ def find_bucket(images: int, full: int) -> int:
 
 
 def _fill_up(batch: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    if len(batch) == size:  # nearly always: no copy of it
+        return batch
     return np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
 
 
