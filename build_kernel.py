@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from inference.errors import VitrineError
-from inference.manifest import MANIFEST_NAME, Resize
+from inference.basics.errors import VitrineError
+from inference.manifest.file import MANIFEST_NAME
+from inference.manifest.records import Resize
 
 HERE = Path(__file__).parent
 MUSEUM_TEST_IMAGES = 600
@@ -18,7 +19,7 @@ MUSEUM_EXAMPLES = 48
 
 def add(arguments: argparse.Namespace) -> None:
     """Append a model to the manifest."""
-    from packing.zoo import Addition, add_model
+    from packing.add.add import Addition, add_model
 
     addition = Addition(
         checkpoint=arguments.checkpoint,
@@ -36,8 +37,8 @@ def add(arguments: argparse.Namespace) -> None:
 
 def fit(arguments: argparse.Namespace) -> None:
     """Fit the second stage."""
-    from training.second_stage.fit import StageSettings, fit_second_stage
-    from training.second_stage.layers import LayerSettings
+    from training.second_stage.fitted import LayerSettings
+    from training.second_stage.run import StageSettings, fit_second_stage
 
     settings = StageSettings(
         manifest=arguments.manifest,
@@ -51,7 +52,7 @@ def fit(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Export every model to ONNX."""
-    from packing.export import describe_entry, export_zoo
+    from packing.export.export import describe_entry, export_zoo
 
     images = arguments.images or draw_examples(arguments.out)
     manifest = export_zoo(arguments.manifest, arguments.out, images, arguments.precisions, arguments.truth)
@@ -65,9 +66,9 @@ def export(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """Foretell a run on an accelerator."""
     from packing.accelerators import find_accelerator
-    from packing.plan import describe_plan, make_plan
-    from packing.plan_chart import draw_plan
-    from packing.rehearsal import STAGE_2_IMAGES
+    from packing.dry_run.script import STAGE_2_IMAGES
+    from packing.plan.chart import draw_plan
+    from packing.plan.plan import describe_plan, make_plan
 
     accelerator = find_accelerator(arguments.accelerator)
     images = STAGE_2_IMAGES if arguments.images is None else arguments.images
@@ -81,9 +82,9 @@ def plan(arguments: argparse.Namespace) -> None:
 def pack(arguments: argparse.Namespace) -> None:
     """Make the dataset and the kernel."""
     from packing.accelerators import find_accelerator
-    from packing.bundle import pack as pack_bundle
-    from packing.metadata import Names
-    from packing.wheels import fetch_wheels
+    from packing.pack.bundle import pack as pack_bundle
+    from packing.pack.fetch_wheels import fetch_wheels
+    from packing.pack.metadata import Names
 
     names = Names(arguments.owner, arguments.slug, arguments.title, arguments.competition)
     accelerator = find_accelerator(arguments.accelerator)
@@ -100,7 +101,7 @@ def pack(arguments: argparse.Namespace) -> None:
 def dry_run(arguments: argparse.Namespace) -> None:
     """Run a bundle as Kaggle would."""
     if arguments.like_kaggle:
-        from packing.like_kaggle import PAGE, rehearse_like_kaggle
+        from packing.dry_run.notebook import PAGE, rehearse_like_kaggle
 
         near = rehearse_like_kaggle(
             arguments.bundle,
@@ -116,7 +117,7 @@ def dry_run(arguments: argparse.Namespace) -> None:
         print(f"{arguments.out / 'submission.csv'}: valid; the page is {arguments.out / PAGE}")
         print(near.describe())
         return
-    from packing.rehearsal import rehearse
+    from packing.dry_run.script import rehearse
 
     rehearsal = rehearse(
         arguments.bundle,
@@ -134,7 +135,7 @@ def dry_run(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Check a bundle."""
-    from packing.check import check_bundle
+    from packing.check.check import check_bundle
 
     manifest = check_bundle(arguments.bundle)
     print(f"{arguments.bundle}: good; {len(manifest.models)} models")
@@ -142,7 +143,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 def upload(arguments: argparse.Namespace) -> None:
     """Bring a bundle to Kaggle."""
-    from packing.upload import describe_upload, follow_kernel, prepare_upload, push_kernel, upload_dataset
+    from packing.upload.upload import describe_upload, follow_kernel, prepare_upload, push_kernel, upload_dataset
 
     limits = {"ready_limit": arguments.ready_limit, "run_limit": arguments.run_limit, "pause": arguments.pause}
     prepared = prepare_upload(arguments.bundle, **limits)
@@ -159,10 +160,10 @@ def demo(arguments: argparse.Namespace) -> None:
     """The whole road on the demo museum."""
     from demo.museum import write_museum
     from demo.report import print_report
-    from packing.bundle import pack as pack_bundle
-    from packing.export import export_zoo
-    from packing.metadata import Names
-    from packing.rehearsal import rehearse
+    from packing.dry_run.script import rehearse
+    from packing.export.export import export_zoo
+    from packing.pack.bundle import pack as pack_bundle
+    from packing.pack.metadata import Names
 
     out = arguments.out
     museum = out / "museum"
@@ -185,7 +186,7 @@ def draw_examples(folder: Path) -> Path:
 
 def seconds(text: str) -> float:
     """An argument such as 9h."""
-    from packing.rehearsal import parse_duration
+    from packing.dry_run.script import parse_duration
 
     try:
         return parse_duration(text)

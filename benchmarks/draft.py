@@ -13,8 +13,9 @@ import numpy as np
 import sklearn.datasets
 from PIL import Image
 
-from inference.images import Draft, Geometry, decode_image, read_squares
-from inference.manifest import Resize
+from inference.images.geometry import Draft, Geometry
+from inference.images.read import decode_image, read_squares
+from inference.manifest.records import Resize
 
 FOLDER = Path(sklearn.datasets.__file__).parent / "images"
 PHOTOS = [Image.open(FOLDER / name).convert("RGB") for name in ("china.jpg", "flower.jpg")]

@@ -25,13 +25,14 @@ from PIL import Image
 from sklearn.metrics import fbeta_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from inference.images import SUFFIXES
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, read_manifest
-from inference.predict import Request, run
-from inference.submission import check_submission, read_ids
-from inference.tables import parse_label_ids, read_columns
-from packing.rehearsal import write_sample
+from inference.basics.tables import read_columns
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.run.predict import Request, run
+from inference.task.ids import read_ids
+from inference.task.image_places import SUFFIXES
+from inference.task.submission import check_submission, parse_label_ids
+from packing.dry_run.script import write_sample
 
 ROOT = Path(__file__).parent.parent
 KILLS, SEED = 20, 5

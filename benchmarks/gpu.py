@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 from benchmarks.kernel import pack_random, run_script
 from benchmarks.peer_kernel import NETWORKS, ZOO, load_networks, print_table, summarise
-from inference.errors import DeviceMemoryError
-from inference.manifest import Model
-from inference.rules import Precision
-from inference.sessions import CUDA, ModelSession, explain_cpu
+from inference.basics.errors import DeviceMemoryError
+from inference.manifest.records import Model
+from inference.manifest.values import Precision
+from inference.models.sessions import CUDA, ModelSession, explain_cpu
 from packing.accelerators import ACCELERATORS, find_accelerator, find_rates
-from packing.export import Pictures
-from packing.work import count_work
+from packing.export.export import Pictures
+from packing.plan.work import count_work
 
 TINY = {"test_resnet": 96}
 OURS, EAGER, COMPILED = "ours", "torch eager", "torch.compile"

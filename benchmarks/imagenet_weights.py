@@ -13,7 +13,7 @@ from pathlib import Path
 import timm
 import torch
 
-from training.networks import write_checkpoint
+from zoo.checkpoints import write_checkpoint
 
 # timm's name of each network and the package that carries it; the last is torchvision's MobileNetV2.
 PACKAGES = {

@@ -20,14 +20,15 @@ import torch
 from PIL import Image
 
 from demo.museum import write_museum
-from inference.manifest import MANIFEST_NAME, Resize, read_manifest, write_manifest
-from inference.rules import Precision
-from packing.bundle import pack
-from packing.export import export_zoo
-from packing.metadata import Names
-from packing.parity import SMALLEST
-from packing.rehearsal import write_sample
-from packing.zoo import Addition, add_model
+from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
+from inference.manifest.records import Resize
+from inference.manifest.values import Precision
+from packing.add.add import Addition, add_model
+from packing.dry_run.script import write_sample
+from packing.export.export import export_zoo
+from packing.export.parity import SMALLEST
+from packing.pack.bundle import pack
+from packing.pack.metadata import Names
 
 ROOT = Path(__file__).parent.parent
 NAMES = Names("your-kaggle-name", "benchmark-bundle", "Benchmark bundle", "imet-2019-fgvc6")

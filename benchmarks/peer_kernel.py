@@ -25,9 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.kernel import draw_pictures, pack_random, run_script
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Model, read_manifest
-from packing.checkpoints import load_model
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import Model
+from zoo.networks import load_network
 
 NETWORKS = {
     "resnet34": 320,
@@ -116,7 +117,7 @@ def load_networks(folder: Path) -> Iterator[tuple[Model, torch.nn.Module, int]]:
     for model in manifest.models:
         assert model.checkpoint is not None
         path = folder / model.checkpoint.file
-        yield model, load_model(path, model.architecture, outputs, model.image_size), outputs
+        yield model, load_network(path, model.architecture, model.image_size, outputs).module, outputs
 
 
 def summarise(images: int, seconds: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:

@@ -28,22 +28,24 @@ from typing import Any
 
 from benchmarks.kernel import build_command, draw_pictures, pack_museum, pack_random, run_compute_bound, run_script
 from benchmarks.peer_kernel import NETWORKS
-from inference.chunks import join_squares
-from inference.decode import decode_ahead
-from inference.devices import read_devices
-from inference.errors import ImageError
-from inference.images import Picture, read_geometry, read_picture
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Manifest, Model, read_manifest
-from inference.rules import Precision
-from inference.run_log import RunLog
-from inference.runners import Runner
-from inference.sessions import ModelSession
+from inference.basics.errors import ImageError
+from inference.basics.run_log import RunLog
+from inference.images.geometry import read_geometry
+from inference.images.read import Picture, read_picture
+from inference.images.read_ahead import decode_ahead
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import Manifest, Model
+from inference.manifest.values import Precision
+from inference.models.devices import read_devices
+from inference.models.runners import Runner
+from inference.models.sessions import ModelSession
+from inference.run.chunk import join_squares
 
 PARTS = ("efficiency", "growth", "start")
 GROWTH = 40
 SPREAD = 3  # short runs before and after each long one: absolute times drift
-IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); import inference.predict"
+IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); import inference.run.predict"
 # In a process of its own, as memory that was used before is given faster.
 OPEN = """
 import sys, time

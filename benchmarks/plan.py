@@ -23,17 +23,17 @@ import timm
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from inference.manifest import Model
-from inference.sessions import ModelSession
+from inference.manifest.records import Model
+from inference.models.sessions import ModelSession
 from packing.accelerators import Rates, find_accelerator
-from packing.estimate import estimate_seconds
-from packing.export import Pictures, trace_graph
-from packing.views import add_views
-from packing.work import Work, count_work
+from packing.export.export import Pictures, trace_graph
+from packing.export.trace_views import add_views
+from packing.plan.estimate import estimate_seconds
+from packing.plan.work import Work, count_work
 
 LABELS = 1103  # iMet 2019's
 FITTED = ("resnet34@224", "legacy_seresnext50_32x4d@224", "efficientnet_lite0@224", "pnasnet5large@331")
-# The first seven were looked at while the model of packing/estimate.py was chosen; of the others nothing was known.
+# The first seven were looked at while the model of packing/plan/estimate.py was chosen; of the others nothing was known.
 PREDICTED = (
     "legacy_seresnext101_32x4d@224",
     "legacy_senet154@224",

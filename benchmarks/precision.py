@@ -17,17 +17,20 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.plan import LABELS, export_random
-from inference.blend import blend
-from inference.combine import leave_stackers_out
-from inference.decide import decide
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Ensemble, Manifest, read_manifest, write_manifest
-from inference.precision import compare_sessions
-from inference.rules import Precision
-from inference.sessions import ModelSession
-from packing.export import EXAMPLES, export_zoo
-from packing.int8 import KEPT, quantize_graph
-from packing.parity import read_batches, read_truth, score_f2
+from inference.ensemble.blend import blend
+from inference.ensemble.decide import decide
+from inference.ensemble.second_stage import leave_stackers_out
+from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import Ensemble, Manifest
+from inference.manifest.values import Precision
+from inference.models.precision import compare_sessions
+from inference.models.sessions import ModelSession
+from packing.export.export import EXAMPLES, export_zoo
+from packing.export.int8 import KEPT, quantize_graph
+from packing.export.parity import read_batches
+from zoo.f2 import score_samples
+from zoo.train_table import read_table
 
 ARCHITECTURES = ("resnet34", "legacy_seresnext50_32x4d")
 SIZE, BATCH = 320, 8
@@ -82,13 +85,12 @@ def measure_loss(zoo: Path, data: Path, out: Path, judged: int) -> None:
             (held / f"{name}.png").symlink_to(data.resolve() / "train" / f"{name}.png")
     exported = export_zoo(home / MANIFEST_NAME, out / "onnx", held, PRECISIONS, data / "train.csv")
     labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
-    truth = read_truth(data / "train.csv")
     rest = ids[EXAMPLES : EXAMPLES + judged]
-    true = np.array([[label in truth[name] for label in labels.ids] for name in rest])
+    true = read_table(data / "train.csv", labels).order_targets(rest)
     paths = [data / "train" / f"{name}.png" for name in rest]
 
     def score(manifest: Manifest, scores: dict[str, NDArray[np.float16]]) -> float:
-        return float(score_f2(decide(blend(scores, manifest, labels), labels, manifest.decision), true).mean())
+        return float(score_samples(decide(blend(scores, manifest, labels), labels, manifest.decision), true).mean())
 
     answers: dict[Precision, dict[str, NDArray[np.float16]]] = {precision: {} for precision in PRECISIONS}
     for model in models:

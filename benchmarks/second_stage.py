@@ -17,29 +17,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.decisions import Calibration, Decision, GroupDecision
-from inference.labels import Labels
-from inference.manifest import (
+from inference.basics.run_log import RunLog
+from inference.basics.tables import read_columns
+from inference.ensemble.second_stage import choose_labels, open_stage
+from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
+from inference.manifest.labels import Labels
+from inference.manifest.records import (
     ALL,
     BLEND,
-    MANIFEST_NAME,
+    Calibration,
+    Decision,
     Ensemble,
     FileEntry,
+    GroupDecision,
     LabelsEntry,
     Manifest,
     Model,
-    read_manifest,
-    write_manifest,
 )
-from inference.run_log import RunLog
-from inference.second_stage import choose_labels, open_stage
-from inference.submission import write_submission
-from inference.tables import read_columns
-from training.second_stage.cnn import CnnSettings, fit_cnn
-from training.second_stage.evidence import Evidence
-from training.second_stage.layers import APART, TOGETHER, TREES, Layers, take_group
-from training.second_stage.pair_stacker import fit_pairs
-from training.second_stage.stackers import FOLDER, export_layers, name_parts
+from inference.task.submission import write_submission
+from training.second_stage.fitted import APART, TOGETHER, TREES, Layers, take_group
+from training.second_stage.member_scores import Evidence
+from training.second_stage.stackers.cnn import CnnSettings, fit_cnn
+from training.second_stage.stackers.export import FOLDER, export_layers, name_parts
+from training.second_stage.stackers.trees import fit_pairs
 
 IMAGES, MEMBERS, CULTURES, TAGS = 38_801, 14, 398, 705
 FITTED = 1500  # images that the stackers are fitted to, which makes their cost real, not their quality

@@ -18,11 +18,11 @@ from sklearn.metrics import fbeta_score
 
 from demo.collection import Exhibit, list_exhibits
 from demo.museum import draw_pictures
-from demo.report import read_truth
-from inference.files import make_folder
-from inference.labels import Labels, read_labels
-from inference.manifest import MANIFEST_NAME, read_manifest
-from inference.submission import read_ids
+from inference.basics.files import make_folder
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import Labels, read_labels
+from inference.task.ids import read_ids
+from zoo.train_table import read_table
 
 ASPECT = 3.0
 WAYS: Mapping[str, dict[str, object] | None] = {
@@ -96,7 +96,7 @@ def score_way(
     ]
     subprocess.run(command, check=True, capture_output=True)
     rate = json.loads((out / "run_log.json").read_text(encoding="utf-8"))["images_per_second"]
-    truth, taken = (read_truth(out / f"{name}.csv", ids, labels) for name in ("truth", "submission"))
+    truth, taken = (read_table(out / f"{name}.csv", labels).order_targets(ids) for name in ("truth", "submission"))
     # Turned round, an image is to scikit-learn what a label is otherwise.
     scores: NDArray[np.float64] = fbeta_score(truth.T, taken.T, beta=2, average=None, zero_division=0)
     return scores, rate

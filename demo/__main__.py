@@ -7,7 +7,7 @@ from pathlib import Path
 
 from demo.collection import TEST_EXHIBITS, TRAIN_EXHIBITS
 from demo.museum import write_museum
-from inference.errors import VitrineError
+from inference.basics.errors import VitrineError
 
 
 def main(given: Sequence[str] | None = None) -> int:

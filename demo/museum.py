@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from demo.collection import NAMES, TEST_EXHIBITS, TRAIN_EXHIBITS, Exhibit, list_exhibits
 from demo.drawing import draw_exhibit
-from inference.errors import OutputError
-from inference.files import make_folder, replace_file
+from inference.basics.errors import OutputError
+from inference.basics.files import make_folder, replace_file
 
 CONSTANT_ANSWER = "0 1 2"  # Kaggle's sample says the same of every image
 

@@ -1,21 +1,21 @@
 """How well the museum's bundle did: F2 of each model, of the blend, and with the manifest's thresholds."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import fbeta_score
 
-from inference.blend import blend
-from inference.decide import decide
-from inference.decisions import Decision, GroupDecision
-from inference.errors import ManifestError
-from inference.labels import Labels, read_labels
-from inference.manifest import ALL, Manifest, read_manifest
-from inference.tables import parse_label_ids, read_columns
+from inference.basics.errors import ManifestError
+from inference.ensemble.blend import blend
+from inference.ensemble.decide import decide
+from inference.manifest.labels import Labels
+from inference.manifest.records import ALL, Decision, GroupDecision
+from zoo.f2 import score_samples
+from zoo.out_of_fold import Zoo, open_zoo, read_out_of_fold
+from zoo.train_table import read_table
 
 THRESHOLDS = np.arange(0.04, 0.8, 0.02)
 
@@ -29,13 +29,13 @@ def print_report(manifest_path: Path, museum: Path, out: Path) -> None:
     `museum`: the folder of write_museum; `out`: holds submission.csv and predictions/. One threshold each is chosen on
     the out-of-fold predictions of training exhibits; F2 is of test exhibits, against their truth.
     """
-    manifest = read_manifest(manifest_path)
-    labels = read_labels(manifest_path.parent / manifest.labels.file, manifest.labels.groups)
+    zoo = open_zoo(manifest_path)
+    manifest, labels = zoo.manifest, zoo.labels
     ids = (out / "predictions" / "ids.txt").read_text(encoding="utf-8").split()
-    truth = read_truth(museum / "truth.csv", ids, labels)
-    taken = read_truth(out / "submission.csv", ids, labels)
+    truth = read_table(museum / "truth.csv", labels).order_targets(ids)
+    taken = read_table(out / "submission.csv", labels).order_targets(ids)
     scores = {model.name: np.load(out / "predictions" / f"{model.name}.npy") for model in manifest.models}
-    noted, own_ids, own_scores = read_out_of_fold(manifest, manifest_path.parent, museum / "train.csv", labels)
+    noted, own_ids, own_scores = read_held_out(zoo, museum / "train.csv")
 
     rows = []
     for model in manifest.models:
@@ -60,31 +60,18 @@ def print_report(manifest_path: Path, museum: Path, out: Path) -> None:
         print(f"{name:34}" + "".join(cells))
 
 
-def read_truth(path: Path, ids: Sequence[str], labels: Labels) -> Truth:
-    """The labels of a CSV as (images, labels), in the order of `ids`."""
-    given = {image_id: parse_label_ids(cell) for image_id, cell in read_columns(path, ("id", "attribute_ids"))}
-    columns = {label: column for column, label in enumerate(labels.ids)}
-    truth = np.zeros((len(ids), len(labels.ids)), np.bool_)
-    for row, image_id in enumerate(ids):
-        truth[row, [columns[label] for label in given[image_id]]] = True
-    return truth
-
-
-def read_out_of_fold(
-    manifest: Manifest, home: Path, train: Path, labels: Labels
-) -> tuple[Truth, list[str], Mapping[str, Scores]]:
-    """Labels, ids and each model's predictions of the exhibits that no model was trained on."""
-    scores: dict[str, Scores] = {}
-    ids: list[str] = []
-    for model in manifest.models:
-        if model.out_of_fold is None:
-            raise ManifestError(f"model {model.name} has no out-of-fold predictions; add it again with --oof")
-        own = (home / model.out_of_fold.ids.file).read_text(encoding="utf-8").split()
-        if ids and own != ids:
-            raise ManifestError(f"model {model.name} was held out of other exhibits than the models before it")
-        ids = own
-        scores[model.name] = np.load(home / model.out_of_fold.scores.file)
-    return read_truth(train, ids, labels), ids, scores
+def read_held_out(zoo: Zoo, train: Path) -> tuple[Truth, tuple[str, ...], Mapping[str, Scores]]:
+    """Targets, ids and each model's predictions of the exhibits that no model was trained on."""
+    parts = [
+        read_out_of_fold(model, f"models[{index}]", zoo.home, zoo.labels)
+        for index, model in enumerate(zoo.manifest.models)
+    ]
+    for model, part in zip(zoo.manifest.models, parts, strict=True):
+        if part.ids != parts[0].ids:
+            raise ManifestError(f"model {model.name}: its held-out exhibits differ from those of the models before it")
+    targets = read_table(train, zoo.labels).order_targets(parts[0].ids)
+    scores = {model.name: part.scores for model, part in zip(zoo.manifest.models, parts, strict=True)}
+    return targets, parts[0].ids, scores
 
 
 def fit_threshold(scores: Scores, truth: Truth, group: str, labels: Labels) -> float:
@@ -108,6 +95,5 @@ def score_taken(taken: Truth, truth: Truth, group: str, labels: Labels) -> dict[
     for part in (ALL, *labels.groups) if group == ALL else (group,):
         columns = list(labels.columns(part))
         rows = truth[:, columns].any(axis=1)
-        wanted, given = truth[rows][:, columns], taken[rows][:, columns]
-        found[part] = float(fbeta_score(wanted, given, beta=2, average="samples", zero_division=0))
+        found[part] = float(score_samples(taken[rows][:, columns], truth[rows][:, columns]).mean())
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference import __version__
-from inference.errors import VitrineError
+from inference.basics.errors import VitrineError
 
 EXAMPLE = """Predictions are kept in OUT.work beside the submission while the run lasts: a run that was killed goes on
 from there when it is started again, and ends with the same submission. A run that comes to its end removes the folder,
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = build_parser().parse_args(arguments)
     try:
         # Here and not above, so that --help does not wait for numpy and ONNX Runtime.
-        from inference.predict import Request, run
+        from inference.run.predict import Request, run
     except (ImportError, MemoryError) as error:
         cause: BaseException = error
         while cause.__cause__:  # numpy tells at length what may be wrong, and last what is

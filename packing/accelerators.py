@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inference.errors import PackError
+from inference.basics.errors import PackError
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Accelerator:
 # The published figures: NVIDIA's datasheets "T4 Tensor Core GPU" (8.1 TFLOP/s single, 65 mixed precision, 300 GB/s),
 # "Tesla P100" for PCIe with 16 GB (9.3 single, 18.7 half, 732 GB/s) and "L4 Tensor Core GPU" (30.3 single, 242 with
 # sparsity, so 121 without, in FP16 on tensor cores, 300 GB/s).
-# The T4's efficiencies make packing/estimate.py give what NVIDIA's DeepLearningExamples published for
+# The T4's efficiencies make packing/plan/estimate.py give what NVIDIA's DeepLearningExamples published for
 # SE-ResNeXt101-32x4d at 224 px: 164 images/s in fp32, 482 to 527 in fp16, whose middle is taken. One network on one
 # framework, which is not ours; the P100's and the L4's are the T4's, as nobody has published theirs.
 T4_SOURCE = "from one published rate, of SE-ResNeXt101 at 224 px"

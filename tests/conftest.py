@@ -13,12 +13,14 @@ import timm
 import torch
 from PIL import Image
 
-from inference.manifest import MANIFEST_NAME, Manifest, Resize, read_manifest, write_manifest
-from packing.bundle import pack
-from packing.export import export_zoo
-from packing.metadata import Names
-from packing.zoo import Addition, add_model
+from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
+from inference.manifest.records import Manifest, Resize
+from packing.add.add import Addition, add_model
+from packing.export.export import export_zoo
+from packing.pack.bundle import pack
+from packing.pack.metadata import Names
 
+ROOT = Path(__file__).parent.parent
 LABELS = ("culture::greek", "culture::roman", "tag::birds", "tag::boats", "tag::trees")
 NAMES = Names("museum-owner", "tiny-bundle", "Tiny bundle", "tiny-competition")
 # name: (architecture, group, image size, resize)

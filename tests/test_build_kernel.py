@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Workshop
+from tests.conftest import ROOT, Workshop
 
-ROOT = Path(__file__).parent.parent
 COMMANDS = ("add", "export", "pack", "dry-run", "check", "upload", "demo")
 
 

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from inference.errors import VitrineError
-from inference.manifest import MANIFEST_NAME
+from inference.basics.errors import VitrineError
+from inference.manifest.file import MANIFEST_NAME
 
 FIT_EXAMPLE = """example:
   python -m training fit training/recipes/seventh/seresnext50_336_culture.toml --data ../imet-2019-fgvc6 --out zoo
@@ -102,8 +102,8 @@ def add_views_of_a_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 
 def run_fit(given: argparse.Namespace) -> None:
     """Train as the options say."""
-    from training.fit import fit
-    from training.settings import FitSettings
+    from training.data.material import FitSettings
+    from training.fit.run import fit
 
     fit(
         FitSettings(
@@ -125,7 +125,7 @@ def run_fit(given: argparse.Namespace) -> None:
 
 def run_oof(given: argparse.Namespace) -> None:
     """Predict as the options say."""
-    from training.oof import OofSettings, predict_zoo
+    from training.fit.predict_again import OofSettings, predict_zoo
 
     predict_zoo(
         OofSettings(
@@ -142,28 +142,28 @@ def run_oof(given: argparse.Namespace) -> None:
 
 def run_explore(given: argparse.Namespace) -> None:
     """Write the page."""
-    from training.explore import explore
+    from training.pages.explore import explore
 
     explore(given.data, given.out, given.images)
 
 
 def run_explain(given: argparse.Namespace) -> None:
     """Write the overlays."""
-    from training.explain import explain
+    from training.pages.explain import explain
 
     explain(given.manifest, given.images, given.ids, given.out, given.models, given.train)
 
 
 def run_slices(given: argparse.Namespace) -> None:
     """Print the figures."""
-    from training.slices import print_slices
+    from training.pages.slices import print_slices
 
     print_slices(given.train, given.images, given.manifest, given.json)
 
 
 def run_compare(given: argparse.Namespace) -> None:
     """Print the difference."""
-    from training.compare import compare_zoos
+    from training.pages.compare import compare_zoos
 
     compare_zoos(given.train, given.a, given.b, given.models_a, given.models_b, given.seed)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from inference.errors import ManifestError, TrainingError
-from inference.manifest import ALL, Resize
-from inference.rules import FlatName, Probability
-from inference.schema import Rule, parse_record
+from inference.basics.errors import ManifestError, TrainingError
+from inference.manifest.records import ALL, Resize
+from inference.manifest.schema import Rule, parse_record
+from inference.manifest.values import FlatName, Probability
 
 LossName = Literal["bce", "focal", "lovasz", "focal_lovasz"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]

@@ -1,27 +1,26 @@
 """The manifest at home: started from labels.csv and train.csv, and grown model by model; nobody writes JSON by hand."""
 
 import dataclasses
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from inference.decisions import Decision, GroupDecision
-from inference.errors import ManifestError, TableError
-from inference.files import hash_file
-from inference.labels import Labels, read_group_prefixes, read_labels
-from inference.manifest import (
+from inference.basics.errors import ManifestError
+from inference.basics.files import hash_file
+from inference.manifest.file import read_manifest, verify_files, write_manifest
+from inference.manifest.labels import Labels, read_group_prefixes, read_labels
+from inference.manifest.records import (
+    Decision,
     Ensemble,
     FileEntry,
+    GroupDecision,
     LabelsEntry,
     Manifest,
     Model,
     OutOfFold,
-    read_manifest,
-    verify_files,
-    write_manifest,
 )
-from inference.tables import parse_label_ids, read_columns
+from zoo.f2 import score_counts
+from zoo.train_table import Table, read_table
 
 # Where a decision starts until `build_kernel.py fit` has fitted it: the 1st place of iMet 2019 took culture
 # above 0.28 and tag above 0.10, up to eight labels.
@@ -49,30 +48,26 @@ def create_manifest(path: Path, labels: Path, train: Path) -> Manifest:
     Nothing is written yet. Raises LabelsError or TableError naming the file.
     """
     prefixes = read_group_prefixes(labels)
+    names = read_labels(labels, prefixes)
     return Manifest(
         labels=LabelsEntry(**dataclasses.asdict(declare_file(labels, path.parent)), groups=prefixes),
         models=(),
         ensemble=Ensemble({group: {} for group in prefixes}),
-        decision=Decision(dict.fromkeys(prefixes, UNFITTED), choose_prior(train, read_labels(labels, prefixes))),
+        decision=Decision(dict.fromkeys(prefixes, UNFITTED), choose_prior(read_table(train, names), names)),
     )
 
 
-def choose_prior(train: Path, labels: Labels) -> tuple[int, ...]:
+def choose_prior(table: Table, labels: Labels) -> tuple[int, ...]:
     """The k most frequent labels, with the k whose F2 is highest when every image of train.csv is given them.
 
-    That is the best that can be said of an image that cannot be read. Raises TableError.
+    No better answer exists for an image that cannot be read.
     """
-    rows = [set(parse_label_ids(cell)) for (cell,) in read_columns(train, ("attribute_ids",))]
-    counts = Counter(label for row in rows for label in row)
-    unknown = counts.keys() - set(labels.ids)
-    if unknown or not counts:
-        raise TableError(f"{train}: " + (f"label id {min(unknown)} is not in labels.csv" if unknown else "no labels"))
-    ranked = [label for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][:LONGEST_PRIOR]
-    sizes = np.array([len(row) for row in rows])
-    hits = np.cumsum([[label in row for row in rows] for label in ranked], axis=0)  # (labels given, images)
-    given = np.arange(1, len(ranked) + 1)[:, None]
-    scores = (5 * hits / (4 * sizes + given)).mean(axis=1)
-    return tuple(sorted(ranked[: int(scores.argmax()) + 1]))
+    counts = table.targets.sum(axis=0)
+    ranked = np.lexsort((labels.ids, -counts))[: min(LONGEST_PRIOR, int((counts > 0).sum()))]
+    hits = table.targets[:, ranked].cumsum(axis=1)  # (images, labels given)
+    given = np.arange(1, len(ranked) + 1)
+    scores = score_counts(hits, given, table.targets.sum(axis=1, keepdims=True)).mean(axis=0)
+    return tuple(sorted(labels.ids[column] for column in ranked[: int(scores.argmax()) + 1]))
 
 
 def append_model(manifest: Manifest, model: Model, path: Path) -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 WIDTH = 11.25  # inches, 1080 px of the page
 INK = "#333333"
 GREY = "#999999"
+# ColorBrewer's Dark2 without its orange, which is the test set's.
+GROUP_COLOURS = ("#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#444444")
 
 
 def make_grid(
@@ -54,3 +56,8 @@ def encode_figure(figure: Figure) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "vitrine"}):
         figure.savefig(buffer, format="svg", dpi=192, metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def choose_colours(number: int) -> list[str]:
+    """As many colours for groups, those of GROUP_COLOURS over and over."""
+    return [GROUP_COLOURS[place % len(GROUP_COLOURS)] for place in range(number)]

@@ -1,49 +1,57 @@
-"""train.csv: the training images and their labels."""
+"""train.csv: the training images and their labels; truth.csv and submissions have the same form."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import TrainingError
-from inference.labels import Labels
-from inference.tables import parse_label_ids, read_columns
+from inference.basics.errors import TableError
+from inference.basics.tables import read_columns
+from inference.manifest.labels import Labels
+from inference.task.submission import HEADER, parse_label_ids
 
 
 @dataclass(frozen=True)
 class Table:
-    """train.csv in file order; `targets`: which labels each image has, (images, labels)."""
+    """The rows of train.csv in file order."""
 
     ids: tuple[str, ...]
     targets: NDArray[np.bool_]
+    """(images, labels): whether the image has the label."""
+
+    def order_targets(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """The targets of the images `ids` of the table, (ids, labels), in that order."""
+        rows = {image: row for row, image in enumerate(self.ids)}
+        return self.targets[[rows[image] for image in ids]]
 
 
 def read_table(path: Path, labels: Labels, limit: int | None = None) -> Table:
-    """The rows of train.csv, or its first `limit` rows.
+    """Read train.csv, or its first `limit` rows.
 
-    Raises TrainingError naming the file and the image: no file, no row, an id given twice, a label that is no whole
-    number or that labels.csv lacks.
+    Raises TableError naming the file and the image: no file, no row, a doubled id, a label that is no whole number or
+    that labels.csv lacks.
     """
     if not path.is_file():
-        raise TrainingError(f"{path}: no such file; wanted a table with the columns id and attribute_ids")
+        raise TableError(f"{path}: no such file; wanted a table with the columns {' and '.join(HEADER)}")
     columns = {label: column for column, label in enumerate(labels.ids)}
     rows: dict[str, list[int]] = {}
-    for image, text in read_columns(path, ("id", "attribute_ids")):
+    for image, text in read_columns(path, HEADER):
         if len(rows) == limit:
             break
         if image in rows:
-            raise TrainingError(f"{path}: image {image} is given twice; ids must differ")
+            raise TableError(f"{path}: image {image} is given twice; ids must differ")
         try:
             label_ids = parse_label_ids(text)
         except ValueError:
-            raise TrainingError(f"{path}: image {image}: found attribute_ids {text!r}, wanted whole numbers") from None
+            raise TableError(f"{path}: image {image}: found attribute_ids {text!r}, wanted whole numbers") from None
         for label in label_ids:
             if label not in columns:
-                raise TrainingError(f"{path}: image {image} has label {label}, which labels.csv lacks")
+                raise TableError(f"{path}: image {image} has label {label}, which labels.csv lacks")
         rows[image] = [columns[label] for label in label_ids]
     if not rows:
-        raise TrainingError(f"{path}: has no row; wanted one for each image")
+        raise TableError(f"{path}: has no row; wanted one for each image")
     targets = np.zeros((len(rows), len(labels.ids)), np.bool_)
     for row, places in enumerate(rows.values()):
         targets[row, places] = True

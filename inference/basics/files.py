@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from inference.errors import OutputError
+from inference.basics.errors import OutputError
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 import resource
 from pathlib import Path
 
+NO_MEMORY = "memory did not suffice"  # in the reason of every image that was refused for want of it
 # With less, a thread that just starts may find no room for what is its own, and the C library ends the process.
 LEAST_FREE = 32_000_000  # bytes
 STATM = Path("/proc/self/statm")  # proc(5): pages of address space, resident, shared, text, unused, data and stack

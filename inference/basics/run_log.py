@@ -4,14 +4,21 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from inference.errors import DegradedError
-from inference.files import replace_file
+from inference.basics.errors import DegradedError
+from inference.basics.files import replace_file
+
+
+def join_names(names: Iterable[object]) -> str:
+    """'a, b and c'."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
+
 
 PLAIN_INTERVAL = 5.0  # seconds between lines where nobody watches a terminal
 LIVE_INTERVAL = 0.2

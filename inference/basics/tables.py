@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from inference.errors import TableError
+from inference.basics.errors import TableError
 
 
 def read_columns(
@@ -34,8 +34,3 @@ def read_columns(
         raise error(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise error(f"{path}: cannot be read: {fault}") from fault
-
-
-def parse_label_ids(text: str) -> list[int]:
-    """Label ids from a cell of `attribute_ids`; raises ValueError where one is not a whole number."""
-    return [int(word) for word in text.split()]

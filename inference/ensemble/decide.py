@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.decisions import Calibration, Decision, GroupDecision
-from inference.expected_f2 import decide_expected
-from inference.labels import Labels
+from inference.ensemble.expected_f2 import decide_expected
+from inference.manifest.labels import Labels
+from inference.manifest.records import Calibration, Decision, GroupDecision
 
 Scores = NDArray[np.floating[Any]]
 # How much of a chance the score makes: enough to rank labels of equal chance, too little to move an expected F2.

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.traits import TRAITS
+from inference.images.traits import TRAITS
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.integer[Any]]
-
 # Members that are combined with one another; the fit orders them best first. All 14 of a large zoo would give 1,365
 # sums, products and quotients, these give 30.
 PAIRED = 4

@@ -8,20 +8,20 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from inference.errors import SessionError
-from inference.graphs import check_graph
-from inference.labels import Labels
-from inference.manifest import Manifest, Stacker
-from inference.members import fill_members
-from inference.pairs import compute_features, find_pairs, name_features
-from inference.sessions import CPU, make_options
+from inference.basics.errors import SessionError
+from inference.ensemble.blend import fill_members
+from inference.ensemble.pairs import compute_features, find_pairs, name_features
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest, Stacker
+from inference.models.graphs import check_graph
+from inference.models.sessions import CPU, make_options
 
 
 class Inputs(NamedTuple):
     """What a stacker may look at, of some images.
 
     `members`: (images, members, labels), NaN where there is no score, the stacker's members in its order; `blended`:
-    (images, labels); `traits`: (images, 4), as inference.traits measures them.
+    (images, labels); `traits`: (images, 4), as inference.images.traits measures them.
     """
 
     members: NDArray[np.float32]

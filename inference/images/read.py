@@ -1,8 +1,6 @@
 """Image files: find them, read any of them as upright RGB, bring them to a model's square."""
 
 import errno
-import math
-import os
 import stat
 import warnings
 from collections.abc import Iterable, Mapping
@@ -14,32 +12,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from inference.decoded import Decoded, Region, place_picture
-from inference.errors import ImageError, ImageMemoryError, ImagesError
-from inference.manifest import MAX_PIXELS, Manifest, Model, Resize, Tiles
-from inference.memory import measure_free
-from inference.rules import Interpolation
-from inference.tiles import cut_tiles, plan_tiles
-from inference.traits import measure_traits
+from inference.basics.errors import ImageError, ImageMemoryError
+from inference.basics.memory import NO_MEMORY, measure_free
+from inference.images.geometry import (
+    Draft,
+    Geometry,
+    choose_reduction,
+    show_image,
+)
+from inference.images.tiles import Decoded, place_picture
+from inference.images.traits import measure_traits
+from inference.manifest.records import MAX_PIXELS
 
-# In order of preference, where a folder holds one image in two formats.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# A resized strip of more pixels (a 1x7000 line under `crop`) would take gigabytes.
-MAX_RESIZED_PIXELS = 64_000_000
-NO_MEMORY = "memory did not suffice"  # in the reason of every image that was refused for want of it
 # Of an image while it is read: as it is stored, with and over white, and as RGB, which Pillow keeps in four bytes.
 BYTES_A_PIXEL = 20
 LARGE_PIXELS = 1_000_000  # only from here on is memory asked for beforehand
 REFUSED_FORMATS = {"EPS": "another program would read it", "ICNS": "its header does not say how large it is"}
 # Pillow's decoder holds the interpreter's lock, 1.4 microseconds a pixel, so that no time limit can act.
 MAX_JPEG2000_PIXELS = 4_000_000
-
-REDUCTIONS = (8, 4, 2)  # that libjpeg decodes at less cost, of each side
-
-FILTERS: Mapping[Interpolation, Image.Resampling] = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
 ORIENTATION_TAG = 0x0112
 # EXIF 2.3, table 6: what undoes each orientation.
 UPRIGHT = {
@@ -53,63 +43,8 @@ UPRIGHT = {
 }
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """The square that a model looks at, or each of its tiles; models with equal geometries share one resized array."""
-
-    size: int
-    resize: Resize
-    interpolation: Interpolation
-    tiles: Tiles | None = None
-
-
-@dataclass(frozen=True)
-class Draft:
-    """How far JPEG files may be decoded reduced: `factor` times what each geometry resizes to must be left."""
-
-    factor: float
-    geometries: frozenset[Geometry]
-
-
 # Pillow warns from its own limit on; here `max_pixels` decides.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-
-
-def read_geometry(model: Model) -> Geometry:
-    """The geometry that the manifest gives a model."""
-    return Geometry(model.image_size, model.resize, model.interpolation, model.tiles)
-
-
-def read_draft(manifest: Manifest) -> Draft | None:
-    """What the manifest allows; by all of its models, so that an image is the same whichever of them run."""
-    if manifest.runtime.draft is None:
-        return None
-    return Draft(manifest.runtime.draft, frozenset(map(read_geometry, manifest.models)))
-
-
-def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
-    """The file of each id, by name without its suffix; None where there is none.
-
-    Raises ImagesError where the folder is absent, holds no image, or holds none of these ids.
-    """
-    if not folder.is_dir():
-        raise ImagesError(f"{folder}: no such folder of images; name the one that holds the test images with --images")
-    by_stem: dict[str, tuple[int, str]] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix.lower() in SUFFIXES:
-                rank = SUFFIXES.index(suffix.lower())
-                by_stem[stem] = min(by_stem.get(stem, (rank, entry.name)), (rank, entry.name))
-    if not by_stem:
-        raise ImagesError(f"{folder}: holds no image; wanted files such as ID{SUFFIXES[0]}")
-    found = [folder / by_stem[name][1] if name in by_stem else None for name in ids]
-    if not any(found):
-        raise ImagesError(
-            f"{folder}: holds {len(by_stem)} images but none of the {len(found)} ids of the sample submission; "
-            "check that --images and --sample belong together"
-        )
-    return found
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -141,56 +76,9 @@ def decode_image(path: Path, max_pixels: int = MAX_PIXELS, draft: Draft | None =
         raise _describe(error, path) from error
 
 
-def choose_reduction(size: tuple[int, int], draft: Draft) -> int:
-    """The largest of REDUCTIONS after which a picture of `size` is large enough for every geometry; 1 for none."""
-    room = min((_measure_room(size, geometry) for geometry in draft.geometries), default=1.0)
-    return next((reduction for reduction in REDUCTIONS if reduction * draft.factor <= room), 1)
-
-
-def show_image(decoded: Decoded, geometry: Geometry) -> NDArray[np.uint8]:
-    """What a model is shown of an image: its square, (size, size, 3); where it has tiles, (tiles, size, size, 3).
-
-    Raises ImageError as `resize_image`.
-    """
-    if geometry.tiles is None:
-        return resize_image(decoded.image, geometry, decoded.size, decoded.region)
-    tiles = cut_tiles(decoded, geometry.tiles)
-    return np.stack([resize_image(tile.image, geometry, tile.size, tile.region) for tile in tiles])
-
-
-def resize_image(
-    image: Image.Image, geometry: Geometry, size: tuple[int, int] | None = None, region: Region | None = None
-) -> NDArray[np.uint8]:
-    """The whole image as the (size, size, 3) square of a model, bit by bit as timm's evaluation transform makes it.
-
-    `size`, `region`: of what was decoded reduced, as Decoded has them. Raises ImageError where a strip is too thin to
-    be resized.
-    """
-    size = size or image.size
-    width, height, left, top = plan_resize(size, geometry)
-    if width * height > MAX_RESIZED_PIXELS:
-        raise ImageError(f"an image of {size[0]}x{size[1]} would become {width}x{height} under `crop`")
-    image = image.resize((width, height), FILTERS[geometry.interpolation], region)
-    if image.size != (geometry.size, geometry.size):
-        image = image.crop((left, top, left + geometry.size, top + geometry.size))
-    return np.asarray(image)
-
-
-def plan_resize(size: tuple[int, int], geometry: Geometry) -> tuple[int, int, int, int]:
-    """To what width and height an image of this size is resized, and where the square's left and top then lie; px."""
-    resized_size = math.floor(geometry.size / geometry.resize.percentage)
-    width, height = resized_size, resized_size
-    if geometry.resize.rule == "crop":
-        short, long = sorted(size)
-        stretched = int(resized_size * long / short)
-        width, height = (resized_size, stretched) if size[0] <= size[1] else (stretched, resized_size)
-    # Half to even, as torchvision rounds.
-    return width, height, round((width - geometry.size) / 2), round((height - geometry.size) / 2)
-
-
 @dataclass(frozen=True)
 class Picture:
-    """An image as the models and the second stage look at it: its squares, and its traits (inference/traits.py).
+    """An image as the models and the second stage look at it: its squares, and its traits (inference/images/traits.py).
 
     `squares`: (size, size, 3) of uint8, or (tiles, size, size, 3) of a geometry with tiles.
     """
@@ -252,15 +140,6 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     if width * height > LARGE_PIXELS and needed > (free := measure_free()):
         told = f"{width}x{height} pixels take {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are left"
         raise ImageMemoryError(f"{NO_MEMORY}: {told}")
-
-
-def _measure_room(size: tuple[int, int], geometry: Geometry) -> float:
-    """How many times as large as it is resized to is what a model looks at, in the direction where it is less."""
-    if geometry.tiles:  # all of an image are of one size
-        left, top, right, bottom = plan_tiles(size, geometry.tiles.aspect, geometry.tiles.most)[0]
-        size = right - left, bottom - top
-    width, height, _, _ = plan_resize(size, geometry)
-    return min(size[0] / width, size[1] / height)
 
 
 def _reduce(image: Image.Image, draft: Draft) -> int:

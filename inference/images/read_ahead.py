@@ -11,12 +11,11 @@ from queue import SimpleQueue
 from threading import Condition, Lock, Thread
 from typing import Generic, TypeVar
 
-from inference.errors import ImageError, ImageMemoryError
+from inference.basics.errors import ImageError, ImageMemoryError
 
 CHUNKS_AHEAD = 2  # read while the sessions work: enough to never wait, few enough to keep memory flat
 # Threads left behind at a time. Each may hold a core and an image's memory, so there must be an end.
 MOST_ABANDONED = 32
-
 Read = TypeVar("Read")
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.errors import LabelsError
-from inference.manifest import ALL
-from inference.tables import read_columns
+from inference.basics.errors import LabelsError
+from inference.basics.tables import read_columns
+from inference.manifest.records import ALL
 
 
 @dataclass(frozen=True)

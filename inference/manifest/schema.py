@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference.errors import ManifestError
+from inference.basics.errors import ManifestError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from inference.schema import Rule
+from inference.manifest.schema import Rule
 
 
 def is_inside(path: str) -> bool:

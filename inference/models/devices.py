@@ -1,6 +1,6 @@
 """Which GPUs are here, asked of NVIDIA's driver itself, and whether one real batch runs.
 
-`python -m inference.devices --bundle DIR --images DIR` runs the batch in a process of its own: a kernel image that the
+`python -m inference.models.devices --bundle DIR --images DIR` runs the batch in a process of its own: a kernel image that the
 GPU does not know, or two cuDNNs mixed, may end the process, and must not end the run.
 """
 
@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from inference.errors import ImageError, VitrineError
-from inference.wheels import DRIVER, load_libraries
+from inference.basics.errors import ImageError, VitrineError
+from inference.models.wheels import DRIVER, load_libraries
 
 # CUdevice_attribute of cuda.h.
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
@@ -84,11 +84,13 @@ def try_batch(bundle: Path, images: Path) -> Trial:
     import numpy as np
     import onnxruntime
 
-    from inference.decode import decode_ahead
-    from inference.images import SUFFIXES, read_geometry, read_squares
-    from inference.labels import read_labels
-    from inference.manifest import MANIFEST_NAME, read_manifest, verify_files
-    from inference.sessions import ModelSession
+    from inference.images.geometry import read_geometry
+    from inference.images.read import read_squares
+    from inference.images.read_ahead import decode_ahead
+    from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files
+    from inference.manifest.labels import read_labels
+    from inference.models.sessions import ModelSession
+    from inference.task.image_places import SUFFIXES
 
     started = time.perf_counter()
     manifest = read_manifest(bundle / MANIFEST_NAME)
@@ -124,7 +126,7 @@ def try_batch(bundle: Path, images: Path) -> Trial:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the trial as a line of JSON; 1 after an error, told in one line."""
-    parser = argparse.ArgumentParser(prog="python -m inference.devices", description="Run one real batch.")
+    parser = argparse.ArgumentParser(prog="python -m inference.models.devices", description="Run one real batch.")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of weights_manifest.json")
     parser.add_argument("--images", type=Path, required=True, help="folder of images")
     given = parser.parse_args(arguments)

@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from inference.errors import SessionError
+from inference.basics.errors import SessionError
 
 # Message: the fields that lead to tensors, and the message each holds.
 FIELDS: Mapping[str, Mapping[int, str]] = {
@@ -23,7 +23,6 @@ FIELDS: Mapping[str, Mapping[int, str]] = {
 GRAPH_FIELD = 7
 NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # of a Tensor
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-
 Value = int | memoryview
 
 

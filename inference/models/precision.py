@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.manifest import Model
-from inference.rules import Precision
-from inference.sessions import CPU, CUDA, ModelSession
+from inference.manifest.records import Model
+from inference.manifest.values import Precision
+from inference.models.sessions import CPU, CUDA, ModelSession
 
 RIVALS: Mapping[str, Precision] = {CUDA: "fp16", CPU: "int8"}  # what may be faster than fp32, by provider
 TRIALS = 2  # of each session, after one that warms it up

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import DeviceMemoryError, SessionError
-from inference.precision import RIVALS, compare_sessions, judge_trial
-from inference.rules import Precision, View
-from inference.run_log import RunLog
-from inference.sessions import CPU, ModelSession
+from inference.basics.errors import DeviceMemoryError, SessionError
+from inference.basics.run_log import RunLog
+from inference.manifest.values import Precision, View
+from inference.models.precision import RIVALS, compare_sessions, judge_trial
+from inference.models.sessions import CPU, ModelSession
 
 TRIALS = 2  # of each batch size; the first of all warms the device up
 FASTER = 0.95  # a smaller batch is taken where it needs less than this part of a larger one's time

@@ -10,10 +10,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from inference.errors import DeviceMemoryError, SessionError
-from inference.graphs import check_graph
-from inference.rules import View
-from inference.views import VIEWS
+from inference.basics.errors import DeviceMemoryError, SessionError
+from inference.manifest.values import View
+from inference.models.graphs import check_graph
+from inference.models.views import VIEWS
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 INPUTS = [("image", "tensor(uint8)", 4), ("views", "tensor(int64)", 1)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.rules import View
+from inference.manifest.values import View
 
 Batch = NDArray[np.uint8]  # (images, height, width, 3)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from inference.errors import SessionError
+from inference.basics.errors import SessionError
 
 DRIVER = "libcuda.so.1"
 # Folder below site-packages/nvidia and library, in the order in which they can be loaded; cuBLAS wants cuBLASLt.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from inference.errors import OptionError
+from inference.basics.errors import OptionError
 
 RECENT_PASSES = 8  # the median of these is a model's pace: one that stood still for a moment is not slow
 LATEST_PASSES = 3  # the slowest of these is what one more pass may take

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from inference.manifest import Manifest
-from inference.rules import View
+from inference.manifest.records import Manifest
+from inference.manifest.values import View
 
 # Times are rounded up to so many parts of what there is: fine enough to waste little, coarse enough to be quick.
 PARTS = 500

@@ -9,22 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.budget import Clock, Pace
-from inference.combine import leave_stackers_out
-from inference.errors import OutputError
-from inference.files import hash_texts
-from inference.labels import Labels
-from inference.manifest import MANIFEST_NAME, Manifest, list_bundle_files
-from inference.plan import Plan, list_passes
-from inference.rules import Precision
-from inference.run_log import RunLog
-from inference.runners import Runner
-from inference.second_stage import Stage
-from inference.store import Store
+from inference.basics.errors import OutputError, SessionError
+from inference.basics.files import hash_texts
+from inference.basics.run_log import RunLog
+from inference.ensemble.second_stage import Stage, leave_stackers_out
+from inference.manifest.file import MANIFEST_NAME, list_bundle_files
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest
+from inference.manifest.values import Precision
+from inference.models.runners import Runner
+from inference.run.budget import Clock, Pace
+from inference.run.plan import Plan, list_groups, list_passes
+from inference.run.store import Store
 
 ROW_BYTES = 128  # of a submission, generously
 TRAITS_NAME = "image traits"  # beside the models in the store; no model's name has a space
-
 Predictions = dict[str, NDArray[np.float16]]  # model name -> (images, labels of its group); NaN where unknown
 
 
@@ -34,7 +33,7 @@ class Request:
 
     `time_limit` in seconds, None for the manifest's, from `started_at` (seconds since 1970), None for now. `fresh`: do
     not continue an earlier run; `strict`: what would degrade the submission is an error; `precision`: of all models
-    that have it within the manifest's limit, None for the faster one (inference/precision.py).
+    that have it within the manifest's limit, None for the faster one (inference/models/precision.py).
     """
 
     bundle: Path
@@ -144,3 +143,14 @@ def open_state(job: Job, store: Store, log: RunLog, started: float) -> State:
         images = sum(len(chunks[index]) for index in state.done)
         log.note(f"continues an earlier run: {images} of {len(job.ids)} images are there; --fresh starts over")
     return state
+
+
+def leave_out(state: State, model: str, error: SessionError) -> None:
+    """Go on without a model."""
+    state.passes = tuple(one for one in state.passes if one.model != model)
+    state.log.note_degraded(f"{error}: this model is left out")
+
+
+def has_every_group(job: Job, state: State) -> bool:
+    """Whether each group still has a model that works."""
+    return list_groups(state.passes) >= set(job.labels.groups)

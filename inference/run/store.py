@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import OutputError, StoreError
-from inference.files import make_folder, replace_file
+from inference.basics.errors import OutputError, StoreError
+from inference.basics.files import make_folder, replace_file
 
 Arrays = Mapping[str, NDArray[np.floating[Any]]]  # name -> (images, columns); NaN where nothing is known
 Mark = dict[str, Any]
-
 RUN, DATA, MARKS = "run.json", "chunks.data", "chunks.jsonl"
 MARKS_SHARE, MARKS_BYTES = 50, 65536  # marks take less than a fiftieth of the rows and this
 

@@ -1,155 +1,20 @@
 """One chunk of images through the models of a plan, and what the plan becomes after it."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
-from inference.budget import PLAN_MARGIN, RETURN_MARGIN
-from inference.errors import ImageError, OutputError, SessionError
-from inference.images import Geometry, Picture
-from inference.job import TRAITS_NAME, Job, State
-from inference.plan import Pass, Plan, add_seconds, choose_passes, drop_passes, list_groups, return_passes
-from inference.precision import TRIAL_BATCHES
-from inference.run_log import format_seconds
-from inference.tiles import merge_tiles
-
-
-def run_chunk(
-    job: Job,
-    state: State,
-    plan: Plan,
-    index: int,
-    images: range,
-    pictures: Sequence[Picture | ImageError],
-    geometries: Mapping[str, Geometry],
-) -> tuple[bool, float]:
-    """Run and commit what the plan has and the chunk lacks; whether the time sufficed, and the seconds of the models.
-
-    `images`: the chunk's places in the predictions; `geometries`: by model. A model that fails
-    is left out from here on.
-    """
-    rows, readable = [], []
-    for row, found in zip(images, pictures, strict=True):
-        if isinstance(found, ImageError):
-            state.log.note_unreadable(job.ids[row], str(found))
-        elif job.ids[row] not in state.log.unreadable:
-            rows.append(row)
-            readable.append(found)
-    done = state.done.get(index, set())
-    if not rows:
-        commit_chunk(job, state, index, images, {str(one) for one in state.passes} - done)
-        return True, 0.0
-    batches = {geometry: join_squares(readable, geometry) for geometry in set(geometries.values())}
-    job.traits[rows] = [found.traits for found in readable]
-    shown: dict[str, list[tuple[int, NDArray[np.float32]]]] = {}
-    ran: list[Pass] = []
-    in_time, spent, clock = True, 0.0, state.pace.clock
-    for one in plan:
-        if str(one) in done or one in ran or one not in state.passes:
-            continue
-        if not state.pace.fits(one.model, len(rows)):
-            in_time = False
-            break
-        if not state.planned and not has_time_to_measure(state, one, ran, len(rows), len(job.ids) - images.stop):
-            continue
-        geometry = geometries[one.model]
-        has_time = state.pace.fits(one.model, TRIAL_BATCHES * len(rows))
-        spent += state.runners[one.model].settle(batches[geometry], has_time)
-        together: Plan = (one,)
-        # The maximum over tiles is each view's own; and what was not measured yet is measured in small steps.
-        if state.planned and not geometry.tiles:
-            lacking = [other for other in plan if str(other) not in done and other not in ran]
-            own = tuple(other for other in lacking if other.model == one.model)
-            together = own if state.pace.fits(one.model, len(own) * len(rows)) else together
-        began = clock.now()
-        try:
-            probabilities = state.runners[one.model].predict(batches[geometry], [other.view for other in together])
-        except SessionError as error:
-            if state.pace.left() <= 0:  # not the model's fault: the alarm of the limit has stopped it
-                in_time = False
-                break
-            leave_out(state, one.model, error)
-            continue
-        if geometry.tiles:
-            counts = [len(found.squares[geometry]) for found in readable]
-            probabilities = merge_tiles(probabilities, counts, geometry.tiles.merge)
-        # Seconds of an image, however many tiles it has: a chunk of many long images takes longer than is foreseen.
-        seconds = clock.now() - began
-        spent += seconds
-        for _ in together:
-            state.pace.note_pass(one.model, len(rows), seconds / len(together))
-            state.log.note_passes(one.model, len(rows), seconds / len(together))
-        state.log.facts.setdefault("first_prediction_seconds", round(clock.now() - clock.started, 3))
-        shown.setdefault(one.model, []).append((len(together), probabilities))
-        ran += together
-    for model, views in shown.items():
-        before = sum(name.rpartition("/")[0] == model for name in done)
-        add_views(job.predictions[model], rows, views, before)
-    if ran:
-        commit_chunk(job, state, index, images, set(map(str, ran)))
-    return in_time, spent
-
-
-def join_squares(pictures: Sequence[Picture], geometry: Geometry) -> NDArray[np.uint8]:
-    """The squares of all pictures, or with tiles all their tiles, as one batch (squares, size, size, 3)."""
-    squares = [picture.squares[geometry] for picture in pictures]
-    return np.concatenate(squares) if geometry.tiles else np.stack(squares)
-
-
-def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: int, images: int) -> bool:
-    """Whether a pass of the first chunk leaves the time for its groups' models, which ran, to see all other images."""
-    if not list_groups(ran) >= set(one.groups):
-        return True
-    seconds = state.pace.seconds
-    cover = add_seconds((other for other in ran if not other.spare), seconds) + state.pace.overhead
-    return state.pace.left() - max(seconds.values()) * rows >= PLAN_MARGIN * cover * images
-
-
-def add_views(
-    predictions: NDArray[np.float16],
-    rows: Sequence[int],
-    views: Sequence[tuple[int, NDArray[np.float32]]],
-    before: int,
-) -> None:
-    """Bring further views into the rows, which are the mean of `before` views already.
-
-    `views`: means (images, labels), each with the number of views that it is of.
-    """
-    total = np.sum([np.float32(count) * mean for count, mean in views], axis=0, dtype=np.float32)
-    count = before + sum(count for count, _ in views)
-    if before:
-        total += np.float32(before) * predictions[rows].astype(np.float32)
-    predictions[rows] = total / np.float32(count)
-
-
-def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str]) -> None:
-    """Remember that the predictions hold these passes; a disk that fills costs the restart, not the run."""
-    is_new = index not in state.done
-    state.done.setdefault(index, set()).update(ran)
-    if state.store is None:
-        return
-    arrays = sorted({name.rpartition("/")[0] for name in ran}) + [TRAITS_NAME] * is_new
-    own = {job.ids[row]: state.log.unreadable[job.ids[row]] for row in images if job.ids[row] in state.log.unreadable}
-    precisions = {name: runner.precision for name, runner in state.runners.items() if runner.is_settled}
-    facts = {"chunk": index, "passes": sorted(ran), "precisions": precisions, "unreadable": own}
-    try:
-        state.store.commit(images.start, images.stop, arrays, facts)
-    except OutputError as error:
-        state.store.remove()  # what it took is better used by the submission
-        state.store = None
-        state.log.note_degraded(f"{error}: goes on without; a kill would now lose the work")
-
-
-def leave_out(state: State, model: str, error: SessionError) -> None:
-    """Go on without a model."""
-    state.passes = tuple(one for one in state.passes if one.model != model)
-    state.log.note_degraded(f"{error}: this model is left out")
-
-
-def has_every_group(job: Job, state: State) -> bool:
-    """Whether each group still has a model that works."""
-    return list_groups(state.passes) >= set(job.labels.groups)
+from inference.basics.memory import NO_MEMORY, require_free
+from inference.basics.run_log import Progress, format_seconds, join_names
+from inference.images.geometry import read_draft, read_geometry
+from inference.images.read import read_picture
+from inference.images.read_ahead import decode_ahead, start_thread
+from inference.run.budget import RETURN_MARGIN
+from inference.run.chunk import run_chunk
+from inference.run.plan import Plan, add_seconds, choose_passes, choose_returns, drop_passes, return_passes
+from inference.run.results import improve_submission
+from inference.run.state import Job, State, has_every_group
 
 
 def revise_plan(state: State, plan: Plan, images: int, kept: frozenset[str]) -> Plan:
@@ -180,7 +45,79 @@ def revise_plan(state: State, plan: Plan, images: int, kept: frozenset[str]) -> 
     return revised
 
 
-def join_names(names: Iterable[object]) -> str:
-    """'a, b and c'."""
-    *first, last = map(str, names)
-    return f"{', '.join(first)} and {last}" if first else last
+def predict_images(job: Job, state: State) -> None:
+    """Fill in the predictions, as many as there is time for.
+
+    All passes that fit over all images; then, while there is time, what was left out, the most valuable first.
+    """
+    if not has_every_group(job, state):
+        return
+    require_free()
+    chunks = job.list_chunks()
+    alarm = threading.Timer(max(state.pace.left(), 0), stop_models, [state])
+    alarm.daemon, alarm.name = True, "alarm of the limit"
+    start_thread(alarm)
+    plan, kept = state.passes, frozenset(job.labels.groups)
+    todo = [index for index in range(len(chunks)) if index not in state.done]
+    try:
+        while run_sweep(job, state, plan, todo, kept):
+            lacking = {one: count_lacking(chunks, state, str(one)) for one in state.passes}
+            lacking = {one: images for one, images in lacking.items() if images}
+            seconds = {one.model: 0.0 for one in lacking} | state.pace.seconds
+            plan, kept = choose_returns(lacking, seconds, state.pace.overhead, state.pace.left()), frozenset()
+            if not plan or not state.pace.fits(plan[0].model, job.manifest.runtime.batch_size):
+                break
+            improve_submission(job, state)
+            wanted = {str(one) for one in plan}
+            todo = [index for index in range(len(chunks)) if not wanted <= state.done.get(index, set())]
+            images = sum(len(chunks[index]) for index in todo)
+            state.log.note(f"time is left: {join_names(plan)} for {images} images that were seen without")
+    finally:
+        alarm.cancel()
+
+
+def stop_models(state: State) -> None:
+    """End the batch in flight: what it would still bring comes too late."""
+    for runner in state.runners.values():
+        runner.stop()
+
+
+def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: frozenset[str]) -> bool:
+    """Once over the chunks `todo` with the plan, revised after each; False where the time, or a group's models, end.
+
+    `kept`: groups that must keep a model in the plan; none for a further way through the images.
+    """
+    chunks, clock = job.list_chunks(), state.pace.clock
+    names = {one.model for one in (state.passes if kept else plan)}
+    geometries = {model.name: read_geometry(model) for model in job.manifest.models if model.name in names}
+    paths = [job.paths[row] for index in todo for row in chunks[index]]
+    progress = Progress(len(paths), clock.started, clock.limit)
+    left = len(paths)
+    began = clock.now()
+    runtime = job.manifest.runtime
+    draft = read_draft(job.manifest)
+    read = partial(read_picture, geometries=set(geometries.values()), max_pixels=runtime.max_pixels, draft=draft)
+    with closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as decoded:
+        for index, (_, pictures) in zip(todo, decoded, strict=True):
+            try:
+                in_time, spent = run_chunk(job, state, plan, index, chunks[index], pictures, geometries)
+            except MemoryError as error:
+                if not kept:  # these images were at their turn before
+                    raise
+                state.log.note(f"{NO_MEMORY} for {len(pictures)} images, which are left for later: {error}")
+                state.starved, in_time, spent = True, True, 0.0
+            left -= len(pictures)
+            state.pace.note_chunk(len(pictures), clock.now() - began - spent)
+            if not in_time or not has_every_group(job, state):
+                return False
+            progress.advance(len(pictures))
+            plan = revise_plan(state, plan, left, kept)
+            if left and state.pace.is_due():
+                improve_submission(job, state)
+            began = clock.now()
+    return True
+
+
+def count_lacking(chunks: Sequence[range], state: State, name: str) -> int:
+    """How many of the images lack a pass."""
+    return sum(len(images) for index, images in enumerate(chunks) if name not in state.done.get(index, set()))

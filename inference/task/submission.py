@@ -4,31 +4,12 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from inference.errors import OutputError, SubmissionError
-from inference.files import make_folder, replace_file
-from inference.labels import Labels
-from inference.tables import parse_label_ids, read_columns
+from inference.basics.errors import OutputError, SubmissionError
+from inference.basics.files import make_folder, replace_file
+from inference.basics.tables import read_columns
+from inference.manifest.labels import Labels
 
 HEADER = ("id", "attribute_ids")
-
-
-def read_ids(path: Path) -> list[str]:
-    """Image ids of any CSV with an `id` column, in file order.
-
-    Raises SubmissionError naming the file: no rows, no such column, an id that is empty or given twice.
-    """
-    ids: list[str] = []
-    seen: set[str] = set()
-    for (image_id,) in read_columns(path, ("id",), SubmissionError):
-        if image_id in seen:
-            raise SubmissionError(f"{path}: id {image_id} is given twice; ids must differ")
-        if not image_id:
-            raise SubmissionError(f"{path}: row {len(ids) + 1} has an empty id")
-        seen.add(image_id)
-        ids.append(image_id)
-    if not ids:
-        raise SubmissionError(f"{path}: empty; wanted a row for each test image")
-    return ids
 
 
 def write_submission(path: Path, ids: Sequence[str], label_ids: Sequence[Sequence[int]]) -> None:
@@ -79,3 +60,8 @@ def check_submission(path: Path, ids: Sequence[str], labels: Labels) -> None:
             raise SubmissionError(f"{path}: {image_id}: label id {unknown[0]} is not in labels.csv")
         if given != sorted(set(given)):
             raise SubmissionError(f"{path}: {image_id}: found {cell!r}, wanted ascending label ids, each once")
+
+
+def parse_label_ids(text: str) -> list[int]:
+    """Label ids from a cell of `attribute_ids`; raises ValueError where one is not a whole number."""
+    return [int(word) for word in text.split()]

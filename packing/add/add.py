@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from timm.data.config import resolve_data_config
-
-from inference.errors import CheckpointError, ManifestError
-from inference.labels import read_labels
-from inference.manifest import ALL, Model, Resize
-from inference.zoo import append_model, declare_file, declare_out_of_fold, open_manifest
-from packing.checkpoints import load_model
+from inference.basics.errors import ManifestError
+from inference.manifest.labels import read_labels
+from inference.manifest.records import ALL, Model, Resize
+from zoo.edit import append_model, declare_file, declare_out_of_fold, open_manifest
+from zoo.networks import load_network
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,15 @@ def add_model(path: Path, addition: Addition, labels: Path | None = None, train:
     if addition.group not in (ALL, *table.groups):
         raise ManifestError(f"no group {addition.group!r}; wanted one of: {ALL}, {', '.join(table.groups)}")
     outputs = len(table.columns(addition.group))
-    network = load_model(addition.checkpoint, addition.architecture, outputs, addition.image_size)
-    timms: dict[str, Any] = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
-    if timms["interpolation"] not in ("bilinear", "bicubic"):
-        raise CheckpointError(f"{addition.architecture}: wants {timms['interpolation']}; the kernel has no such filter")
+    network = load_network(addition.checkpoint, addition.architecture, addition.image_size, outputs)
     model = Model(
         name=addition.name,
         architecture=addition.architecture,
         group=addition.group,
         image_size=addition.image_size,
-        mean=tuple(timms["mean"]),
-        std=tuple(timms["std"]),
-        interpolation=timms["interpolation"],
+        mean=network.mean,
+        std=network.std,
+        interpolation=network.interpolation,
         resize=addition.resize,
         fold=addition.fold,
         checkpoint=declare_file(addition.checkpoint, path.parent),

@@ -6,19 +6,20 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from inference.errors import PackError
-from inference.graphs import check_graph
-from inference.manifest import MANIFEST_NAME, Manifest, list_bundle_files
-from inference.predict import read_bundle
-from inference.stackers import load_stackers
-from packing.metadata import (
+from inference.basics.errors import PackError
+from inference.ensemble.stackers import load_stackers
+from inference.manifest.bundle import read_bundle
+from inference.manifest.file import MANIFEST_NAME, list_bundle_files
+from inference.manifest.records import Manifest
+from inference.models.graphs import check_graph
+from packing.pack.metadata import (
     DATASET_METADATA,
     KERNEL_METADATA,
     NOTEBOOK,
     check_dataset_metadata,
     check_kernel_metadata,
 )
-from packing.notebook import check_hashes, check_notebook
+from packing.pack.notebook import check_hashes, check_notebook
 
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 ARCHIVE = re.compile(r".*\.(zip|7z|rar|tgz|tar(\.\w+)?|gz|bz2|xz)", re.IGNORECASE)

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from inference.errors import RehearsalError
-from inference.files import make_folder
+from inference.basics.errors import RehearsalError
+from inference.basics.files import make_folder
 
 # For each Python of Kaggle's images, what they hold (docker-python, base of May 2026, and the next one).
 COMMON = ("pillow==11.3.0", "matplotlib>=3.9,<3.11", "ipykernel")

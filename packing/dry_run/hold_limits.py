@@ -1,6 +1,6 @@
 """Runs a command that cannot leave its limits, and becomes it.
 
-usage: python -I enter.py LIMITS COMMAND [ARGUMENT ...]
+usage: python -I hold_limits.py LIMITS COMMAND [ARGUMENT ...]
 
 LIMITS is JSON: `group`, the cgroup.procs to join, or null; `cpus`, their numbers, none for all; `data` and `file`, the
 bytes that a process may hold and a file may have, or null. Stands alone: it imports the standard library only.

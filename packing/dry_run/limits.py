@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from packing.cgroups import Group, make_group
+from packing.dry_run.cgroups import Group, make_group
 
-ENTER = Path(__file__).with_name("enter.py")
+ENTER = Path(__file__).with_name("hold_limits.py")
 GB = 10**9
 
 

@@ -19,16 +19,17 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets.config import Config
 
-from inference.errors import RehearsalError
-from inference.files import make_folder
-from inference.predict import read_bundle
-from inference.submission import check_submission, read_ids
-from packing.image import prepare_image
-from packing.limits import GB, KERNEL, Limits, hold_limits
-from packing.metadata import NOTEBOOK
-from packing.notebook import check_notebook
-from packing.rehearsal import Rehearsal, write_sample
-from packing.walls import build_walls
+from inference.basics.errors import RehearsalError
+from inference.basics.files import make_folder
+from inference.manifest.bundle import read_bundle
+from inference.task.ids import read_ids
+from inference.task.submission import check_submission
+from packing.dry_run.environment import prepare_image
+from packing.dry_run.limits import GB, KERNEL, Limits, hold_limits
+from packing.dry_run.script import Rehearsal, write_sample
+from packing.dry_run.walls import build_walls
+from packing.pack.metadata import NOTEBOOK
+from packing.pack.notebook import check_notebook
 
 Layout = Literal["newer", "older"]
 RESULTS = ("submission.csv", "run_log.json")

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from inference.__main__ import COMPLETE, DEGRADED
-from inference.errors import OutputError, RehearsalError
-from inference.files import make_folder
-from inference.predict import read_bundle
-from inference.run_log import format_seconds
-from inference.submission import check_submission, read_ids
+from inference.basics.errors import OutputError, RehearsalError
+from inference.basics.files import make_folder
+from inference.basics.run_log import format_seconds
+from inference.manifest.bundle import read_bundle
+from inference.task.ids import read_ids
+from inference.task.submission import check_submission
 
 STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
 SANDBOX = Path(__file__).with_name("sandbox.py")

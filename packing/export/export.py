@@ -1,11 +1,7 @@
 """Checkpoint to ONNX: bytes of pictures in, probabilities out, and the proof that nothing changed on the way."""
 
-import contextlib
 import dataclasses
-import io
-import logging
 import sys
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -15,34 +11,27 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from inference.errors import ExportError, SessionError
-from inference.files import hash_file, make_folder, replace_file
-from inference.labels import read_labels
-from inference.manifest import (
-    MANIFEST_NAME,
-    FileEntry,
-    Manifest,
-    Model,
-    OnnxEntry,
-    read_manifest,
-    verify_files,
-    write_manifest,
-)
-from inference.rules import Precision
-from inference.sessions import ModelSession
-from packing.checkpoints import load_model
-from packing.fp16 import halve_graph
-from packing.int8 import KEPT, quantize_graph
-from packing.parity import Judge, list_examples
-from packing.simplify import pool_globally
-from packing.sources import OPSET, hash_source
-from packing.views import add_views
+from inference.basics.errors import ExportError, SessionError
+from inference.basics.files import hash_file, make_folder, replace_file
+from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files, write_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import FileEntry, Manifest, Model, OnnxEntry
+from inference.manifest.values import Precision
+from inference.models.sessions import ModelSession
+from packing.export.fp16 import halve_graph
+from packing.export.graph import pool_globally
+from packing.export.int8 import KEPT, quantize_graph
+from packing.export.parity import Judge, list_examples
+from packing.export.sources import hash_source
+from packing.export.trace_views import add_views
+from zoo.networks import load_network
+from zoo.onnx_export import trace_module
+from zoo.onnx_limits import OPSET, PARITY_LIMIT
 
-NEWEST_IR = 10  # the newest that every ONNX Runtime since 1.20 loads
-PARITY_LIMIT = 1e-4
 EXAMPLES = 768  # images that are looked at, where there are as many
-REDUCED: tuple[Precision, ...] = ("fp16", "int8")
 EXPORT_BATCH = 2
+MOST_AT_ONCE = 4096
+REDUCED: tuple[Precision, ...] = ("fp16", "int8")
 
 
 class Pictures(torch.nn.Module):
@@ -82,7 +71,7 @@ def export_zoo(
     verify_files([("labels", manifest.labels)], home)
     verify_files(_list_checkpoints(manifest), home)
     labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
-    examples = list_examples(images, EXAMPLES, "int8" in precisions, truth)
+    examples = list_examples(images, EXAMPLES, "int8" in precisions, labels, truth)
     make_folder(out)
     earlier = _read_earlier(out)
     models: list[Model] = []
@@ -93,7 +82,7 @@ def export_zoo(
         entry = _find_earlier(earlier, source, out / f"{model.name}.onnx")
         if entry is None:
             assert model.checkpoint is not None
-            network = load_model(home / model.checkpoint.file, model.architecture, outputs, model.image_size)
+            network = load_network(home / model.checkpoint.file, model.architecture, model.image_size, outputs).module
             entry = export_model(network, model, outputs, source, out, judge)
         entries: dict[Precision, OnnxEntry] = {"fp32": entry}
         for precision in REDUCED:
@@ -120,7 +109,7 @@ def export_model(
     Raises ExportError, and leaves no file, where the probabilities differ by more than 1e-4.
     """
     path = out / f"{model.name}.onnx"
-    graph = trace_graph(Pictures(network, model).eval(), model.image_size)
+    graph = trace_graph(Pictures(network, model), model.image_size)
     add_views(graph, outputs)
     with replace_file(path) as temporary:
         onnx.save(graph, temporary)
@@ -164,27 +153,10 @@ def describe_entry(precision: Precision, entry: OnnxEntry, limit: float) -> str:
 
 
 def trace_graph(pictures: Pictures, image_size: int) -> onnx.ModelProto:
-    """The ONNX graph of a model, batch size left open; raises ExportError where torch cannot make it."""
+    """The ONNX graph of a model, batch size left open; raises ExportError where torch cannot trace it."""
     example = torch.zeros(EXPORT_BATCH, image_size, image_size, 3, dtype=torch.uint8)
-    with _quiet_exporter():
-        try:
-            program = torch.onnx.export(
-                pictures,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
-                input_names=["image"],
-                output_names=["probabilities"],
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as error:
-            raise ExportError(f"torch cannot export this network: {str(error).splitlines()[0]}") from error
-    assert program is not None
-    graph = program.model_proto
-    graph.ir_version = min(graph.ir_version, NEWEST_IR)
+    graph = trace_module(pictures, example, "image", "probabilities", MOST_AT_ONCE)
     pool_globally(graph)
-    _forget_home(graph)
     return graph
 
 
@@ -214,23 +186,3 @@ def _find_earlier(earlier: Mapping[str, OnnxEntry], source: str, path: Path) -> 
     entry = earlier.get(source)
     is_intact = entry and entry.file == path.name and path.is_file() and hash_file(path) == entry.sha256
     return entry if is_intact else None
-
-
-def _forget_home(graph: onnx.ModelProto) -> None:
-    # The exporter notes stack traces: paths of this machine, and megabytes that the kernel would only read.
-    for owner in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.functions):
-        owner.ClearField("metadata_props")
-        owner.ClearField("doc_string")
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -7,7 +7,7 @@ import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from packing.graph import find_first_layer, list_ending, list_sources
+from packing.export.graph import find_first_layer, list_ending, list_sources
 
 
 def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from packing.graph import find_first_layer, list_ending, list_layers, list_sources
-from packing.simplify import drop_unused
+from packing.export.graph import drop_unused, find_first_layer, list_ending, list_layers, list_sources
 
 # A group of four channels fills an eighth of what the integer kernels take at a time; zeros in the rest are free.
 GROUP_WIDTH = 32

@@ -2,30 +2,31 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.combine import leave_stackers_out
-from inference.decide import decide_groups
-from inference.errors import ImagesError, TableError
-from inference.files import hash_file, hash_texts
-from inference.images import SUFFIXES, read_geometry, read_image, resize_image
-from inference.labels import Labels
-from inference.manifest import Manifest, Model
-from inference.rules import Precision
-from inference.sessions import ModelSession
-from inference.tables import parse_label_ids, read_columns
+from inference.basics.errors import ImagesError
+from inference.basics.files import hash_file, hash_texts
+from inference.ensemble.decide import decide_groups
+from inference.ensemble.second_stage import leave_stackers_out
+from inference.images.geometry import read_geometry, resize_image
+from inference.images.read import read_image
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest, Model
+from inference.manifest.values import Precision
+from inference.models.sessions import ModelSession
+from inference.task.image_places import SUFFIXES
+from zoo.f2 import score_samples
+from zoo.train_table import read_table
 
 SMALLEST = 16  # images that parity is measured on at least
 BATCH = 16
 CALIBRATED = 3  # one in so many images is calibrated on, at most so many, and the others measured
 MOST_CALIBRATED = 128
-
-Truth = Mapping[str, frozenset[int]]  # image id -> label ids
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Examples:
 
     measured: tuple[Path, ...]
     calibrated: tuple[Path, ...] = ()
-    truth: Truth | None = None
+    truth: NDArray[np.bool_] | None = None
 
     @functools.cached_property
     def hashes(self) -> list[str]:
@@ -51,33 +52,24 @@ class Parity:
     f2_loss: float
 
 
-def list_examples(folder: Path, most: int, calibrate: bool, train: Path | None = None) -> Examples:
+def list_examples(folder: Path, most: int, calibrate: bool, labels: Labels, train: Path | None = None) -> Examples:
     """The first `most` images of a folder by name; where `calibrate`, a third of them apart, at most 128.
 
     `train`: a train.csv with the truth; only images that it knows count then. Raises ImagesError where there are too
     few, and TableError.
     """
-    truth = read_truth(train) if train else None
+    table = read_table(train, labels) if train else None
+    known = None if table is None else frozenset(table.ids)
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    found = [path for path in found if truth is None or path.stem in truth][:most]
+    found = [path for path in found if known is None or path.stem in known][:most]
     split = len(found) - min(len(found) // CALIBRATED, MOST_CALIBRATED) if calibrate else len(found)
     wanted = SMALLEST + SMALLEST // (CALIBRATED - 1) if calibrate else SMALLEST
     if len(found) < wanted:
         which = f"images that {train} has" if train else "images"
         purpose = "measured and int8 calibrated on" if calibrate else "measured on"
         raise ImagesError(f"{folder}: holds {len(found)} {which}; parity is {purpose} {wanted}, give --images")
+    truth = None if table is None else table.order_targets([path.stem for path in found[:split]])
     return Examples(tuple(found[:split]), tuple(found[split:]), truth)
-
-
-def read_truth(train: Path) -> Truth:
-    """The labels of each image of train.csv; raises TableError naming the file."""
-    truth: dict[str, frozenset[int]] = {}
-    for name, cell in read_columns(train, ("id", "attribute_ids")):
-        try:
-            truth[name] = frozenset(parse_label_ids(cell))
-        except ValueError:
-            raise TableError(f"{train}: image {name}: found attribute_ids {cell!r}, wanted label ids") from None
-    return truth
 
 
 def read_batches(paths: Sequence[Path], model: Model) -> list[NDArray[np.uint8]]:
@@ -91,7 +83,6 @@ class Judge:
     """Measures forms of one model, on the measured images and by the manifest's decision of the model alone."""
 
     def __init__(self, manifest: Manifest, model: Model, labels: Labels, examples: Examples) -> None:
-        """Raises TableError where the truth has a label that labels.csv has not."""
         self._model, self._examples = model, examples
         self.limit = manifest.runtime.f2_loss
         self._asked: dict[str, NDArray[np.float32]] = {}
@@ -99,9 +90,7 @@ class Judge:
         rules = leave_stackers_out(manifest).decision.groups
         self._rules = {group: rules[group] for group in manifest.groups_of(model)}
         self._labels, self._columns = labels, np.array(labels.columns(model.group))
-        self._truth: NDArray[np.bool_] | None = None
-        if examples.truth is not None:
-            self._truth = np.array([self._mark(examples.truth[path.stem], path) for path in examples.measured])
+        self._truth = None if examples.truth is None else examples.truth[:, self._columns]
 
     @functools.cached_property
     def batches(self) -> list[NDArray[np.uint8]]:
@@ -143,22 +132,10 @@ class Judge:
         return Parity(
             parity=float(np.abs(answer - reference).max()),
             flips=float((taken != wanted).sum() / wanted.sum()),
-            f2_loss=float((score_f2(wanted, truth) - score_f2(taken, truth)).mean()),
+            f2_loss=float((score_samples(wanted, truth) - score_samples(taken, truth)).mean()),
         )
 
     def _decide(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         whole = np.zeros((len(scores), len(self._labels.ids)), np.float32)
         whole[:, self._columns] = scores
         return decide_groups(whole, self._labels, self._rules)[:, self._columns]
-
-    def _mark(self, ids: frozenset[int], path: Path) -> list[bool]:
-        unknown = ids - set(self._labels.ids)
-        if unknown:
-            raise TableError(f"the truth of {path.stem} has label id {min(unknown)}, which is not in labels.csv")
-        return [self._labels.ids[column] in ids for column in self._columns]
-
-
-def score_f2(taken: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """F2 of each image; 0 where nothing is true. `taken`, `truth`: (images, labels), at least one taken."""
-    scores: NDArray[np.float64] = 5 * (taken & truth).sum(axis=1) / (4 * truth.sum(axis=1) + taken.sum(axis=1))
-    return scores

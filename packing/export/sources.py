@@ -3,9 +3,9 @@
 import hashlib
 import json
 
-from inference.manifest import Model
+from inference.manifest.records import Model
+from zoo.onnx_limits import OPSET
 
-OPSET = 18
 FORM = 3  # raised where the export begins to make another graph of the same network
 
 

@@ -7,19 +7,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from inference.rules import View
-from inference.views import VIEWS
+from inference.manifest.values import View
+from inference.models.views import VIEWS
 
 IMAGE, CHOSEN = "image", "views"
 IMAGES = "images"  # the batch as it comes in; within the graph it is as many times longer as there are views
-
 Constants = dict[str, NDArray[np.int64]]
 
 
 def add_views(model: onnx.ModelProto, outputs: int) -> None:
     """Let the graph show a batch in several views and answer with the mean of its probabilities; changes `model`.
 
-    A second input, `views`, names them by their place in `inference.views.VIEWS`, int64. `outputs`: labels.
+    A second input, `views`, names them by their place in `inference.models.views.VIEWS`, int64. `outputs`: labels.
     """
     graph = model.graph
     (image,), (probabilities,) = graph.input, graph.output

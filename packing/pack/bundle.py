@@ -10,22 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import inference
-from inference.errors import OutputError, PackError
-from inference.files import hash_file
-from inference.labels import read_labels
-from inference.manifest import (
-    MANIFEST_NAME,
-    FileEntry,
-    Manifest,
-    Model,
-    Stacker,
-    check_coverage,
-    read_manifest,
-    verify_files,
-    write_manifest,
-)
+from inference.basics.errors import OutputError, PackError
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files, write_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import FileEntry, Manifest, Model, Stacker
+from inference.manifest.references import check_coverage
 from packing.accelerators import DEFAULT, Accelerator
-from packing.metadata import (
+from packing.export.sources import hash_source
+from packing.pack.metadata import (
     DATASET_METADATA,
     KERNEL_METADATA,
     NOTEBOOK,
@@ -33,8 +26,7 @@ from packing.metadata import (
     make_dataset_metadata,
     make_kernel_metadata,
 )
-from packing.notebook import render_notebook
-from packing.sources import hash_source
+from packing.pack.notebook import render_notebook
 
 SCRIPT = "inference.pyz"
 LABELS = "labels.csv"
@@ -42,7 +34,7 @@ LABELS = "labels.csv"
 ENTRY_POINT = """import sys
 
 from inference.__main__ import main
-from inference.wheels import load_libraries
+from inference.models.wheels import load_libraries
 
 if "--bundle" in sys.argv:
     for library in load_libraries():
@@ -168,7 +160,8 @@ def write_script(path: Path) -> None:
     """The package `inference` as an executable zip file, the same bytes whenever and wherever it is made."""
     package = Path(inference.__file__).parent
     members = {"__main__.py": ENTRY_POINT.encode()}
-    members |= {f"{package.name}/{file.name}": file.read_bytes() for file in sorted(package.glob("*.py"))}
+    files = sorted(package.rglob("*.py"))
+    members |= {file.relative_to(package.parent).as_posix(): file.read_bytes() for file in files}
     with path.open("wb") as file:
         file.write(b"#!/usr/bin/env python3\n")
         with zipfile.ZipFile(file, "w") as archive:

@@ -18,8 +18,8 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from inference.errors import PackError
-from inference.files import make_folder
+from inference.basics.errors import PackError
+from inference.basics.files import make_folder
 
 Carried = Literal["onnxruntime", "cudnn"]
 PYTHONS = ("311", "312", "313")  # of Kaggle's images: the last, the present and the next
@@ -45,7 +45,6 @@ class Requirement:
 ONNXRUNTIME = Requirement("onnxruntime-gpu", "1.26.0", PYTHONS)
 CUDNN = Requirement("nvidia-cudnn-cu12", "9.10.2.21")
 REQUIREMENTS: dict[Carried, tuple[Requirement, ...]] = {"onnxruntime": (ONNXRUNTIME,), "cudnn": (ONNXRUNTIME, CUDNN)}
-
 # Dynamic libraries in Kaggle's image that a bundle may count on: those of PyTorch 2.10 for CUDA 12.8, which brings the
 # very cuBLAS and cuDNN that the image was seen to have, NVIDIA's driver, and the C and C++ runtimes of its Ubuntu.
 IMAGE_LIBRARIES = frozenset(

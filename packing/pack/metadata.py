@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference.errors import PackError
+from inference.basics.errors import PackError
 from packing.accelerators import ACCELERATORS, DEFAULT, Accelerator
 
 DATASET_METADATA = "dataset-metadata.json"
 KERNEL_METADATA = "kernel-metadata.json"
 NOTEBOOK = "kernel.ipynb"
 MAX_NOTEBOOK_BYTES = 1_000_000
-
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _OWNER = re.compile(r"[A-Za-z0-9_-]+")
 _KERNEL_KEYS = {"code_file": NOTEBOOK, "language": "python", "kernel_type": "notebook", "enable_internet": False}

@@ -9,14 +9,14 @@ from pathlib import Path
 import jinja2
 import nbformat
 
-from inference.errors import PackError
-from inference.files import hash_file
-from inference.manifest import MANIFEST_NAME
+from inference.basics.errors import PackError
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME
 from packing.accelerators import DEFAULT, Accelerator
-from packing.metadata import MAX_NOTEBOOK_BYTES, NOTEBOOK, Names
+from packing.pack.metadata import MAX_NOTEBOOK_BYTES, NOTEBOOK, Names
 
 NAMES = re.compile(r'^OWNER, SLUG, COMPETITION = "([^"]*)", "([^"]*)", "([^"]*)"$', re.MULTILINE)
-TEMPLATE = Path(__file__).parent.parent / "kernel_template.ipynb"
+TEMPLATE = Path(__file__).parents[2] / "kernel_template.ipynb"
 OWN_KEY = "vitrine"  # in the notebook's metadata
 BLANK = "0" * 64  # stands for the notebook's own hash while that is computed
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from inference.files import make_folder, replace_file
-from inference.plan import Plan
-from packing.plan import RunPlan
+from inference.basics.files import make_folder, replace_file
+from inference.run.plan import Plan
+from packing.plan.plan import RunPlan
+from zoo.plots import GREY, INK, style_axes
 
-INK, GREY, KEPT, DROPPED = "#333333", "#999999", "#3b6ea5", "#d9a441"
+KEPT, DROPPED = "#3b6ea5", "#d9a441"
 ROW = 0.3  # inches
 UNITS = {"hours": 3600.0, "minutes": 60.0}
 SHORT = 2 * 3600  # seconds; below, minutes are easier to read
@@ -41,7 +42,7 @@ def draw_whole(axes: Axes, plan: RunPlan) -> None:
     limit = plan.time_limit / UNITS[unit]
     axes.axvline(limit, color=INK, linewidth=1.5)
     axes.annotate(" limit", (limit, 1), xycoords=("data", "axes fraction"), color=INK, fontsize=8, va="bottom")
-    style_axes(axes, len(bars), unit)
+    list_bars(axes, len(bars), unit)
 
 
 def draw_models(axes: Axes, plan: RunPlan) -> None:
@@ -56,7 +57,7 @@ def draw_models(axes: Axes, plan: RunPlan) -> None:
         axes.barh(names, [spent / UNITS[unit] for spent in dropped], 0.6, start, color=DROPPED, label="to leave out")
         axes.figure.legend(loc="outside lower right", ncols=2, fontsize=8, frameon=False)
     axes.barh([" decoding"], [beside / UNITS[unit]], 0.6, color=GREY)  # no model's name has a space
-    style_axes(axes, len(names) + 1, unit)
+    list_bars(axes, len(names) + 1, unit)
 
 
 def add_up_model(plan: RunPlan, passes: Plan, name: str) -> float:
@@ -69,10 +70,8 @@ def choose_unit(longest: float) -> str:
     return "hours" if longest >= SHORT else "minutes"
 
 
-def style_axes(axes: Axes, bars: int, unit: str) -> None:
-    """Bars from the top down, thin grey axes, small figures."""
+def list_bars(axes: Axes, bars: int, unit: str) -> None:
+    """Bars from the top down, their lengths in `unit`."""
     axes.set_ylim(bars - 0.5, -0.5)
     axes.set_xlabel(unit, color=INK, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(labelsize=8, color=GREY, labelcolor=INK)
+    style_axes(axes)

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from inference.images import Geometry
+from inference.images.geometry import Geometry
 from packing.accelerators import Rates
-from packing.work import Work
+from packing.plan.work import Work
 
 ESTIMATE_BATCH = 32  # images that read the weights together
 PRECISION_BYTES = {"fp32": 1.0, "fp16": 0.5}  # of float32's

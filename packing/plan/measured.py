@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
-from inference.errors import ManifestError, PackError
-from inference.rules import NotNegative
-from inference.schema import Rule, load_json, parse_record
+from inference.basics.errors import ManifestError, PackError
+from inference.manifest.schema import Rule, load_json, parse_record
+from inference.manifest.values import NotNegative
 
 Positive = Annotated[float, Rule("a number above 0", lambda number: number > 0)]
 
@@ -40,7 +40,7 @@ class _Log:
 
 
 def read_measured(path: Path, provider: str) -> Measured:
-    """The speed that inference/run_log.py wrote down, of a run on `provider`.
+    """The speed that inference/basics/run_log.py wrote down, of a run on `provider`.
 
     Raises PackError naming the key where that is no log of ours, or one of another kind of machine.
     """

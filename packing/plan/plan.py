@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from inference.budget import PLAN_MARGIN
-from inference.errors import PackError
-from inference.images import read_geometry
-from inference.labels import read_labels
-from inference.manifest import Manifest, read_manifest
-from inference.plan import Pass, Plan, add_seconds, choose_passes, list_passes
-from inference.run_log import format_seconds
-from inference.sessions import CPU, CUDA
+from inference.basics.errors import PackError
+from inference.basics.run_log import format_seconds
+from inference.images.geometry import read_geometry
+from inference.manifest.file import read_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import Manifest
+from inference.models.sessions import CPU, CUDA
+from inference.run.budget import PLAN_MARGIN
+from inference.run.plan import Pass, Plan, add_seconds, choose_passes, list_passes
 from packing.accelerators import Accelerator, find_rates
-from packing.estimate import LOAD_SECONDS, estimate_decoding, estimate_seconds
-from packing.measured import Measured, read_measured
-from packing.work import Work, count_work
+from packing.plan.estimate import LOAD_SECONDS, estimate_decoding, estimate_seconds
+from packing.plan.measured import Measured, read_measured
+from packing.plan.work import Work, count_work
 
 
 @dataclass(frozen=True)

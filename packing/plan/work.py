@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from packing.checkpoints import create_model
+from zoo.networks import create_network
 
 FLOAT_BYTES = 4
 aten = torch.ops.aten
@@ -34,7 +34,7 @@ def count_work(architecture: str, outputs: int, image_size: int) -> Work:
     Raises CheckpointError where timm has no such architecture.
     """
     with torch.device("meta"):
-        network = create_model(architecture, outputs, image_size)
+        network = create_network(architecture, image_size, outputs).module
     return measure_work(network, image_size)
 
 

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Literal
 
-from inference.errors import PackError
+from inference.basics.errors import PackError
 
 Fault = Literal["login", "forbidden", "absent", "transient", "other"]
 ATTEMPTS = 5
 FIRST_PAUSE = 5.0  # seconds; each further pause is twice as long
-
 # In order: the first that is found names the fault. The client shows requests' words and its own.
 _FAULTS: tuple[tuple[Fault, str], ...] = (
     ("login", r"Authentication required|401 Client Error|\b401\b.*Unauthorized"),

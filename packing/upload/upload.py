@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.errors import PackError
-from inference.files import hash_file, make_folder
-from inference.manifest import MANIFEST_NAME
-from inference.run_log import format_seconds
-from packing.check import check_bundle
-from packing.kaggle_client import ATTEMPTS, Answer, ask_client, call_client
-from packing.metadata import DATASET_METADATA, KERNEL_METADATA
+from inference.basics.errors import PackError
+from inference.basics.files import hash_file, make_folder
+from inference.basics.run_log import format_seconds
+from inference.manifest.file import MANIFEST_NAME
+from packing.check.check import check_bundle
+from packing.pack.metadata import DATASET_METADATA, KERNEL_METADATA
+from packing.upload.client import ATTEMPTS, Answer, ask_client, call_client
 
 RESULTS = r"^(submission\.csv|run_log\.json)$"
 ENDS = ("complete", "error", "cancel_requested", "cancel_acknowledged")

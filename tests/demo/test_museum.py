@@ -12,7 +12,7 @@ from demo.collection import CULTURES, NAMES, TAGS, list_exhibits, make_exhibit
 from demo.drawing import STYLES, draw_exhibit
 from demo.museum import write_museum
 from demo.shapes import SHAPES, draw_shape
-from inference.errors import OutputError
+from inference.basics.errors import OutputError
 
 TRAIN, TEST = list_exhibits("train", 6000), list_exhibits("test", 600)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from demo.report import score_groups, score_taken
-from inference.labels import Labels
+from inference.manifest.labels import Labels
 
 LABELS = Labels((0, 1, 2, 3), ("c::a", "c::b", "t::c", "t::d"), {"c": (0, 1), "t": (2, 3)})
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from inference.decisions import Decision, GroupDecision
-from inference.errors import ImageError, ManifestError, SessionError, TableError
-from inference.graphs import check_graph
-from inference.images import Draft, Geometry, read_squares
-from inference.labels import read_group_prefixes, read_labels
-from inference.manifest import Ensemble, LabelsEntry, Manifest, Model, Resize, read_manifest, write_manifest
-from inference.submission import check_submission, read_ids
+from inference.basics.errors import ImageError, ManifestError, SessionError, TableError
+from inference.images.geometry import Draft, Geometry
+from inference.images.read import read_squares
+from inference.manifest.file import read_manifest, write_manifest
+from inference.manifest.labels import read_group_prefixes, read_labels
+from inference.manifest.records import Decision, Ensemble, GroupDecision, LabelsEntry, Manifest, Model, Resize
+from inference.models.graphs import check_graph
+from inference.task.ids import read_ids
+from inference.task.submission import check_submission
 
 Target = Callable[[bytes], None]
 GEOMETRY = Geometry(16, Resize("crop"), "bilinear")

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from onnx.onnx_ml_pb2 import ModelProto
 
-from inference.graphs import find_external
-from inference.submission import read_ids
+from inference.models.graphs import find_external
+from inference.task.ids import read_ids
 from tests.conftest import Workshop, write_rows
 from tests.fuzz.mutations import mutate, mutate_json
 from tests.fuzz.targets import TARGETS, fuzz_graph, fuzz_image, fuzz_manifest, fuzz_table, make_seeds
-from tests.inference.test_kernel import run_script
+from tests.roads.test_kernel import run_script
 
 FUZZER = Path(__file__).with_name("run.py")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from build_kernel import build_parser
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 

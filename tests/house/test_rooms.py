@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
+
 ROOMS = ("inference", "packing", "training", "demo")
 KERNEL = {"numpy", "PIL", "onnxruntime", "inference"}
 

@@ -4,9 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from inference.manifest import MANIFEST_NAME, read_manifest, verify_files
-
-ROOT = Path(__file__).parents[2]
+from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files
+from tests.conftest import ROOT
 
 
 def test_the_committed_zoo_is_three_tiny_networks_that_differ() -> None:

@@ -16,27 +16,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from inference.decoded import Decoded, cut_box
-from inference.errors import ImageError
-from inference.images import (
-    ORIENTATION_TAG,
-    Draft,
-    Geometry,
-    choose_reduction,
-    decode_image,
-    read_draft,
-    read_geometry,
-    read_picture,
-    read_squares,
-)
-from inference.manifest import MANIFEST_NAME, Resize, Tiles, read_manifest, write_manifest
-from inference.submission import read_ids
-from inference.tiles import plan_tiles
-from inference.traits import measure_traits
-from tests.conftest import ZOO, Workshop
-from tests.inference.test_kernel import run_script
+from inference.basics.errors import ImageError
+from inference.images.geometry import Draft, Geometry, choose_reduction, read_draft, read_geometry
+from inference.images.read import ORIENTATION_TAG, decode_image, read_picture, read_squares
+from inference.images.tiles import Decoded, cut_box, plan_tiles
+from inference.images.traits import measure_traits
+from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
+from inference.manifest.records import Resize, Tiles
+from inference.task.ids import read_ids
+from tests.conftest import ROOT, ZOO, Workshop
+from tests.roads.test_kernel import run_script
 
-SHARED = Path(__file__).parents[3] / "shared" / "images"
+SHARED = ROOT.parent / "shared" / "images"
 PHOTOS = Path(sklearn.datasets.__file__).parent / "images"  # two of 640x427
 # Of the squares of photographs, by factor: mean and largest absolute difference to a full decoding, of 255.
 TOLERANCES = {1.0: (2.5, 36), 1.5: (1.4, 24), 2.0: (0.8, 12)}

@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import budget, predict, sessions, store
-from inference.devices import Device
-from inference.errors import DegradedError, OutputError, StoreError
-from inference.files import hash_file
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, read_manifest
-from inference.predict import Request, run
-from inference.rules import View
-from inference.sessions import ModelSession
-from inference.submission import check_submission, read_ids
+from inference.basics.errors import DegradedError, OutputError, StoreError
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.values import View
+from inference.models import sessions
+from inference.models.devices import Device
+from inference.models.sessions import ModelSession
+from inference.run import budget, predict, store
+from inference.run.predict import Request, run
+from inference.task.ids import read_ids
+from inference.task.submission import check_submission
 from tests.conftest import Workshop
 
 

@@ -14,17 +14,18 @@ import timm.data
 import torch
 from PIL import Image
 
-from inference.files import hash_file
-from inference.images import SUFFIXES
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, list_bundle_files, read_manifest
-from inference.sessions import ModelSession
-from inference.submission import check_submission, read_ids
-from packing.checkpoints import load_model
-from tests.conftest import ZOO, Workshop, write_rows
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME, list_bundle_files, read_manifest
+from inference.manifest.labels import read_labels
+from inference.models.sessions import ModelSession
+from inference.task.ids import read_ids
+from inference.task.image_places import SUFFIXES
+from inference.task.submission import check_submission
+from tests.conftest import ROOT, ZOO, Workshop, write_rows
+from zoo.networks import load_network
 
-SHARED = Path(__file__).parents[3] / "shared" / "images"
-SANDBOX = Path(__file__).parents[2] / "packing" / "sandbox.py"
+SHARED = ROOT.parent / "shared" / "images"
+SANDBOX = ROOT / "packing" / "dry_run" / "sandbox.py"
 
 
 def run_script(workshop: Workshop, out: Path, *more: str, **changed: Path) -> subprocess.CompletedProcess[str]:
@@ -72,7 +73,7 @@ def test_predictions_are_torchs_on_timms_transforms_mean_of_both_views(workshop:
     for model in read_manifest(workshop.manifest).models:
         architecture, _, size, resize = ZOO[model.name]
         kept = np.load(tmp_path / "kept" / f"{model.name}.npy")
-        network = load_model(workshop.home / f"{model.name}.safetensors", architecture, kept.shape[1], size)
+        network = load_network(workshop.home / f"{model.name}.safetensors", architecture, size, kept.shape[1]).module
         timms = timm.data.create_transform(
             input_size=size,
             is_training=False,

@@ -16,22 +16,24 @@ from threading import Thread
 import pytest
 from PIL import Image
 
-from inference import chunks, images, memory, predict
 from inference.__main__ import main
-from inference.decode import decode_ahead
-from inference.errors import DegradedError, ImageMemoryError
-from inference.images import read_picture
-from inference.labels import read_labels
-from inference.manifest import read_manifest
-from inference.predict import Request, run
-from inference.run_log import RunLog
-from inference.submission import check_submission, read_ids
-from tests.conftest import Workshop, write_picture, write_rows
-from tests.inference.test_endurance import check, count_prior, read_log, small_chunks
+from inference.basics import memory
+from inference.basics.errors import DegradedError, ImageMemoryError
+from inference.basics.run_log import RunLog
+from inference.images import read as images
+from inference.images.read import read_picture
+from inference.images.read_ahead import decode_ahead
+from inference.manifest.file import read_manifest
+from inference.manifest.labels import read_labels
+from inference.run import predict
+from inference.run import sweep as chunks
+from inference.run.predict import Request, run
+from inference.task.ids import read_ids
+from inference.task.submission import check_submission
+from tests.conftest import ROOT, Workshop, write_picture, write_rows
+from tests.roads.test_endurance import check, count_prior, read_log, small_chunks
 
 __all__ = ["small_chunks"]  # a fixture
-
-ROOT = Path(__file__).parents[2]
 
 
 def run_limited(workshop: Workshop, out: Path, megabytes: int, sample: Path) -> subprocess.CompletedProcess[str]:

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import runners, store
-from inference.errors import StoreError
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, read_manifest
-from inference.precision import Trial, judge_trial
-from inference.predict import Request, run
-from inference.submission import check_submission, read_ids
-from packing.bundle import pack
-from packing.check import check_bundle
+from inference.basics.errors import StoreError
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.models import runners
+from inference.models.precision import Trial, judge_trial
+from inference.run import store
+from inference.run.predict import Request, run
+from inference.task.ids import read_ids
+from inference.task.submission import check_submission
+from packing.check.check import check_bundle
+from packing.pack.bundle import pack
 from tests.conftest import NAMES, Precise, Workshop
 
 MODELS = ("everything", "culture", "tag")

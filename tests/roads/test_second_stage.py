@@ -14,14 +14,14 @@ import pytest
 import torch
 
 import build_kernel
-from inference.decide import decide
-from inference.files import hash_file
-from inference.images import read_image
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, read_manifest
-from inference.pairs import compute_features, find_pairs
-from inference.traits import measure_traits
-from packing.rehearsal import rehearse
+from inference.basics.files import hash_file
+from inference.ensemble.decide import decide
+from inference.ensemble.pairs import compute_features, find_pairs
+from inference.images.read import read_image
+from inference.images.traits import measure_traits
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from packing.dry_run.script import rehearse
 from tests.conftest import ZOO, Workshop, write_picture, write_rows
 
 IMAGES = 160

@@ -3,10 +3,10 @@
 import numpy as np
 from sklearn.metrics import fbeta_score
 
-from inference.decide import decide
-from inference.decisions import Decision
-from inference.labels import Labels
-from training.decision import fit_decision
+from inference.ensemble.decide import decide
+from inference.manifest.labels import Labels
+from inference.manifest.records import Decision
+from training.scoring.thresholds import fit_decision
 
 
 def take_by_hand(scores: np.ndarray, truth: np.ndarray, labels: Labels) -> np.ndarray:

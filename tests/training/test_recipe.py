@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 import timm
 
-from inference.errors import TrainingError
-from training.networks import create_network
+from inference.basics.errors import TrainingError
+from tests.conftest import ROOT
 from training.recipe import Recipe, read_recipe
+from zoo.networks import create_network
 
-SHIPPED = sorted((Path(__file__).parents[2] / "training" / "recipes").rglob("*.toml"))
+SHIPPED = sorted((ROOT / "training" / "recipes").rglob("*.toml"))
 SMALLEST = 'architecture = "resnet34"\nimage_size = 320\nepochs = 8\n'
 
 

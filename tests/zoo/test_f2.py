@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score
 
-from training.metrics import THRESHOLDS, count_above, find_threshold, score_samples
+from zoo.f2 import THRESHOLDS, count_above, find_threshold, score_samples
 
 
 def draw_case(seed: int, images: int = 40, labels: int = 7) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from inference.errors import TrainingError
-from inference.files import replace_file
-from inference.labels import Labels
-from training.text import NAMED
+from inference.basics.errors import TrainingError
+from inference.basics.files import replace_file
+from inference.manifest.labels import Labels
+from zoo.text import NAMED
 
 FOLDS_NAME = "folds.csv"
 

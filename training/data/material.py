@@ -9,18 +9,41 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import TrainingError
-from inference.files import hash_file
-from inference.images import Geometry
-from inference.labels import Labels, read_group_prefixes, read_labels
-from inference.manifest import ALL
-from training.data import Table, read_table
-from training.folds import FOLDS_NAME, name_absent_labels, read_folds, split_folds, write_folds
-from training.networks import create_network
-from training.pictures import Pictures, check_pictures, find_pictures, open_cache
+from inference.basics.errors import TrainingError
+from inference.basics.files import hash_file
+from inference.images.geometry import Geometry
+from inference.manifest.labels import Labels, read_group_prefixes, read_labels
+from inference.manifest.records import ALL
+from training.data.folds import FOLDS_NAME, name_absent_labels, read_folds, split_folds, write_folds
+from training.data.pictures import Pictures, check_pictures, find_pictures, open_cache
 from training.recipe import Recipe
-from training.settings import FitSettings
-from training.text import NAMED
+from zoo.networks import create_network
+from zoo.text import NAMED
+from zoo.train_table import Table, read_table
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """One run of it.
+
+    `out` takes all files; `manifest`: where the models are declared; `folds`: a table of folds that was made elsewhere;
+    `fold`: only this one; `limit`: only the first rows of train.csv; `workers`: processes that read images, 0 for none;
+    `save_seconds`: about how much work a kill may cost; `mixed_precision`: no, fp16, bf16, or None for what `accelerate
+    launch` says.
+    """
+
+    recipe: Path
+    data: Path
+    out: Path
+    manifest: Path | None = None
+    folds: Path | None = None
+    fold: int | None = None
+    limit: int | None = None
+    resume: bool = False
+    allow_missing: bool = False
+    workers: int = 1
+    save_seconds: float = 600.0
+    mixed_precision: str | None = None
 
 
 @dataclass(frozen=True)

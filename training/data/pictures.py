@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from inference.errors import ImageError, ImagesError, TrainingError
-from inference.files import make_folder, replace_file
-from inference.images import SUFFIXES, Draft, Geometry, find_images, read_image, read_squares, resize_image
-from training.text import NAMED
+from inference.basics.errors import ImageError, ImagesError, TrainingError
+from inference.basics.files import make_folder, replace_file
+from inference.images.geometry import Draft, Geometry, resize_image
+from inference.images.read import read_image, read_squares
+from inference.task.image_places import SUFFIXES, find_images
+from zoo.text import NAMED
 
 
 @dataclass(frozen=True)

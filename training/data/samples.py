@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader, Dataset
 
-from inference.errors import TrainingError
-from inference.images import Geometry
-from training.networks import Network
-from training.pictures import Pictures
+from inference.basics.errors import TrainingError
+from inference.images.geometry import Geometry
+from training.data.pictures import Pictures
 from training.recipe import Recipe
+from zoo.networks import Network
 
 
 class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from inference.errors import TrainingError
-from training.networks import Network, load_network
+from inference.basics.errors import TrainingError
 from training.recipe import Teacher
-from training.zoos import open_zoo
+from zoo.networks import Network, open_network
+from zoo.out_of_fold import open_zoo
 
 STAGES = 3
 
@@ -29,7 +29,7 @@ def load_teacher(teacher: Teacher, fold: int) -> Network:
             f"`teacher.model`: {wanted} held out fold {names[wanted].fold}, wanted {fold}; "
             "it was trained on images that this network must not know"
         )
-    return load_network(names[wanted], zoo.home, len(zoo.labels.columns(names[wanted].group)))
+    return open_network(names[wanted], zoo.home, len(zoo.labels.columns(names[wanted].group)))
 
 
 class AttentionTransfer:

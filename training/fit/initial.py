@@ -7,9 +7,11 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from inference.errors import TrainingError
-from training.networks import Network, flatten_message, read_checkpoint
+from inference.basics.errors import TrainingError
 from training.recipe import Recipe
+from zoo.checkpoints import State, read_state
+from zoo.networks import Network
+from zoo.text import flatten_message
 
 # A bias below this odds would keep a label of few images from ever being learnt.
 RAREST = 1e-5
@@ -53,10 +55,10 @@ def set_head_bias(module: torch.nn.Module, frequencies: NDArray[np.float64]) -> 
             bias.copy_(torch.from_numpy(np.log(odds / (1 - odds))))
 
 
-def read_initial(recipe: Recipe) -> dict[str, torch.Tensor] | None:
+def read_initial(recipe: Recipe) -> State | None:
     """The state that the recipe names, None for none."""
     if recipe.initial.checkpoint is not None:
-        return read_checkpoint(Path(recipe.initial.checkpoint))
+        return read_state(Path(recipe.initial.checkpoint))
     if recipe.initial.pretrained is None:
         return None
     tag = recipe.initial.pretrained

@@ -7,12 +7,20 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from inference.rules import View
-from inference.tiles import merge_tiles
-from inference.views import VIEWS
-from training.batches import normalise
-from training.networks import Network
-from training.samples import SquareSamples, load_squares
+from inference.images.tiles import merge_tiles
+from inference.manifest.values import View
+from inference.models.views import VIEWS
+from training.data.samples import SquareSamples, load_squares
+from zoo.networks import Network
+
+
+def normalise(
+    squares: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> torch.Tensor:
+    """(images, size, size, 3) of uint8 to a float32 batch (images, 3, size, size), channels last in memory."""
+    batch = torch.from_numpy(squares).to(device).permute(0, 3, 1, 2).float() / 255
+    shape = (1, 3, 1, 1)
+    return (batch - torch.tensor(mean, device=device).view(shape)) / torch.tensor(std, device=device).view(shape)
 
 
 def predict_views(
@@ -25,7 +33,7 @@ def predict_views(
     title: str,
 ) -> NDArray[np.float32]:
     """Probabilities of the samples, (images, labels): the mean over the kernel's `views` of their squares or tiles."""
-    network.module.eval()
+    network.module.eval().to(memory_format=torch.channels_last)  # an eighth faster on two cores, resnet10t at 64 px
     tiles = samples.geometry.tiles
     parts = []
     with torch.inference_mode(), tqdm(total=len(samples), desc=title, unit="img", mininterval=1) as bar:

@@ -7,19 +7,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inference.errors import TrainingError
-from inference.images import read_draft, read_geometry
-from inference.manifest import read_manifest, write_manifest
-from inference.zoo import declare_out_of_fold
-from training.data import read_table
-from training.folds import FOLDS_NAME, read_folds
-from training.material import tell_left_out
-from training.networks import load_network
-from training.out_of_fold import write_out_of_fold
-from training.pictures import Pictures, check_pictures, find_pictures
-from training.predict import predict_views
-from training.samples import SquareSamples
-from training.zoos import find_models, open_zoo
+from inference.basics.errors import TrainingError
+from inference.images.geometry import read_draft, read_geometry
+from inference.manifest.file import read_manifest, write_manifest
+from training.data.folds import FOLDS_NAME, read_folds
+from training.data.material import tell_left_out
+from training.data.pictures import Pictures, check_pictures, find_pictures
+from training.data.samples import SquareSamples
+from training.fit.predict import predict_views
+from zoo.edit import declare_out_of_fold
+from zoo.networks import open_network
+from zoo.out_of_fold import find_models, open_zoo, write_out_of_fold
+from zoo.train_table import read_table
 
 BATCH_SIZE = 64
 
@@ -65,7 +64,7 @@ def predict_zoo(settings: OofSettings) -> None:
         if not len(rows):
             raise TrainingError(f"model {name}: no readable image of train.csv is in its fold, {model.fold}")
         outputs = len(labels.columns(model.group))
-        network = load_network(model, home, outputs)
+        network = open_network(model, home, outputs)
         network.module.to(device)
         samples = SquareSamples(pictures, rows, read_geometry(model))
         scores = predict_views(network, samples, model.views, device, BATCH_SIZE, settings.workers, name)

@@ -12,25 +12,27 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from numpy.typing import NDArray
 
-from inference.errors import TrainingError
-from inference.files import make_folder
-from inference.images import Geometry
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Model, verify_files
-from inference.zoo import append_model, declare_file, declare_out_of_fold, open_manifest
-from training.distil import AttentionTransfer, load_teacher
-from training.initial import start_network
-from training.loop import Course, train_network
-from training.material import Material, prepare_material
-from training.networks import Network, create_network, round_weights, write_checkpoint
-from training.out_of_fold import write_out_of_fold
-from training.pictures import Pictures
-from training.predict import predict_views
+from inference.basics.errors import TrainingError
+from inference.basics.files import make_folder
+from inference.images.geometry import Geometry
+from inference.manifest.file import MANIFEST_NAME, verify_files
+from inference.manifest.labels import read_labels
+from inference.manifest.records import Model
+from training.data.material import FitSettings, Material, prepare_material
+from training.data.pictures import Pictures
+from training.data.samples import SquareSamples, TrainingSamples
+from training.fit.distil import AttentionTransfer, load_teacher
+from training.fit.initial import start_network
+from training.fit.loop import Course, train_network
+from training.fit.predict import predict_views
+from training.fit.progress import Report
+from training.fit.weights import round_weights
 from training.recipe import Recipe, name_fold, read_recipe
-from training.reports import Report
-from training.samples import SquareSamples, TrainingSamples
-from training.scores import describe_f2, score_network
-from training.settings import FitSettings
+from training.scoring.scores import describe_f2, score_network
+from zoo.checkpoints import write_checkpoint
+from zoo.edit import append_model, declare_file, declare_out_of_fold, open_manifest
+from zoo.networks import Network, create_network
+from zoo.out_of_fold import write_out_of_fold
 
 
 def fit(settings: FitSettings) -> None:

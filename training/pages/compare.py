@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import TrainingError
-from inference.labels import Labels
-from inference.manifest import ALL
-from training.data import read_table
-from training.metrics import Scores
-from training.scores import score_kind
-from training.text import align_columns
-from training.zoos import find_models, open_zoo, pool_models
-
-RESAMPLES = 9999
-CONFIDENCE = 0.95
+from inference.basics.errors import TrainingError
+from inference.manifest.labels import Labels
+from inference.manifest.records import ALL
+from training.scoring.bootstrap import RESAMPLES, bootstrap_mean
+from training.scoring.scores import score_kind
+from zoo.f2 import Scores
+from zoo.out_of_fold import find_models, open_zoo, pool_models
+from zoo.text import align_columns
+from zoo.train_table import read_table
 
 
 @dataclass(frozen=True)
@@ -103,27 +101,6 @@ def compare_scores(
     low, high = bootstrap_mean(judged[1] - judged[0], seed)
     first, second = (float(f2.mean()) for f2 in judged)
     return Comparison(kind, len(judged[0]), first, second, low, high)
-
-
-def bootstrap_mean(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """The interval that holds the mean with 95 % confidence, by the percentiles of the means of 9,999 resamples.
-
-    Method: Efron, Bootstrap Methods, 1979. Percentiles, as the mean of thousands of values has no bias or skew that
-    BCa could correct, and its jackknife costs their square.
-    """
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=max(1, 4_000_000 // len(values)),  # 32 MB of resamples at a time
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def describe_comparison(found: Sequence[Comparison]) -> str:

@@ -12,19 +12,23 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.errors import ImageError, ImagesError, TrainingError
-from inference.files import make_folder, replace_file
-from inference.images import SUFFIXES, Geometry, find_images, plan_resize, read_geometry, read_image, resize_image
-from inference.labels import Labels
-from inference.manifest import Model, verify_files
-from inference.views import VIEWS
-from training.batches import normalise
-from training.data import read_table
-from training.networks import Network, load_network
-from training.zoos import Zoo, find_models, open_zoo
+from inference.basics.errors import ImageError, ImagesError, TrainingError
+from inference.basics.files import make_folder, replace_file
+from inference.images.geometry import Geometry, plan_resize, read_geometry, resize_image
+from inference.images.read import read_image
+from inference.manifest.file import verify_files
+from inference.manifest.labels import Labels
+from inference.manifest.records import Model
+from inference.models.views import VIEWS
+from inference.task.image_places import SUFFIXES, find_images
+from training.fit.predict import normalise
+from zoo.networks import Network, open_network
+from zoo.out_of_fold import Zoo, find_models, open_zoo
+from zoo.train_table import read_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 SHOWN = 3  # labels of each model and group, at most
 LARGEST = 1200  # px of an image's longer side in the overlay
@@ -144,7 +148,7 @@ def find_paths(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
 
 def open_eye(zoo: Zoo, model: Model) -> Eye:
     """A model made ready; raises TrainingError where its last features are no map of the image."""
-    network = load_network(model, zoo.home, len(zoo.labels.columns(model.group)))
+    network = open_network(model, zoo.home, len(zoo.labels.columns(model.group)))
     name, channels = "none", None
     shapes: list[tuple[int, ...]] = []
     layer = network.module

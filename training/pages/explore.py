@@ -5,7 +5,6 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.errors import ImageError, OutputError, TrainingError
-from inference.files import replace_file
-from inference.images import SUFFIXES, read_image
-from inference.labels import Labels, read_group_prefixes, read_labels
-from training.data import Table, read_table
-from training.pictures import find_pictures
+from inference.basics.errors import ImageError, OutputError, TrainingError
+from inference.basics.files import replace_file
+from inference.images.read import read_image
+from inference.manifest.labels import Labels, read_group_prefixes, read_labels
+from inference.task.image_places import SUFFIXES
+from training.data.pictures import find_pictures
+from training.pages.explore_figures import LabelCount, Part
+from zoo.plots import choose_colours
+from zoo.train_table import Table, read_table
 
 TEMPLATE = Path(__file__).with_name("explore.html.jinja")
 SEED = 0
@@ -32,47 +34,6 @@ LONGEST_IMAGES = 12
 THUMBNAIL_SIZE = (460, 300)
 # Kolmogorov-Smirnov, two samples: larger gaps come by chance in one of twenty comparisons.
 GAP_FACTOR = 1.358
-
-
-@dataclass(frozen=True)
-class Part:
-    """The images of one folder, train or test; the figures are of those that were looked at and could be read.
-
-    `count`: images that train.csv, or the folder of test, names; `looked_at`: how many of them were opened; `missing`:
-    ids; `unreadable`: reasons; `sizes`: (images, 2), width and height in px; `colours`: (images, 6, 4), for each of
-    CHANNELS the mean, deviation, minimum and maximum of the image's pixels, 0 to 255.
-    """
-
-    name: str
-    count: int
-    looked_at: int
-    missing: tuple[str, ...]
-    unreadable: tuple[str, ...]
-    ids: tuple[str, ...]
-    paths: tuple[Path, ...]
-    sizes: NDArray[np.int64]
-    colours: NDArray[np.float64]
-
-    @property
-    def ratios(self) -> NDArray[np.float64]:
-        """Width over height, (images,)."""
-        ratios: NDArray[np.float64] = self.sizes[:, 0] / self.sizes[:, 1]
-        return ratios
-
-    @property
-    def lengths(self) -> NDArray[np.float64]:
-        """Long side over short side, (images,)."""
-        return np.maximum(self.ratios, 1 / self.ratios)
-
-
-@dataclass(frozen=True)
-class LabelCount:
-    """A label, its name without the group's prefix, and how many images of train.csv have it."""
-
-    name: str
-    group: str
-    images: int
-    share: float
 
 
 def explore(data: Path, out: Path, images: int | None = None) -> None:
@@ -176,7 +137,7 @@ def render_page(title: str, labels: Labels, table: Table, train: Part, test: Par
     """The page as HTML; every text that comes from a file is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from training import explore_plots as plots
+    from training.pages import explore_plots as plots
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
@@ -190,7 +151,7 @@ def render_page(title: str, labels: Labels, table: Table, train: Part, test: Par
     groups = {group: [count for count in counts if count.group == group] for group in labels.groups}
     lengths = {group: table.targets[:, columns].sum(axis=1) for group, columns in labels.groups.items()}
     lengths = {"all": table.targets.sum(axis=1), **lengths} if len(lengths) > 1 else lengths
-    colours = dict(zip(labels.groups, plots.choose_colours(len(labels.groups)), strict=True))
+    colours = dict(zip(labels.groups, choose_colours(len(labels.groups)), strict=True))
     one_size = len(np.unique(np.concatenate([part.sizes for part in compared]), axis=0)) == 1
     return environment.get_template(TEMPLATE.name).render(
         title=title,

@@ -1,7 +1,7 @@
 """The plots of the page that explore writes, each an SVG in a data address."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -13,27 +13,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from training.plots import GREY, INK, encode_figure, format_number, make_grid, style_axes
-
-if TYPE_CHECKING:
-    from training.explore import LabelCount, Part
+from training.pages.explore_figures import LabelCount, Part
+from zoo.plots import GREY, INK, encode_figure, format_number, make_grid, style_axes
 
 PART_COLOURS = {"train": "#2f6fa8", "test": "#e2711d"}
 PART_TINTS = {"train": ("#a9c9e6", "#0b2f52"), "test": ("#f7c79f", "#7a3205")}
-# ColorBrewer's Dark2 without its orange, which is test's.
-GROUP_COLOURS = ("#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#444444")
 FIGURES = ("mean", "deviation", "minimum", "maximum")
 RATIO_TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50, 100)
 BINS = 48
 Values = NDArray[Any]
 
 
-def choose_colours(number: int) -> list[str]:
-    """As many colours for groups, those of GROUP_COLOURS over and over."""
-    return [GROUP_COLOURS[place % len(GROUP_COLOURS)] for place in range(number)]
-
-
-def plot_colours(parts: Sequence["Part"], channels: Sequence[str], first: int) -> str:
+def plot_colours(parts: Sequence[Part], channels: Sequence[str], first: int) -> str:
     """A row for each channel, a column for each figure: how the images of each part are distributed.
 
     `first`: the place of the first channel in `Part.colours`.
@@ -55,7 +46,7 @@ def plot_colours(parts: Sequence["Part"], channels: Sequence[str], first: int) -
     return encode_figure(figure)
 
 
-def plot_sizes(parts: Sequence["Part"]) -> str:
+def plot_sizes(parts: Sequence[Part]) -> str:
     """Widths against heights of each part, the darker the more images, and the distributions of both parts."""
     widths = {part.name: part.sizes[:, 0] for part in parts}
     heights = {part.name: part.sizes[:, 1] for part in parts}
@@ -95,7 +86,7 @@ def plot_sizes(parts: Sequence["Part"]) -> str:
     return encode_figure(figure)
 
 
-def plot_ratios(parts: Sequence["Part"]) -> str:
+def plot_ratios(parts: Sequence[Part]) -> str:
     """Width over height, tall images left and wide ones right, 1:2 as far from the middle as 2:1."""
     figure, ((axes,),) = make_grid(1, 1, 2.3, 0.3)
     longest = max(1.2, *(float(part.lengths.max()) for part in parts)) * 1.02
@@ -115,7 +106,7 @@ def plot_ratios(parts: Sequence["Part"]) -> str:
     return encode_figure(figure)
 
 
-def plot_counts(counts: Sequence["LabelCount"], colours: Mapping[str, str], bounds: Sequence[int]) -> str:
+def plot_counts(counts: Sequence[LabelCount], colours: Mapping[str, str], bounds: Sequence[int]) -> str:
     """Images of each label, the labels of each group from the most frequent to the rarest, on a log scale."""
     figure, ((axes,),) = make_grid(1, 1, 3.8, 0.1, right=0.55)
     for group, colour in colours.items():
@@ -229,7 +220,7 @@ def _is_wide(samples: Mapping[str, Values]) -> bool:
     return most >= 8 * least
 
 
-def _add_legend(target: Figure | Axes, parts: Sequence["Part"], place: Literal["upper right", "lower right"]) -> None:
+def _add_legend(target: Figure | Axes, parts: Sequence[Part], place: Literal["upper right", "lower right"]) -> None:
     if len(parts) > 1:
         handles: list[Artist] = [
             Patch(color=PART_COLOURS["train"], alpha=0.45, linewidth=0, label="train"),

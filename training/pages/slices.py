@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.files import replace_file
-from inference.images import ORIENTATION_TAG
-from inference.labels import Labels
-from inference.manifest import ALL, Model, check_coverage, name_member
-from training.data import Table, read_table
-from training.decision import decide_crossed
-from training.metrics import score_samples
-from training.pictures import find_pictures
-from training.scores import score_kind
-from training.text import align_columns
-from training.zoos import Predictions, Zoo, open_zoo, pool_blend, pool_models
+from inference.basics.files import replace_file
+from inference.images.read import ORIENTATION_TAG
+from inference.manifest.labels import Labels
+from inference.manifest.records import ALL, Model, name_member
+from inference.manifest.references import check_coverage
+from training.data.pictures import find_pictures
+from training.scoring.scores import score_kind
+from training.scoring.thresholds import decide_crossed
+from zoo.f2 import score_samples
+from zoo.out_of_fold import Predictions, Zoo, open_zoo, pool_blend, pool_models
+from zoo.text import align_columns
+from zoo.train_table import Table, read_table
 
 LONG = 2.0
 RATIO_BOUNDS = (1, 1.5, 2, 3)

@@ -5,10 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.labels import Labels
-from inference.manifest import ALL
-from training.decision import decide_crossed, declare_rules, rank_groups, score_decision, search_groups, search_single
-from training.metrics import Scores, find_threshold, score_samples
+from inference.manifest.labels import Labels
+from inference.manifest.records import ALL
+from training.scoring.thresholds import (
+    decide_crossed,
+    declare_rules,
+    rank_groups,
+    score_decision,
+    search_groups,
+    search_single,
+)
+from zoo.f2 import Scores, find_threshold, score_samples
 
 
 def score_network(scores: Scores, truth: NDArray[np.bool_], labels: Labels, group: str) -> dict[str, float]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.decide import decide
-from inference.decisions import Decision, GroupDecision
-from inference.labels import Labels
-from training.metrics import THRESHOLDS, Scores, count_above, score_counts, score_samples
+from inference.ensemble.decide import decide
+from inference.manifest.labels import Labels
+from inference.manifest.records import Decision, GroupDecision
+from zoo.f2 import THRESHOLDS, Scores, count_above, score_counts, score_samples
 
 MINIMA = (0, 1, 2)
 MAXIMA = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15)  # and all of the group, which is tried first
@@ -105,7 +105,7 @@ def fit_decision(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> Fi
 
     `scores`, `truth`: (images, labels). Group by group, every threshold of THRESHOLDS with every number of labels of
     MINIMA and MAXIMA is tried while the other groups stand still, until nothing changes. The F2 that is returned
-    comes from `inference.decide.decide` on the same images: it is fitted to them and so too high for others, by
+    comes from `inference.ensemble.decide.decide` on the same images: it is fitted to them and so too high for others, by
     little where thousands of images carry six numbers.
     """
     evidence = rank_groups(scores, truth, labels)

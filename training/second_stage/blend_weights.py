@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.labels import Labels
-from training.metrics import THRESHOLDS, count_above, score_counts
+from inference.manifest.labels import Labels
+from zoo.f2 import THRESHOLDS, count_above, score_counts
 
 # Labels of an image that can be taken at all: the best by any part. Others score below every threshold worth having.
 CANDIDATES = 40

@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.labels import Labels
-from inference.manifest import BLEND
-from training.compare import bootstrap_mean
-from training.metrics import THRESHOLDS, count_above, score_counts, score_samples
+from inference.manifest.labels import Labels
+from inference.manifest.records import BLEND
+from training.scoring.bootstrap import bootstrap_mean
 from training.second_stage.calibration import Reliability, measure_reliability
-from training.second_stage.nested import COUNTS, RULES, Nested, Rules, Weights
-from training.text import align_columns
+from training.second_stage.judge import COUNTS, RULES, Nested, Rules, Weights
+from zoo.f2 import THRESHOLDS, count_above, score_counts, score_samples
+from zoo.text import align_columns
 
 PER_GROUP = RULES[1]
 # How often a label occurs: bounds of the slices.

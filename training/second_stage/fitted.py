@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.labels import Labels
-from inference.manifest import ALL, BLEND
-from training.second_stage.cnn import CnnSettings, CnnStacker, fit_cnn, predict_cnn
-from training.second_stage.evidence import Evidence
-from training.second_stage.pair_stacker import PairStacker, fit_pairs, score_pairs
-from training.second_stage.weights import fit_weights
+from inference.manifest.labels import Labels
+from inference.manifest.records import ALL, BLEND
+from training.second_stage.blend_weights import fit_weights
+from training.second_stage.member_scores import Evidence
+from training.second_stage.stackers.cnn import CnnSettings, CnnStacker, fit_cnn, predict_cnn
+from training.second_stage.stackers.trees import PairStacker, fit_pairs, score_pairs
 
 APART, TOGETHER, TREES = "cnn_apart", "cnn_all", "trees"
 PARTS = (BLEND, APART, TOGETHER, TREES)
@@ -55,7 +55,7 @@ def fit_layers(evidence: Evidence, labels: Labels, settings: LayerSettings, purp
 def score_layers(layers: Layers, evidence: Evidence, labels: Labels) -> dict[str, NDArray[np.float32]]:
     """By part, the scores of the images of `evidence`, (images, labels); members may have NaN where they cover labels.
 
-    As the kernel makes them (inference/combine.py), by torch and LightGBM.
+    As the kernel makes them (inference/ensemble/second_stage.py), by torch and LightGBM.
     """
     blended = blend_members(evidence, labels, layers.weights)
     scored = {BLEND: blended}

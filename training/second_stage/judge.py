@@ -6,15 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.decide import calibrate, decide
-from inference.decisions import Calibration, Decision, GroupDecision
-from inference.labels import Labels
-from inference.manifest import BLEND
-from training.decision import fit_decision
-from training.metrics import find_threshold, score_samples
+from inference.ensemble.decide import calibrate, decide
+from inference.manifest.labels import Labels
+from inference.manifest.records import BLEND, Calibration, Decision, GroupDecision
+from training.scoring.thresholds import fit_decision
+from training.second_stage.blend_weights import fit_weights
 from training.second_stage.calibration import fit_calibration
-from training.second_stage.evidence import Evidence
-from training.second_stage.layers import (
+from training.second_stage.fitted import (
     APART,
     TOGETHER,
     TREES,
@@ -24,12 +22,12 @@ from training.second_stage.layers import (
     fit_layers,
     score_layers,
 )
-from training.second_stage.weights import fit_weights
+from training.second_stage.member_scores import Evidence
+from zoo.f2 import find_threshold, score_samples
 
 SINGLE, MEAN, BOTH, MIX = "best single model", "mean", "cnn_both", "mix"
 RULES = ("one threshold", "a threshold a group", "and numbers of labels", "expected F2")
 COUNTS, EXPECTED = RULES[2], RULES[3]
-
 Parts = dict[str, NDArray[np.float32]]
 Weights = Mapping[str, Mapping[str, float]]
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import ImageError, TrainingError
-from inference.images import Draft, find_images, read_picture
-from inference.manifest import list_members
-from inference.members import gather_members
-from inference.traits import TRAITS
-from training.data import Table
-from training.out_of_fold import read_out_of_fold
-from training.zoos import Zoo
+from inference.basics.errors import ImageError, TrainingError
+from inference.ensemble.blend import gather_members
+from inference.images.geometry import Draft
+from inference.images.read import read_picture
+from inference.images.traits import TRAITS
+from inference.manifest.records import list_members
+from inference.task.image_places import find_images
+from zoo.out_of_fold import Zoo, read_out_of_fold
+from zoo.train_table import Table
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Evidence:
 
     `members`: their names, in the order of `scores`; `covers`: the groups that each covers; `rows`: places of the
     images in train.csv, ascending; `scores`: float16, (rows, members, labels), NaN for labels that a member does not
-    cover; `truth`: (rows, labels); `traits`: (rows, 4), as inference.traits measures them, NaN where they are unknown.
+    cover; `truth`: (rows, labels); `traits`: (rows, 4), as inference.images.traits measures them, NaN where they are unknown.
     """
 
     members: tuple[str, ...]

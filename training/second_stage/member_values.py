@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from inference.decide import decide
-from inference.labels import Labels
-from inference.manifest import Manifest, list_members
-from inference.rules import View
-from training.metrics import score_samples
-from training.second_stage.evidence import Evidence
-from training.second_stage.layers import score_layers
-from training.second_stage.nested import Nested, Outer, mix_parts
+from inference.ensemble.decide import decide
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest, list_members
+from inference.manifest.values import View
+from training.second_stage.fitted import score_layers
+from training.second_stage.judge import Nested, Outer, mix_parts
+from training.second_stage.member_scores import Evidence
+from zoo.f2 import score_samples
 
 # Of each outer fold; the trees take a second for a hundred images of a large zoo, and there are many members.
 IMAGES = 2000

@@ -11,28 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.errors import TrainingError
-from inference.files import make_folder, replace_file
-from inference.images import read_draft
-from inference.labels import Labels
-from inference.manifest import BLEND, Ensemble, Stacker, list_members, write_manifest
-from training.data import read_table
-from training.second_stage.evidence import Evidence, gather_evidence, measure_evidence
-from training.second_stage.findings import (
-    Findings,
-    describe_findings,
-    draw_curves,
-    judge_nested,
-    slice_frequencies,
-)
-from training.second_stage.layers import LayerSettings, fit_layers
-from training.second_stage.nested import MIX, Rules, Weights, fit_rules, judge_methods, list_methods, mix_parts
-from training.second_stage.report import write_page
-from training.second_stage.stackers import FOLDER, export_layers, name_parts
-from training.second_stage.values import divide_values, measure_members
-from training.second_stage.weights import fit_weights
-from training.text import NAMED
-from training.zoos import Zoo, open_zoo
+from inference.basics.errors import TrainingError
+from inference.basics.files import make_folder, replace_file
+from inference.images.geometry import read_draft
+from inference.manifest.file import write_manifest
+from inference.manifest.labels import Labels
+from inference.manifest.records import BLEND, Ensemble, Stacker, list_members
+from training.second_stage.blend_weights import fit_weights
+from training.second_stage.findings import Findings, describe_findings, draw_curves, judge_nested, slice_frequencies
+from training.second_stage.fitted import LayerSettings, fit_layers
+from training.second_stage.judge import MIX, Rules, Weights, fit_rules, judge_methods, list_methods, mix_parts
+from training.second_stage.member_scores import Evidence, gather_evidence, measure_evidence
+from training.second_stage.member_values import divide_values, measure_members
+from training.second_stage.page.report import write_page
+from training.second_stage.stackers.export import FOLDER, export_layers, name_parts
+from zoo.out_of_fold import Zoo, open_zoo
+from zoo.text import NAMED
+from zoo.train_table import read_table
 
 FIGURES, PAGE = "second_stage.json", "second_stage.html"
 # Of a part's weight in the mix of a group: less is not worth its seconds in the kernel.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.run_log import Progress, RunLog, describe_progress, format_seconds
+from inference.basics.run_log import Progress, RunLog, describe_progress, format_seconds
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@ import math
 
 import numpy as np
 
-from inference.labels import Labels
-from inference.manifest import Manifest, Model, list_members, name_member, read_manifest
-from inference.members import fill_members, gather_members
+from inference.ensemble.blend import fill_members, gather_members
+from inference.manifest.file import read_manifest
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest, Model, list_members, name_member
 from tests.conftest import Workshop
 
 LABELS = Labels(tuple(range(5)), ("",) * 5, {"culture": (0, 1), "tag": (2, 3, 4)})

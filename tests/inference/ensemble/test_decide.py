@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score
 
-from inference.blend import blend
-from inference.decide import decide, decide_group, list_label_ids
-from inference.decisions import Decision, GroupDecision
-from inference.labels import Labels
-from inference.manifest import Ensemble, read_manifest
-from inference.views import VIEWS
+from inference.ensemble.blend import blend
+from inference.ensemble.decide import decide, decide_group, list_label_ids
+from inference.manifest.file import read_manifest
+from inference.manifest.labels import Labels
+from inference.manifest.records import Decision, Ensemble, GroupDecision
+from inference.models.views import VIEWS
 from tests.conftest import Workshop
 
 LABELS = Labels((10, 11, 12, 20, 21), ("c::a", "t::b", "c::d", "t::e", "t::f"), {"c": (0, 2), "t": (1, 3, 4)})

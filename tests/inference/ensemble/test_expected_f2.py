@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score
 
-from inference.decide import decide
-from inference.decisions import Calibration, Decision, GroupDecision
-from inference.expected_f2 import CHUNK, bound_true, decide_expected, expect_f2, rank_likeliest
-from inference.labels import Labels
+from inference.ensemble.decide import decide
+from inference.ensemble.expected_f2 import CHUNK, bound_true, decide_expected, expect_f2, rank_likeliest
+from inference.manifest.labels import Labels
+from inference.manifest.records import Calibration, Decision, GroupDecision
 
 LABELS = Labels((10, 11, 12, 20, 21), ("c::a", "t::b", "c::d", "t::e", "t::f"), {"c": (0, 2), "t": (1, 3, 4)})
 

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from inference.pairs import PAIRED, compute_features, find_pairs, name_features
+from inference.ensemble.pairs import PAIRED, compute_features, find_pairs, name_features
 
 GROUPS = np.array([1, 0, 0, 1, 0, 1, 1])
 COUNTS = np.array([9, 0, 4, 120, 7, 1, 30])

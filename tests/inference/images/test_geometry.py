@@ -6,13 +6,15 @@ import pytest
 import timm.data
 from PIL import Image
 
-from inference.errors import ImageError, ImagesError
-from inference.images import Geometry, find_images, read_image, read_squares, resize_image
-from inference.manifest import Resize
-from inference.rules import Interpolation
-from tests.conftest import write_picture
+from inference.basics.errors import ImageError, ImagesError
+from inference.images.geometry import Geometry, resize_image
+from inference.images.read import read_image, read_squares
+from inference.manifest.records import Resize
+from inference.manifest.values import Interpolation
+from inference.task.image_places import find_images
+from tests.conftest import ROOT, write_picture
 
-SHARED = Path(__file__).parents[3] / "shared" / "images"
+SHARED = ROOT.parent / "shared" / "images"
 
 
 @pytest.mark.parametrize("size", [(300, 400), (401, 299), (64, 64), (33, 500), (1200, 90), (63, 65)])

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.errors import ImageError
-from inference.images import ORIENTATION_TAG, Geometry, read_image, read_squares
-from inference.manifest import MAX_PIXELS, Resize
+from inference.basics.errors import ImageError
+from inference.images.geometry import Geometry
+from inference.images.read import ORIENTATION_TAG, read_image, read_squares
+from inference.manifest.records import MAX_PIXELS, Resize
 from tests.conftest import write_picture
 
 Pixel = tuple[float, ...]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from inference import decode
-from inference.decode import CHUNKS_AHEAD, decode_ahead
-from inference.errors import ImageError
+from inference.basics.errors import ImageError
+from inference.images import read_ahead as decode
+from inference.images.read_ahead import CHUNKS_AHEAD, decode_ahead
+from tests.conftest import ROOT
 
 PATHS = [Path(f"{index}.png") for index in range(50)]
-ROOT = Path(__file__).parents[2]
 
 
 def read_name(path: Path) -> str:

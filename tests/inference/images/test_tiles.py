@@ -11,16 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.devices import try_batch
-from inference.images import Geometry, decode_image, read_image, read_squares
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Resize, Tiles, read_manifest
-from inference.rules import Merge
-from inference.submission import read_ids
-from inference.tiles import cut_tiles, merge_tiles, plan_tiles
-from packing.checkpoints import load_model
+from inference.images.geometry import Geometry
+from inference.images.read import decode_image, read_image, read_squares
+from inference.images.tiles import cut_tiles, merge_tiles, plan_tiles
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import Resize, Tiles
+from inference.manifest.values import Merge
+from inference.models.devices import try_batch
+from inference.task.ids import read_ids
 from tests.conftest import ZOO, Workshop, write_picture
-from tests.inference.test_kernel import run_script
+from tests.roads.test_kernel import run_script
+from zoo.networks import load_network
 
 SIDES = st.integers(4, 9000)
 ASPECTS = st.floats(1.01, 20)
@@ -155,7 +157,7 @@ def test_long_images_are_seen_by_tiles_and_others_exactly_as_without(own_worksho
             continue
         architecture, group, size, _ = ZOO[model.name]
         outputs = len(labels.columns(group))
-        network = load_model(own_workshop.home / f"{model.name}.safetensors", architecture, outputs, size)
+        network = load_network(own_workshop.home / f"{model.name}.safetensors", architecture, size, outputs).module
         timms = timm.data.create_transform(
             size, interpolation=model.interpolation, mean=model.mean, std=model.std, crop_pct=1.0, crop_mode="squash"
         )

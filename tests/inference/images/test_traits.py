@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.traits import TRAITS, measure_traits
+from inference.images.traits import TRAITS, measure_traits
 
 
 def measure_slowly(image: Image.Image) -> list[float]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from inference.errors import ManifestError, VitrineError
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, read_manifest, write_manifest
-from inference.predict import read_bundle
+from inference.basics.errors import ManifestError, VitrineError
+from inference.manifest.bundle import read_bundle
+from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
+from inference.manifest.labels import read_labels
 from tests.conftest import Workshop
 
 Document = dict[str, Any]

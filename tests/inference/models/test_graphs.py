@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.onnx_ml_pb2 import ModelProto
 
-from inference.errors import SessionError
-from inference.graphs import FIELDS, check_graph, find_external
-from inference.sessions import ModelSession
+from inference.basics.errors import SessionError
+from inference.models.graphs import FIELDS, check_graph, find_external
+from inference.models.sessions import ModelSession
 from tests.conftest import ZOO, Workshop
 
 

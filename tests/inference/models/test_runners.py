@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from inference import precision, runners
-from inference.errors import DegradedError, DeviceMemoryError, SessionError
-from inference.run_log import RunLog
-from inference.runners import BatchSizes, Runner
+from inference.basics.errors import DegradedError, DeviceMemoryError, SessionError
+from inference.basics.run_log import RunLog
+from inference.models import precision, runners
+from inference.models.runners import BatchSizes, Runner
 
 GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 PICTURES = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8)

@@ -10,13 +10,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from inference import sessions
-from inference.errors import SessionError
-from inference.rules import View
-from inference.run_log import RunLog
-from inference.runners import Runner
-from inference.sessions import CPU, CUDA, ModelSession, find_bucket
-from inference.views import VIEWS
+from inference.basics.errors import SessionError
+from inference.basics.run_log import RunLog
+from inference.manifest.values import View
+from inference.models import sessions
+from inference.models.runners import Runner
+from inference.models.sessions import CPU, CUDA, ModelSession, find_bucket
+from inference.models.views import VIEWS
 from tests.conftest import Workshop
 
 BATCH = np.random.default_rng(0).integers(0, 256, (7, 48, 48, 3), dtype=np.uint8)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-import inference.wheels
-from inference.devices import Device, read_devices, try_batch
-from inference.errors import SessionError
-from inference.wheels import choose_wheels, install_wheels, load_libraries
+import inference.models.wheels
+from inference.basics.errors import SessionError
+from inference.models.devices import Device, read_devices, try_batch
+from inference.models.wheels import choose_wheels, install_wheels, load_libraries
 from tests.conftest import Workshop
-from tests.packing.test_wheels import write_wheel
+from tests.packing.pack.test_fetch_wheels import write_wheel
 
 NAMES = (
     "onnxruntime_gpu-1.26.0-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
@@ -63,7 +63,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     order: list[str] = []
 
     def load(name: str, mode: int = 0) -> None:
-        if name != inference.wheels.DRIVER:
+        if name != inference.models.wheels.DRIVER:
             assert mode == ctypes.RTLD_GLOBAL
             if not name.startswith(("/", "libcublas", "libcudart")):
                 raise OSError(name)
@@ -154,7 +154,7 @@ def measure(path: Path) -> int:
 
 def test_the_trial_is_a_line_of_json_or_a_line_of_error(own_workshop: Workshop) -> None:
     def call() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "inference.devices", "--bundle", str(own_workshop.dataset)]
+        command = [sys.executable, "-m", "inference.models.devices", "--bundle", str(own_workshop.dataset)]
         environment = os.environ | {"PYTHONPATH": str(own_workshop.dataset / "inference.pyz")}
         return subprocess.run(
             [*command, "--images", str(own_workshop.images)],

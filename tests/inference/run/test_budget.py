@@ -1,7 +1,7 @@
 import pytest
 
-from inference.budget import SMALLEST_INTERVAL, Clock, Pace, estimate_reserve, find_start
-from inference.errors import OptionError
+from inference.basics.errors import OptionError
+from inference.run.budget import SMALLEST_INTERVAL, Clock, Pace, estimate_reserve, find_start
 
 
 class Hands:

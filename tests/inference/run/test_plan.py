@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from inference.manifest import parse_manifest
-from inference.plan import (
+from inference.manifest.file import parse_manifest
+from inference.run.plan import (
     Pass,
     Plan,
     add_seconds,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.errors import OutputError, StoreError
-from inference.store import DATA, MARKS, RUN, Store
+from inference.basics.errors import OutputError, StoreError
+from inference.run.store import DATA, MARKS, RUN, Store
 
 IDENTITY = {"manifest": "1", "list of images": "2"}
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from inference.errors import OutputError, SubmissionError
-from inference.labels import Labels
-from inference.submission import check_submission, check_writable, read_ids, write_submission
+from inference.basics.errors import OutputError, SubmissionError
+from inference.manifest.labels import Labels
+from inference.task.ids import read_ids
+from inference.task.submission import check_submission, check_writable, write_submission
 
 LABELS = Labels((0, 1, 5), ("c::a", "c::b", "t::c"), {"c": (0, 1), "t": (2,)})
 

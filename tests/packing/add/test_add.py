@@ -10,12 +10,13 @@ import timm
 import torch
 from sklearn.metrics import fbeta_score
 
-from inference.errors import VitrineError
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, FileEntry, Resize, read_manifest
-from inference.zoo import choose_prior
-from packing.zoo import Addition, add_model
+from inference.basics.errors import VitrineError
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import FileEntry, Resize
+from packing.add.add import Addition, add_model
 from tests.conftest import Workshop, write_network, write_rows
+from zoo.edit import choose_prior
 
 ADDITION = Addition(Path(), "test_resnet", 64, "tag", "new", Resize("crop", 0.9), fold=2)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import packing.cgroups
-import packing.limits
-from packing.cgroups import VERSIONS, Group, make_group
-from packing.limits import KERNEL, Limits, hold_limits
+import packing.dry_run.cgroups
+import packing.dry_run.limits
+from packing.dry_run.cgroups import VERSIONS, Group, make_group
+from packing.dry_run.limits import KERNEL, Limits, hold_limits
 
 MB = 10**6
 SMALL = Limits(cpus=1, memory=200 * MB, file=MB)
@@ -27,7 +27,7 @@ needs_cgroups = pytest.mark.skipif(not CGROUPS, reason="this system lets us make
 
 @pytest.fixture
 def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing.limits, "make_group", lambda memory: contextlib.nullcontext())
+    monkeypatch.setattr(packing.dry_run.limits, "make_group", lambda memory: contextlib.nullcontext())
 
 
 def take(prefix: tuple[str, ...], size: int, seconds: float = 0) -> subprocess.Popen[str]:
@@ -117,8 +117,8 @@ def test_cgroups_are_sought_below_and_beside_our_own(
 ) -> None:
     (tmp_path / "mounts").write_text(mounts.format(root=tmp_path))
     (tmp_path / "own").write_text(own)
-    monkeypatch.setattr(packing.cgroups, "MOUNTS", tmp_path / "mounts")
-    monkeypatch.setattr(packing.cgroups, "OWN", tmp_path / "own")
+    monkeypatch.setattr(packing.dry_run.cgroups, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(packing.dry_run.cgroups, "OWN", tmp_path / "own")
     tried: list[str] = []
 
     def refuse(prefix: str, dir: Path) -> str:
@@ -139,15 +139,15 @@ def test_cgroups_are_sought_below_and_beside_our_own(
     ids=["version 2", "version 1"],
 )
 def test_memory_and_swap_are_set_and_kills_are_read_as_linux_writes_them(
-    version: packing.cgroups.Version, swap: str, kills: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: packing.dry_run.cgroups.Version, swap: str, kills: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (version.memory, version.swap, version.kills, "cgroup.procs"):
         (tmp_path / name).touch()
     (tmp_path / version.kills).write_text(kills)
-    places: Iterator[tuple[packing.cgroups.Version, Path]] = iter([(version, tmp_path)])
-    monkeypatch.setattr(packing.cgroups, "_find_parents", lambda: places)
+    places: Iterator[tuple[packing.dry_run.cgroups.Version, Path]] = iter([(version, tmp_path)])
+    monkeypatch.setattr(packing.dry_run.cgroups, "_find_parents", lambda: places)
     monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix, dir: str(dir))
-    monkeypatch.setattr(packing.cgroups, "_end_group", lambda group: None)
+    monkeypatch.setattr(packing.dry_run.cgroups, "_end_group", lambda group: None)
     with make_group(5 * MB) as group:
         assert group == Group(tmp_path, version) and group.count_kills() == 2
     assert (tmp_path / version.memory).read_text() == "5000000"

@@ -9,27 +9,27 @@ from pathlib import Path
 import nbformat
 import pytest
 
-import packing.image
-import packing.like_kaggle
-import packing.limits
-from inference.errors import RehearsalError
-from packing.bundle import pack
-from packing.cgroups import make_group
-from packing.image import MARKER, find_interpreter, prepare_image
-from packing.like_kaggle import rehearse_like_kaggle
-from packing.limits import Limits
-from packing.walls import Walls, build_walls
-from packing.wheels import ONNXRUNTIME
-from tests.conftest import NAMES, Workshop
+import packing.dry_run.environment
+import packing.dry_run.limits
+import packing.dry_run.notebook
+from inference.basics.errors import RehearsalError
+from packing.dry_run.cgroups import make_group
+from packing.dry_run.environment import MARKER, find_interpreter, prepare_image
+from packing.dry_run.limits import Limits
+from packing.dry_run.notebook import rehearse_like_kaggle
+from packing.dry_run.walls import Walls, build_walls
+from packing.pack.bundle import pack
+from packing.pack.fetch_wheels import ONNXRUNTIME
+from tests.conftest import NAMES, ROOT, Workshop
 
-BUILD = Path(__file__).parents[2] / "build"
+BUILD = ROOT / "build"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of zmq, tornado and nbconvert, which are not ours
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """This Python instead of an environment like Kaggle's image."""
-    monkeypatch.setattr(packing.like_kaggle, "prepare_image", lambda cache, python: Path(sys.executable))
+    monkeypatch.setattr(packing.dry_run.notebook, "prepare_image", lambda cache, python: Path(sys.executable))
 
 
 def write_notebook(bundle: Path, *cells: str) -> Path:
@@ -43,7 +43,7 @@ def write_notebook(bundle: Path, *cells: str) -> Path:
 
 @pytest.mark.parametrize("layout", ["newer", "older"])
 def test_the_notebook_ends_in_a_valid_submission_and_a_page_in_both_layouts(
-    layout: packing.like_kaggle.Layout, here: None, workshop: Workshop, tmp_path: Path
+    layout: packing.dry_run.notebook.Layout, here: None, workshop: Workshop, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     rehearsed = rehearse_like_kaggle(
@@ -83,7 +83,7 @@ def test_the_walls_keep_the_notebook_from_the_network_and_its_inputs(
     namespaces: bool, here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not namespaces:
-        monkeypatch.setattr("packing.walls.shutil.which", lambda name: None)
+        monkeypatch.setattr("packing.dry_run.walls.shutil.which", lambda name: None)
     elif not build_walls([own_workshop.dataset], tmp_path / "hooks").prefix:
         pytest.skip("this system gives us no namespaces")
     with open_port() as port:
@@ -135,7 +135,7 @@ def test_a_script_that_takes_too_much_memory_ends_the_rehearsal(
 ) -> None:
     limits = Limits(cpus=4, memory=600 * 10**6, file=10**9)
     if not cgroup:
-        monkeypatch.setattr(packing.limits, "make_group", lambda memory: contextlib.nullcontext())
+        monkeypatch.setattr(packing.dry_run.limits, "make_group", lambda memory: contextlib.nullcontext())
     else:
         with make_group(limits.memory) as group:
             if not group:
@@ -160,7 +160,7 @@ def test_a_script_that_takes_too_much_memory_ends_the_rehearsal(
 def test_a_cell_that_takes_too_much_memory_is_told_how_much_it_has(
     here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing.limits, "make_group", lambda memory: contextlib.nullcontext())
+    monkeypatch.setattr(packing.dry_run.limits, "make_group", lambda memory: contextlib.nullcontext())
     path = write_notebook(own_workshop.bundle, "import numpy; numpy.ones(10**9, numpy.uint8)")
     limits = Limits(cpus=4, memory=600 * 10**6, file=10**9)
     with pytest.raises(RehearsalError) as error:
@@ -171,7 +171,7 @@ def test_a_cell_that_takes_too_much_memory_is_told_how_much_it_has(
 
 
 def test_hooks_refuse_only_sockets_that_lead_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("packing.walls.shutil.which", lambda name: None)
+    monkeypatch.setattr("packing.dry_run.walls.shutil.which", lambda name: None)
     walls = build_walls([tmp_path / "input"], tmp_path / "hooks")
     assert isinstance(walls, Walls) and walls.prefix == ()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(walls.python_path)}
@@ -196,7 +196,7 @@ def test_a_python_that_is_not_of_kaggles_images_is_passed_over(tmp_path: Path) -
 
 
 def test_an_environment_that_pip_cannot_fill_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing.image, "PACKAGES", {sys.version_info[:2]: ("absent-of-vitrine==1",)})
+    monkeypatch.setattr(packing.dry_run.environment, "PACKAGES", {sys.version_info[:2]: ("absent-of-vitrine==1",)})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     with pytest.raises(RehearsalError, match=r"cannot be made: ERROR: No matching distribution found for absent-of-v"):

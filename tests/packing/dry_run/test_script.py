@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from inference.errors import RehearsalError, SubmissionError
-from inference.files import hash_file
-from inference.manifest import MANIFEST_NAME
-from inference.submission import read_ids
-from packing.rehearsal import Rehearsal, parse_duration, rehearse
-from tests.conftest import Workshop
+from inference.basics.errors import RehearsalError, SubmissionError
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME
+from inference.task.ids import read_ids
+from packing.dry_run.script import Rehearsal, parse_duration, rehearse
+from tests.conftest import ROOT, Workshop
 
-SANDBOX = Path(__file__).parents[2] / "packing" / "sandbox.py"
+SANDBOX = ROOT / "packing" / "dry_run" / "sandbox.py"
 
 
 def test_a_dry_run_answers_the_first_images_and_keeps_what_was_asked_for(workshop: Workshop, tmp_path: Path) -> None:

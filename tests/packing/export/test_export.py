@@ -9,15 +9,16 @@ import timm
 import torch
 from PIL import Image
 
-from inference.errors import ExportError, ImagesError, ManifestError
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Model, read_manifest
-from inference.views import VIEWS
-from packing.checkpoints import load_model
-from packing.export import export_model, export_zoo
-from packing.parity import Examples, Judge
-from packing.sources import hash_source
-from tests.conftest import ZOO, Workshop
+from inference.basics.errors import ExportError, ImagesError, ManifestError
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import Model
+from inference.models.views import VIEWS
+from packing.export.export import export_model, export_zoo
+from packing.export.parity import Examples, Judge
+from packing.export.sources import hash_source
+from tests.conftest import ROOT, ZOO, Workshop
+from zoo.networks import load_network
 
 
 def make_judge(workshop: Workshop, model: Model, examples: Examples) -> Judge:
@@ -54,7 +55,7 @@ def test_the_exported_model_answers_as_torch_does_on_timms_transform(
     model = next(model for model in read_manifest(workshop.onnx / MANIFEST_NAME).models if model.name == name)
     session = onnxruntime.InferenceSession(workshop.onnx / f"{name}.onnx")
     outputs = session.get_outputs()[0].shape[1]
-    network = load_model(workshop.home / f"{name}.safetensors", architecture, outputs, size)
+    network = load_network(workshop.home / f"{name}.safetensors", architecture, size, outputs).module
     options = {"input_size": size, "interpolation": model.interpolation, "mean": model.mean, "std": model.std}
     options |= {"crop_pct": resize.percentage, "crop_mode": "squash" if resize.rule == "squash" else "center"}
     normalised = timm.data.create_transform(**options)
@@ -73,7 +74,7 @@ def test_the_exported_model_answers_as_torch_does_on_timms_transform(
 
 
 def test_an_export_tells_nothing_of_the_machine_that_made_it(workshop: Workshop) -> None:
-    root = str(Path(__file__).parents[2]).encode()
+    root = str(ROOT).encode()
     for name in ZOO:
         content = (workshop.onnx / f"{name}.onnx").read_bytes()
         assert root not in content and b"site-packages" not in content

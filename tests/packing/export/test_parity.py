@@ -10,23 +10,25 @@ import pytest
 import torch
 from sklearn.metrics import fbeta_score
 
-from inference.errors import ImagesError, TableError
-from inference.images import read_geometry, read_image, resize_image
-from inference.labels import read_labels
-from inference.manifest import MANIFEST_NAME, Manifest, Model, read_manifest
-from packing import export
-from packing.checkpoints import load_model
-from packing.export import export_zoo
-from packing.int8 import widen_groups
-from packing.parity import Judge, Parity, list_examples
+from inference.basics.errors import ImagesError, TableError
+from inference.images.geometry import read_geometry, resize_image
+from inference.images.read import read_image
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import read_labels
+from inference.manifest.records import Manifest, Model
+from packing.export import export
+from packing.export.export import export_zoo
+from packing.export.int8 import widen_groups
+from packing.export.parity import Judge, Parity, list_examples
 from tests.conftest import LABELS, ZOO, Precise, Workshop, write_rows
+from zoo.networks import load_network
 
 LIMITS = {"fp16": 0.02, "int8": 0.5}  # of the difference to torch in probability; the heads are forty times as steep
 
 
 def ask_torch(precise: Precise, model: Model, paths: list[Path]) -> np.ndarray:
     outputs = len(LABELS) if model.group == "all" else sum(label.startswith(model.group) for label in LABELS)
-    network = load_model(precise.home / f"{model.name}.safetensors", model.architecture, outputs, model.image_size)
+    network = load_network(precise.home / f"{model.name}.safetensors", model.architecture, model.image_size, outputs).module
     squares = np.stack([resize_image(read_image(path), read_geometry(model)) for path in paths])
     pictures = torch.from_numpy(squares).permute(0, 3, 1, 2).double() / 255
     mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (model.mean, model.std))

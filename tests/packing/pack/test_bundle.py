@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 import pytest
 
-from inference.errors import OutputError, PackError, SessionError, VitrineError
-from inference.files import hash_file
-from inference.manifest import MANIFEST_NAME, read_manifest
+from inference.basics.errors import OutputError, PackError, SessionError, VitrineError
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME, read_manifest
 from packing.accelerators import ACCELERATORS, find_accelerator
-from packing.bundle import pack
-from packing.check import check_bundle
-from packing.metadata import Names
-from packing.metadata import slugify as make_slug
+from packing.check.check import check_bundle
+from packing.pack.bundle import pack
+from packing.pack.metadata import Names
+from packing.pack.metadata import slugify as make_slug
 from tests.conftest import NAMES, Workshop
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from inference.errors import PackError
-from inference.files import hash_file
-from inference.manifest import MANIFEST_NAME, read_manifest
-from inference.wheels import CUDNN_LIBRARIES
-from packing.bundle import pack
-from packing.check import check_bundle
-from packing.wheels import CUDNN, IMAGE_LIBRARIES, ONNXRUNTIME, fetch_wheels, verify_wheel
-from tests.conftest import NAMES, Workshop
-from tests.packing.elf import list_needed
+from inference.basics.errors import PackError
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.models.wheels import CUDNN_LIBRARIES
+from packing.check.check import check_bundle
+from packing.pack.bundle import pack
+from packing.pack.fetch_wheels import CUDNN, IMAGE_LIBRARIES, ONNXRUNTIME, fetch_wheels, verify_wheel
+from tests.conftest import NAMES, ROOT, Workshop
+from tests.packing.pack.elf import list_needed
 
-CACHE = Path(__file__).parents[2] / "build" / "wheels"
+CACHE = ROOT / "build" / "wheels"
 TAGS = ("cp311-cp311", "cp312-cp312", "cp313-cp313")
 PLATFORM = "manylinux_2_27_x86_64.manylinux_2_28_x86_64"
 

@@ -10,11 +10,11 @@ import nbclient
 import nbformat
 import pytest
 
-from inference.files import hash_file
-from inference.manifest import MANIFEST_NAME
-from tests.conftest import NAMES, Workshop
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME
+from tests.conftest import NAMES, ROOT, Workshop
 
-TEMPLATE = Path(__file__).parents[2] / "kernel_template.ipynb"
+TEMPLATE = ROOT / "kernel_template.ipynb"
 LAYOUTS = {
     "older": (NAMES.slug, NAMES.competition),
     "newer": (f"datasets/{NAMES.owner}/{NAMES.slug}", f"competitions/{NAMES.competition}"),
@@ -140,8 +140,8 @@ GPUS = """
 import sys
 sys.path.insert(0, {script!r})
 import inference.devices
-t4 = inference.devices.Device("Tesla T4", (7, 5), 15_828_320_256)
-inference.devices.read_devices = lambda: (t4, t4)
+t4 = inference.models.devices.Device("Tesla T4", (7, 5), 15_828_320_256)
+inference.models.devices.read_devices = lambda: (t4, t4)
 """
 
 

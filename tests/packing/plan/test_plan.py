@@ -10,16 +10,17 @@ import pytest
 from PIL import Image
 
 import build_kernel
-from inference.errors import PackError
-from inference.images import Geometry
-from inference.manifest import Ensemble, Manifest, Resize, read_manifest, write_manifest
-from inference.sessions import CPU, CUDA
+from inference.basics.errors import PackError
+from inference.images.geometry import Geometry
+from inference.manifest.file import read_manifest, write_manifest
+from inference.manifest.records import Ensemble, Manifest, Resize
+from inference.models.sessions import CPU, CUDA
 from packing.accelerators import ACCELERATORS, Rates, find_accelerator, find_rates
-from packing.estimate import estimate_decoding, estimate_seconds
-from packing.measured import read_measured
-from packing.plan import RunPlan, describe_plan, make_plan
-from packing.plan_chart import draw_plan
-from packing.work import Work, count_work
+from packing.plan.chart import draw_plan
+from packing.plan.estimate import estimate_decoding, estimate_seconds
+from packing.plan.measured import read_measured
+from packing.plan.plan import RunPlan, describe_plan, make_plan
+from packing.plan.work import Work, count_work
 from tests.conftest import Workshop
 
 LOG: dict[str, Any] = {

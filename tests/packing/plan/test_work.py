@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from inference.errors import CheckpointError
-from packing.work import Work, count_work, measure_work
+from inference.basics.errors import CheckpointError
+from packing.plan.work import Work, count_work, measure_work
 
 # G multiply-adds at 224 px as the networks' authors give them: He et al. 2015 (ResNet), Sandler et al. 2018
 # (MobileNetV2), Huang et al. 2016 (DenseNet), Tan and Le 2019 (EfficientNet); SE-ResNeXt and SENet of the model zoo of

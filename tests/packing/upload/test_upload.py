@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from inference.errors import PackError
-from inference.files import hash_file
-from inference.manifest import MANIFEST_NAME
-from packing.bundle import pack
-from packing.kaggle_client import read_answer
-from packing.upload import Upload, follow_kernel, prepare_upload, push_kernel, upload_dataset
-from tests.conftest import NAMES, Workshop
-from tests.packing.kaggle_server import HANG_UP, SITECUSTOMIZE, Kaggle, run_kaggle
+from inference.basics.errors import PackError
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME
+from packing.pack.bundle import pack
+from packing.upload.client import read_answer
+from packing.upload.upload import Upload, follow_kernel, prepare_upload, push_kernel, upload_dataset
+from tests.conftest import NAMES, ROOT, Workshop
+from tests.packing.upload.kaggle_server import HANG_UP, SITECUSTOMIZE, Kaggle, run_kaggle
 
 pytest.importorskip("kagglesdk")
-ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef0123456789abcdef"
 RUN_LOG = {"images": 20, "images_per_second": 5.0, "seconds": {"total": 4.2}, "providers": ["CPUExecutionProvider"]}
 

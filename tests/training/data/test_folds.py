@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
-from inference.errors import TrainingError
-from inference.labels import Labels
-from training.folds import name_absent_labels, read_folds, split_folds, write_folds
+from inference.basics.errors import TrainingError
+from inference.manifest.labels import Labels
+from tests.conftest import ROOT
+from training.data.folds import name_absent_labels, read_folds, split_folds, write_folds
 
-SHARED = Path(__file__).parents[3] / "shared" / "imet2019"
+SHARED = ROOT.parent / "shared" / "imet2019"
 TARGETS = np.random.default_rng(0).random((90, 6)) < 0.3
 
 

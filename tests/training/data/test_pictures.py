@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.errors import OutputError, TrainingError
-from inference.images import Draft, Geometry, decode_image, read_picture, read_squares
-from inference.manifest import Resize
-from training.pictures import Pictures, check_pictures, find_pictures, open_cache
-from training.second_stage.evidence import Evidence, measure_evidence
+from inference.basics.errors import OutputError, TrainingError
+from inference.images.geometry import Draft, Geometry
+from inference.images.read import decode_image, read_picture, read_squares
+from inference.manifest.records import Resize
+from training.data.pictures import Pictures, check_pictures, find_pictures, open_cache
+from training.second_stage.member_scores import Evidence, measure_evidence
 
 GEOMETRY = Geometry(24, Resize(), "bilinear")
 

@@ -7,13 +7,14 @@ import torch
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
-from inference.errors import TrainingError
-from inference.images import Geometry, read_squares
-from inference.manifest import Resize, Tiles
-from training.networks import Network, create_network
-from training.pictures import Pictures, find_pictures
+from inference.basics.errors import TrainingError
+from inference.images.geometry import Geometry
+from inference.images.read import read_squares
+from inference.manifest.records import Resize, Tiles
+from training.data.pictures import Pictures, find_pictures
+from training.data.samples import SquareSamples, TrainingSamples, draw_from, load_squares, load_training, order_epoch
 from training.recipe import Augmentation, Recipe
-from training.samples import SquareSamples, TrainingSamples, draw_from, load_squares, load_training, order_epoch
+from zoo.networks import Network, create_network
 
 RECIPE = Recipe("one", "test_resnet", 32, 1, augmentation=Augmentation(smallest_crop=0.4, erase=0.7))
 IDS = 12

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from inference.errors import TrainingError
-from training.distil import AttentionTransfer, attention_distance, watch_stages
-from training.networks import Network, create_network
+from inference.basics.errors import TrainingError
+from training.fit.distil import AttentionTransfer, attention_distance, watch_stages
+from zoo.networks import Network, create_network
 
 
 def distance_slowly(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> float:

@@ -7,10 +7,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from inference.errors import TrainingError
-from training.initial import start_network
-from training.networks import create_network
+from inference.basics.errors import TrainingError
+from training.fit.initial import start_network
 from training.recipe import Initial, Recipe
+from zoo.networks import create_network
 
 FREQUENCIES = np.array([0.5, 0.1, 0.0])
 
@@ -94,13 +94,13 @@ def test_a_tag_brings_timms_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         return original("test_resnet", num_classes=1000)
 
     original = timm.create_model
-    monkeypatch.setattr("training.initial.timm.create_model", create)
+    monkeypatch.setattr("training.fit.initial.timm.create_model", create)
     for tag in ("r160_in1k", "default"):
         start_network_with(tag)
     assert asked == [("test_resnet.r160_in1k", True), ("test_resnet", True)]
 
 
 def start_network_with(tag: str) -> None:
-    from training.initial import read_initial
+    from training.fit.initial import read_initial
 
     assert read_initial(make_recipe(pretrained=tag)) is not None

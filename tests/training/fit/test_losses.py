@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from training.losses import focal_loss, lovasz_hinge, make_loss, smooth_cross_entropy
+from training.fit.losses import focal_loss, lovasz_hinge, make_loss, smooth_cross_entropy
 from training.recipe import Loss
 
 

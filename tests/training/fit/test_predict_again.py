@@ -8,12 +8,12 @@ import timm.data
 import torch
 from PIL import Image
 
-from inference.images import read_image
-from inference.labels import read_labels
-from inference.manifest import read_manifest
+from inference.images.read import read_image
+from inference.manifest.file import read_manifest
+from inference.manifest.labels import read_labels
 from training.__main__ import main
-from training.networks import load_network
-from training.out_of_fold import pool_predictions
+from zoo.networks import open_network
+from zoo.out_of_fold import pool_predictions
 
 RECIPE = 'architecture = "test_resnet"\nimage_size = 32\nfolds = 2\nepochs = 1\nbatch_size = 16\ngroup = "{}"\n'
 
@@ -94,7 +94,7 @@ def test_long_images_are_predicted_by_their_tiles_as_the_manifest_wants_it(
     assert run_oof(museum, own_zoo, "culture_f0") == 0
     made, whole = np.load(own_zoo / "culture_f0.oof.npy"), np.load(zoo / "culture_f0.oof.npy")
     model = read_manifest(own_zoo / "weights_manifest.json").models[0]
-    network = load_network(model, own_zoo, 3).module.eval()
+    network = open_network(model, own_zoo, 3).module.eval()
     timms = timm.data.create_transform(
         32, interpolation=model.interpolation, mean=model.mean, std=model.std, crop_pct=1.0, crop_mode="squash"
     )

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from inference.errors import TrainingError
-from inference.labels import Labels
+from inference.basics.errors import TrainingError
+from inference.manifest.labels import Labels
 from tests.training.by_hand import score, take_by_hand
-from training.compare import Comparison, bootstrap_mean, compare_zoos, describe_gain
-from training.scores import score_kind
+from training.pages.compare import Comparison, compare_zoos, describe_gain
+from training.scoring.bootstrap import bootstrap_mean
+from training.scoring.scores import score_kind
 
 if TYPE_CHECKING:
     from conftest import Zoo

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from inference.errors import TrainingError
-from inference.files import hash_file
-from inference.images import Geometry, resize_image
-from inference.labels import Labels
-from inference.manifest import Model, Resize, read_manifest
-from training.explain import (
+from inference.basics.errors import TrainingError
+from inference.basics.files import hash_file
+from inference.images.geometry import Geometry, resize_image
+from inference.manifest.file import read_manifest
+from inference.manifest.labels import Labels
+from inference.manifest.records import Model, Resize
+from training.pages.explain import (
     Eye,
     Look,
     choose_panels,
@@ -31,8 +32,8 @@ from training.explain import (
     overlay_heat,
     spread_heat,
 )
-from training.networks import Network
-from training.zoos import open_zoo
+from zoo.networks import Network
+from zoo.out_of_fold import open_zoo
 
 if TYPE_CHECKING:
     from conftest import Zoo

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageStat
 from scipy.stats import ks_2samp
 
-from inference.errors import OutputError, VitrineError
-from training.explore import explore, measure_colours, measure_gap
+from inference.basics.errors import OutputError, VitrineError
+from training.pages.explore import explore, measure_colours, measure_gap
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 STRANGE_LABELS = ("tag::<script>alert(1)</script>", 'tag::a "b" & c', "c$$lt_^r$::$x^", "_e::<i>", "_e::{{ 1 }}")
@@ -97,7 +97,7 @@ def look(data: Path, out: Path, images: int | None = None) -> Visit:
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of the time of a page is its plots; a test that looks at its tables can do without."""
     for name in ("colours", "sizes", "ratios", "counts", "lengths"):
-        monkeypatch.setattr(f"training.explore_plots.plot_{name}", lambda *_: "data:,")
+        monkeypatch.setattr(f"training.pages.explore_plots.plot_{name}", lambda *_: "data:,")
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_label_counts_are_pandas(visit: Visit) -> None:
 
 @pytest.mark.parametrize("images", [0, 19, 20, 99, 100, 999, 1000])
 def test_a_label_is_in_the_range_that_the_table_names(images: int) -> None:
-    from training.explore import count_rarity
+    from training.pages.explore import count_rarity
 
     wanted = [images < 20, 20 <= images <= 99, 100 <= images <= 999, images >= 1000]
     assert count_rarity([images]) == [int(is_here) for is_here in wanted]
@@ -413,7 +413,7 @@ def test_a_failure_is_one_line_and_leaves_the_old_page(
 def test_a_place_that_cannot_be_written_is_told_before_an_image_is_read(
     museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.explore.measure_part", lambda *_: pytest.fail("read an image"))
+    monkeypatch.setattr("training.pages.explore.measure_part", lambda *_: pytest.fail("read an image"))
     with pytest.raises(OutputError) as caught:
         explore(museum, tmp_path / "no" / "explore.html")
     assert str(caught.value) == (
@@ -432,7 +432,7 @@ def test_a_page_that_breaks_while_it_is_written_leaves_nothing(
         path.write_bytes(b"half a page")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.explore.render_page", lambda *_: "a page")
+    monkeypatch.setattr("training.pages.explore.render_page", lambda *_: "a page")
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OutputError, match="cannot be written: No space left on device"):
         explore(museum, tmp_path / "explore.html", images=1)

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_score, recall_score
 
-from inference.errors import ManifestError, TrainingError
-from inference.images import read_image
-from inference.labels import Labels
+from inference.basics.errors import ManifestError, TrainingError
+from inference.images.read import read_image
+from inference.manifest.labels import Labels
 from tests.training.by_hand import score, take_by_hand
-from training.slices import measure_sizes, print_slices, read_size, slice_frequencies, slice_shapes
+from training.pages.slices import measure_sizes, print_slices, read_size, slice_frequencies, slice_shapes
 
 if TYPE_CHECKING:
     from conftest import Zoo

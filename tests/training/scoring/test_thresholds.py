@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score
 
-from inference.decide import decide
-from inference.decisions import Decision, GroupDecision
-from inference.labels import Labels
-from training.decision import Rule, cross_fit, declare_rules, fit_decision, rank_groups, take_by
-from training.metrics import THRESHOLDS
+from inference.ensemble.decide import decide
+from inference.manifest.labels import Labels
+from inference.manifest.records import Decision, GroupDecision
+from training.scoring.thresholds import Rule, cross_fit, declare_rules, fit_decision, rank_groups, take_by
+from zoo.f2 import THRESHOLDS
 
 
 def make_labels(**sizes: int) -> Labels:

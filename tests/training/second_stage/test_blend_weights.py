@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score
 
-from inference.labels import Labels
-from training.metrics import THRESHOLDS
-from training.second_stage.weights import fit_weights
+from inference.manifest.labels import Labels
+from training.second_stage.blend_weights import fit_weights
+from zoo.f2 import THRESHOLDS
 
 LABELS = Labels(tuple(range(9)), ("",) * 9, {"culture": (0, 2, 4), "tag": (1, 3, 5, 6, 7, 8)})
 

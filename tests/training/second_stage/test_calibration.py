@@ -6,8 +6,8 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
-from inference.decisions import Calibration
-from inference.schema import parse_record
+from inference.manifest.records import Calibration
+from inference.manifest.schema import parse_record
 from training.second_stage.calibration import MOST_POINTS, fit_calibration, measure_reliability
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from training.plots import GREY, INK, encode_figure, format_number, make_grid, style_axes
 from training.second_stage.findings import FrequencySlice, GroupCurves
+from zoo.plots import GREY, INK, encode_figure, format_number, make_grid, style_axes
 
 CHANCES = (0, 0.01, 0.04, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
 # The weighted average comes first, and is what the others are held against.

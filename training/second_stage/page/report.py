@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.files import replace_file
-from inference.manifest import BLEND
+from inference.basics.files import replace_file
+from inference.manifest.records import BLEND
 from training.second_stage.findings import PER_GROUP, Findings, GroupCurves
-from training.second_stage.layers import APART, TOGETHER, TREES
-from training.second_stage.nested import BOTH, COUNTS, EXPECTED, Weights
+from training.second_stage.fitted import APART, TOGETHER, TREES
+from training.second_stage.judge import BOTH, COUNTS, EXPECTED, Weights
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # What a reader calls the methods, parts and rules whose names are the program's.
@@ -65,8 +65,8 @@ def render_page(findings: Findings) -> str:
     """The page as HTML; names of members and groups are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from training.explore_plots import choose_colours
-    from training.second_stage import plots
+    from training.second_stage.page import plots
+    from zoo.plots import choose_colours
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),

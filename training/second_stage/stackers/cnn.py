@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from inference.errors import TrainingError
-from inference.members import fill_members
-from training.samples import draw_from
+from inference.basics.errors import TrainingError
+from inference.ensemble.blend import fill_members
+from training.data.samples import draw_from
 
 Scores = NDArray[np.floating[Any]]
-
 CLIP = 1e-4  # of a probability before its logit is taken; float16 scores hold exact zeros
 # Added to a label's deviation before it divides: that of the rarest labels is next to nothing.
 FLOOR = 0.02
@@ -177,7 +176,7 @@ def train(
 def drop_members(scores: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
     """Scores (images, members, labels) with NaN and members that are `dropped`, (images, members), filled.
 
-    Filled as `inference.members.fill_members` does: by the mean of the members that remain, or 0. Where none would
+    Filled as `inference.ensemble.blend.fill_members` does: by the mean of the members that remain, or 0. Where none would
     remain for a label, those that have it stay: the kernel leaves no group without a member.
     """
     there = ~scores.isnan()

@@ -1,24 +1,51 @@
-"""The fitted stackers as the kernel takes them: ONNX files, and their entries in the manifest."""
+"""The CNN stacker as an ONNX graph, measured against torch."""
 
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
+import torch
 
-from inference.files import hash_file
-from inference.labels import Labels
-from inference.manifest import ALL, BLEND, FileEntry, Stacker
-from inference.members import fill_members
-from inference.pairs import compute_features, find_pairs, name_features
-from training.second_stage.cnn_export import export_cnn
-from training.second_stage.evidence import Evidence
-from training.second_stage.layers import APART, TREES, Layers, list_places, take_group
-from training.second_stage.nested import Weights
-from training.second_stage.pair_stacker import order_members
-from training.second_stage.trees import export_trees
+from inference.basics.errors import ExportError
+from inference.basics.files import hash_file, replace_file
+from inference.ensemble.blend import fill_members
+from inference.ensemble.pairs import compute_features, find_pairs, name_features
+from inference.manifest.labels import Labels
+from inference.manifest.records import ALL, BLEND, FileEntry, Stacker
+from training.second_stage.fitted import APART, TREES, Layers, list_places, take_group
+from training.second_stage.judge import Weights
+from training.second_stage.member_scores import Evidence
+from training.second_stage.stackers.cnn import CnnStacker, Scores, predict_cnn
+from training.second_stage.stackers.trees import export_trees, order_members
+from zoo.onnx_export import trace_module
+from zoo.onnx_limits import PARITY_LIMIT
 
+MOST_AT_ONCE = 65536
 FOLDER = "second_stage"  # beside the manifest
-# Images that an export is compared with its original on.
-PARITY_IMAGES = 256
+PARITY_IMAGES = 256  # that an export is compared with its original on
+
+
+def export_cnn(stacker: CnnStacker, path: Path, examples: Scores) -> float:
+    """Write the ONNX graph, `scores` to `probabilities`, any number of images; returns its largest difference to torch.
+
+    `examples`: real scores (images, members, labels) to measure on. Raises ExportError, and leaves no file, where they
+    differ by more than 1e-4; TrainingError as `predict_cnn`.
+    """
+    wanted = predict_cnn(stacker, examples)
+    example = torch.full((2, stacker.members, stacker.labels), 0.5)
+    graph = trace_module(stacker, example, "scores", "probabilities", MOST_AT_ONCE)
+    with replace_file(path) as temporary:
+        onnx.save(graph, temporary)
+        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        (answer,) = session.run(None, {"scores": fill_members(examples.astype(np.float32))})
+        parity = float(np.abs(answer - wanted).max(initial=0))
+        if not parity <= PARITY_LIMIT:
+            raise ExportError(
+                f"{path.name}: its ONNX differs from torch by {parity:.1e} on {len(examples)} images, "
+                f"wanted at most {PARITY_LIMIT:.0e}"
+            )
+    return parity
 
 
 def name_parts(mix: Weights) -> dict[str, dict[str, float]]:

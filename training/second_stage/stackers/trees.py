@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +10,71 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import TrainingError
-from inference.files import replace_file
-from inference.pairs import compute_features, find_pairs
+from inference.basics.errors import TrainingError
+from inference.basics.files import replace_file
+from inference.ensemble.blend import fill_members
+from inference.ensemble.pairs import compute_features, find_pairs
+from inference.manifest.labels import Labels
+from training.second_stage.member_scores import Evidence
+from zoo.onnx_limits import NEWEST_IR
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+
+
+# Pairs that trees are fitted to: some hundred megabytes of features.
+MOST_PAIRS = 1_500_000
+
+
+@dataclass(frozen=True)
+class PairStacker:
+    """Trees over pairs. `members`: in the order of the features, best first; `top`: labels of each member that become
+    pairs; `counts`: images of each label that the trees were fitted to."""
+
+    booster: "Booster"
+    members: tuple[str, ...]
+    top: int
+    counts: NDArray[np.int64]
+
+
+def fit_pairs(evidence: Evidence, labels: Labels, weights: Mapping[str, Mapping[str, float]], seed: int) -> PairStacker:
+    """Fit trees to all images of `evidence`; `weights`: of the blend, whose heaviest members are combined in pairs."""
+    heaviest = sorted(evidence.members, key=lambda name: -sum(given.get(name, 0.0) for given in weights.values()))
+    filled = fill_members(order_members(evidence, tuple(heaviest)))
+    counts = evidence.truth.sum(axis=0)
+    top = choose_top(filled, evidence.truth)
+    samples = gather_samples(
+        filled, evidence.truth, top, counts, np.array(labels.owners), evidence.traits, MOST_PAIRS, seed
+    )
+    return PairStacker(fit_trees(samples, seed), tuple(heaviest), top, counts)
+
+
+def score_pairs(
+    stacker: PairStacker, evidence: Evidence, labels: Labels, blended: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Scores of all images, (images, labels): the trees' for the pairs, and `blended` for the others."""
+    scored = blended.copy()
+    for start in range(0, len(blended), IMAGE_CHUNK):
+        part = evidence.take(np.arange(start, min(start + IMAGE_CHUNK, len(blended))))
+        filled = fill_members(order_members(part, stacker.members))
+        rows, columns = find_pairs(filled, stacker.top, stacker.counts)
+        features = compute_features(filled, rows, columns, stacker.counts, np.array(labels.owners), part.traits)
+        scored[start + rows, columns] = predict_trees(stacker.booster, features)
+    return scored
+
+
+def order_members(evidence: Evidence, members: tuple[str, ...]) -> NDArray[np.float32]:
+    """The scores, (images, members, labels), of members in another order."""
+    return evidence.scores[:, [evidence.members.index(name) for name in members]].astype(np.float32)
+
 
 if TYPE_CHECKING:
     from lightgbm import Booster
     from onnx import ModelProto
 
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.integer[Any]]
-
 COVERED = 0.995
 # Pairs that are compared with all labels of their image at a time, and images whose features are computed at a time.
 PAIR_CHUNK = 4096
@@ -43,7 +97,6 @@ SETTINGS = {
 }
 OPSET = 15
 ML_OPSET = 3
-NEWEST_IR = 10  # the newest that every ONNX Runtime since 1.20 loads
 PARITY_LIMIT = 1e-5
 
 
@@ -63,7 +116,7 @@ class Samples:
 def choose_top(scores: Floats, truth: NDArray[np.bool_]) -> int:
     """The smallest number of labels of each member with which COVERED of the true labels become pairs.
 
-    `scores`: (images, members, labels), without NaN; `truth`: (images, labels). See `inference.pairs.find_pairs`.
+    `scores`: (images, members, labels), without NaN; `truth`: (images, labels). See `inference.ensemble.pairs.find_pairs`.
     """
     rows, columns = np.nonzero(truth)
     if not len(rows):

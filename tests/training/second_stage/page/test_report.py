@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.errors import OutputError
+from inference.basics.errors import OutputError
 from training.second_stage.calibration import Reliability
 from training.second_stage.findings import Findings, FrequencySlice, GroupCurves, Judged
-from training.second_stage.report import TEMPLATE, choose_axis, render_page, write_page
+from training.second_stage.page.report import TEMPLATE, choose_axis, render_page, write_page
 
 THRESHOLDS = tuple(float(threshold) for threshold in np.round(np.arange(0.005, 1, 0.005), 3))
 HOSTILE = "<script>alert('x')</script>$^ & \"b\""
@@ -382,7 +382,7 @@ def test_a_page_that_breaks_leaves_the_old_one(tmp_path: Path, monkeypatch: pyte
 
     path = tmp_path / "page.html"
     path.write_bytes(b"an older page")
-    monkeypatch.setattr("training.second_stage.report.render_page", lambda *_: "a page")
+    monkeypatch.setattr("training.second_stage.page.report.render_page", lambda *_: "a page")
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OutputError) as caught:
         write_page(make_findings(), path)
@@ -393,7 +393,7 @@ def test_a_page_that_breaks_leaves_the_old_one(tmp_path: Path, monkeypatch: pyte
 
 def test_matplotlib_is_not_needed_before_a_page_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # to import it is an error now
-    for name in ("training.plots", "training.explore_plots", "training.second_stage.plots"):
+    for name in ("zoo.plots", "training.pages.explore_plots", "training.second_stage.page.plots"):
         monkeypatch.delitem(sys.modules, name, raising=False)
         monkeypatch.delattr(name, raising=False)
     module = runpy.run_path(str(TEMPLATE.with_name("report.py")))

@@ -9,10 +9,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from inference.errors import TrainingError
-from inference.pairs import find_pairs, name_features
-from training.second_stage import trees
-from training.second_stage.trees import (
+from inference.basics.errors import TrainingError
+from inference.ensemble.pairs import find_pairs, name_features
+from training.second_stage.stackers import trees
+from training.second_stage.stackers.trees import (
     COVERED,
     PARITY_LIMIT,
     Samples,
@@ -206,8 +206,6 @@ def test_a_single_member_and_equal_scores_are_enough(tmp_path: Path, monkeypatch
 
 
 def test_lightgbm_is_imported_only_when_trees_are_fitted() -> None:
-    code = (
-        "import sys, training.second_stage.trees; print({'lightgbm', 'onnxmltools', 'onnxruntime'} & set(sys.modules))"
-    )
+    code = "import sys, training.second_stage.stackers.trees; print({'lightgbm', 'onnxmltools', 'onnxruntime'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"

@@ -1,0 +1,30 @@
+"""TODO."""
+
+from pathlib import Path
+
+from inference.basics.errors import ManifestError
+from inference.manifest.file import MANIFEST_NAME, list_bundle_files, read_manifest, verify_files
+from inference.manifest.labels import Labels, read_labels
+from inference.manifest.records import Manifest
+from inference.manifest.references import check_coverage
+
+
+def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
+    """The manifest and the labels of a bundle whose files are all there and all as declared.
+
+    Raises ManifestError naming the key, or LabelsError naming the label.
+    """
+    manifest = read_manifest(folder / MANIFEST_NAME)
+    try:
+        check_coverage(manifest)
+        for index, model in enumerate(manifest.models):
+            if "fp32" not in model.onnx:
+                raise ManifestError(f"`models[{index}].onnx.fp32`: missing; export {model.name}, then pack")
+    except ManifestError as error:
+        raise ManifestError(f"{MANIFEST_NAME}: {error}") from error
+    verify_files(list_bundle_files(manifest), folder)
+    labels = read_labels(folder / manifest.labels.file, manifest.labels.groups)
+    strange = set(manifest.decision.prior) - set(labels.ids)
+    if strange:
+        raise ManifestError(f"{MANIFEST_NAME}: `decision.prior`: label id {min(strange)} is not in labels.csv")
+    return manifest, labels

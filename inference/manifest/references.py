@@ -1,0 +1,125 @@
+"""TODO."""
+
+from collections.abc import Collection
+
+from inference.basics.errors import ManifestError
+from inference.manifest.records import (
+    ALL,
+    BLEND,
+    Decision,
+    Manifest,
+    Model,
+    list_members,
+)
+from inference.manifest.schema import refuse
+
+
+def check_decision(decision: Decision, groups: Collection[str]) -> None:
+    """Calibration, fallback and numbers of labels suit the groups and one another; raises ManifestError."""
+    for section, given in (("calibration", decision.calibration), ("fallback", decision.fallback)):
+        wanted = set(groups) if given or (section, decision.rule) == ("calibration", "expected_f2") else set()
+        if set(given) != wanted:
+            raise ManifestError(
+                f"`decision.{section}`: found {', '.join(given) or 'no group'}, wanted every group of `labels.groups`"
+            )
+    for group, calibration in decision.calibration.items():
+        if len(calibration.scores) != len(calibration.chances):
+            raise ManifestError(
+                f"`decision.calibration.{group}`: found {len(calibration.scores)} scores and "
+                f"{len(calibration.chances)} chances, wanted as many"
+            )
+    for group, rule in decision.groups.items():
+        if rule.maximum < max(rule.minimum, 1):
+            raise refuse(f"decision.groups.{group}.maximum", rule.maximum, "at least 1 and at least `minimum`")
+
+
+def check_references(manifest: Manifest) -> None:
+    """Names that refer to one another must do so, and every group must have its weights and its decision.
+
+    Raises ManifestError naming the key.
+    """
+    groups = manifest.labels.groups
+    models: dict[str, Model] = {}
+    for index, model in enumerate(manifest.models):
+        if model.name in models:
+            first = list(models).index(model.name)
+            raise ManifestError(
+                f"`models[{index}].name`: {model.name!r} is the name of models[{first}] too; rename one"
+            )
+        if model.group not in (ALL, *groups):
+            raise refuse(
+                f"models[{index}].group", model.group, f"'{ALL}' or a group of `labels.groups`: {', '.join(groups)}"
+            )
+        models[model.name] = model
+    for section, given in (
+        ("ensemble.weights", manifest.ensemble.weights),
+        ("decision.groups", manifest.decision.groups),
+    ):
+        for group in groups:
+            if group not in given:
+                raise ManifestError(f"`{section}.{group}`: missing; every group of `labels.groups` needs one")
+        for group in given:
+            if group not in groups:
+                raise ManifestError(f"`{section}.{group}`: no such group in `labels.groups`: {', '.join(groups)}")
+    for group, weights in manifest.ensemble.weights.items():
+        for name in weights:
+            if name not in models:
+                raise ManifestError(f"`ensemble.weights.{group}.{name}`: no model of that name in `models`")
+            if group not in manifest.groups_of(models[name]):
+                raise ManifestError(
+                    f"`ensemble.weights.{group}.{name}`: this model covers {models[name].group!r}; remove it"
+                )
+    check_second_stage(manifest)
+    check_decision(manifest.decision, groups)
+
+
+def check_second_stage(manifest: Manifest) -> None:
+    """Stackers, their members, the mix and the values refer to what there is; raises ManifestError."""
+    groups = manifest.labels.groups
+    members = list_members(manifest.models)
+    for name, models in members.items():
+        if len({model.group for model in models}) > 1:
+            raise ManifestError(
+                f"`models`: {', '.join(model.name for model in models)} are the folds of {name} and cover "
+                f"{' and '.join(model.group for model in models)}; wanted one group, or rename one"
+            )
+    covers: dict[str, str] = {}
+    for index, stacker in enumerate(manifest.ensemble.stackers):
+        key = f"ensemble.stackers[{index}]"
+        if stacker.name in covers:
+            raise ManifestError(f"`{key}.name`: {stacker.name!r} is the name of another stacker too; rename one")
+        covers[stacker.name] = stacker.group
+        if stacker.group not in (ALL, *groups):
+            raise refuse(f"{key}.group", stacker.group, f"'{ALL}' or a group of `labels.groups`: {', '.join(groups)}")
+        for place, name in enumerate(stacker.members):
+            if name not in members:
+                raise ManifestError(
+                    f"`{key}.members[{place}]`: no model {name!r} in `models`; run `build_kernel.py fit` again"
+                )
+    for group, weights in manifest.ensemble.mix.items():
+        if group not in groups:
+            raise ManifestError(f"`ensemble.mix.{group}`: no such group in `labels.groups`: {', '.join(groups)}")
+        for name in weights:
+            if name not in (BLEND, *covers):
+                raise ManifestError(f"`ensemble.mix.{group}.{name}`: no stacker of that name in `ensemble.stackers`")
+            if name != BLEND and covers[name] not in (ALL, group):
+                raise ManifestError(f"`ensemble.mix.{group}.{name}`: this stacker scores {covers[name]!r}; remove it")
+        if not any(weights.values()):
+            raise ManifestError(f"`ensemble.mix.{group}`: every weight is 0; wanted one above 0")
+    views = {model.name: model.views for model in manifest.models}
+    for name, values in manifest.ensemble.values.items():
+        for view in values:
+            if view not in views.get(name, ()):
+                raise ManifestError(f"`ensemble.values.{name}.{view}`: no model of that name and view in `models`")
+
+
+def check_coverage(manifest: Manifest) -> None:
+    """Every group has a model with a weight; in a zoo that is still being put together some have none.
+
+    Raises ManifestError naming the group.
+    """
+    for group, weights in manifest.ensemble.weights.items():
+        if not any(weight > 0 for weight in weights.values()):
+            raise ManifestError(
+                f"`ensemble.weights.{group}`: no model with a weight above 0 covers the group; add a model or a weight"
+            )

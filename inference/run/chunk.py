@@ -1,0 +1,141 @@
+"""TODO."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.basics.errors import ImageError, OutputError, SessionError
+from inference.images.geometry import Geometry
+from inference.images.read import Picture
+from inference.images.tiles import merge_tiles
+from inference.models.precision import TRIAL_BATCHES
+from inference.run.budget import PLAN_MARGIN
+from inference.run.plan import Pass, Plan, add_seconds, list_groups
+from inference.run.state import TRAITS_NAME, Job, State, leave_out
+
+
+def run_chunk(
+    job: Job,
+    state: State,
+    plan: Plan,
+    index: int,
+    images: range,
+    pictures: Sequence[Picture | ImageError],
+    geometries: Mapping[str, Geometry],
+) -> tuple[bool, float]:
+    """Run and commit what the plan has and the chunk lacks; whether the time sufficed, and the seconds of the models.
+
+    `images`: the chunk's places in the predictions; `geometries`: by model. A model that fails
+    is left out from here on.
+    """
+    rows, readable = [], []
+    for row, found in zip(images, pictures, strict=True):
+        if isinstance(found, ImageError):
+            state.log.note_unreadable(job.ids[row], str(found))
+        elif job.ids[row] not in state.log.unreadable:
+            rows.append(row)
+            readable.append(found)
+    done = state.done.get(index, set())
+    if not rows:
+        commit_chunk(job, state, index, images, {str(one) for one in state.passes} - done)
+        return True, 0.0
+    batches = {geometry: join_squares(readable, geometry) for geometry in set(geometries.values())}
+    job.traits[rows] = [found.traits for found in readable]
+    shown: dict[str, list[tuple[int, NDArray[np.float32]]]] = {}
+    ran: list[Pass] = []
+    in_time, spent, clock = True, 0.0, state.pace.clock
+    for one in plan:
+        if str(one) in done or one in ran or one not in state.passes:
+            continue
+        if not state.pace.fits(one.model, len(rows)):
+            in_time = False
+            break
+        if not state.planned and not has_time_to_measure(state, one, ran, len(rows), len(job.ids) - images.stop):
+            continue
+        geometry = geometries[one.model]
+        has_time = state.pace.fits(one.model, TRIAL_BATCHES * len(rows))
+        spent += state.runners[one.model].settle(batches[geometry], has_time)
+        together: Plan = (one,)
+        # The maximum over tiles is each view's own; and what was not measured yet is measured in small steps.
+        if state.planned and not geometry.tiles:
+            lacking = [other for other in plan if str(other) not in done and other not in ran]
+            own = tuple(other for other in lacking if other.model == one.model)
+            together = own if state.pace.fits(one.model, len(own) * len(rows)) else together
+        began = clock.now()
+        try:
+            probabilities = state.runners[one.model].predict(batches[geometry], [other.view for other in together])
+        except SessionError as error:
+            if state.pace.left() <= 0:  # not the model's fault: the alarm of the limit has stopped it
+                in_time = False
+                break
+            leave_out(state, one.model, error)
+            continue
+        if geometry.tiles:
+            counts = [len(found.squares[geometry]) for found in readable]
+            probabilities = merge_tiles(probabilities, counts, geometry.tiles.merge)
+        # Seconds of an image, however many tiles it has: a chunk of many long images takes longer than is foreseen.
+        seconds = clock.now() - began
+        spent += seconds
+        for _ in together:
+            state.pace.note_pass(one.model, len(rows), seconds / len(together))
+            state.log.note_passes(one.model, len(rows), seconds / len(together))
+        state.log.facts.setdefault("first_prediction_seconds", round(clock.now() - clock.started, 3))
+        shown.setdefault(one.model, []).append((len(together), probabilities))
+        ran += together
+    for model, views in shown.items():
+        before = sum(name.rpartition("/")[0] == model for name in done)
+        add_views(job.predictions[model], rows, views, before)
+    if ran:
+        commit_chunk(job, state, index, images, set(map(str, ran)))
+    return in_time, spent
+
+
+def join_squares(pictures: Sequence[Picture], geometry: Geometry) -> NDArray[np.uint8]:
+    """The squares of all pictures, or with tiles all their tiles, as one batch (squares, size, size, 3)."""
+    squares = [picture.squares[geometry] for picture in pictures]
+    return np.concatenate(squares) if geometry.tiles else np.stack(squares)
+
+
+def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: int, images: int) -> bool:
+    """Whether a pass of the first chunk leaves the time for its groups' models, which ran, to see all other images."""
+    if not list_groups(ran) >= set(one.groups):
+        return True
+    seconds = state.pace.seconds
+    cover = add_seconds((other for other in ran if not other.spare), seconds) + state.pace.overhead
+    return state.pace.left() - max(seconds.values()) * rows >= PLAN_MARGIN * cover * images
+
+
+def add_views(
+    predictions: NDArray[np.float16],
+    rows: Sequence[int],
+    views: Sequence[tuple[int, NDArray[np.float32]]],
+    before: int,
+) -> None:
+    """Bring further views into the rows, which are the mean of `before` views already.
+
+    `views`: means (images, labels), each with the number of views that it is of.
+    """
+    total = np.sum([np.float32(count) * mean for count, mean in views], axis=0, dtype=np.float32)
+    count = before + sum(count for count, _ in views)
+    if before:
+        total += np.float32(before) * predictions[rows].astype(np.float32)
+    predictions[rows] = total / np.float32(count)
+
+
+def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str]) -> None:
+    """Remember that the predictions hold these passes; a disk that fills costs the restart, not the run."""
+    is_new = index not in state.done
+    state.done.setdefault(index, set()).update(ran)
+    if state.store is None:
+        return
+    arrays = sorted({name.rpartition("/")[0] for name in ran}) + [TRAITS_NAME] * is_new
+    own = {job.ids[row]: state.log.unreadable[job.ids[row]] for row in images if job.ids[row] in state.log.unreadable}
+    precisions = {name: runner.precision for name, runner in state.runners.items() if runner.is_settled}
+    facts = {"chunk": index, "passes": sorted(ran), "precisions": precisions, "unreadable": own}
+    try:
+        state.store.commit(images.start, images.stop, arrays, facts)
+    except OutputError as error:
+        state.store.remove()  # what it took is better used by the submission
+        state.store = None
+        state.log.note_degraded(f"{error}: goes on without; a kill would now lose the work")

@@ -1,0 +1,23 @@
+"""The weights of a trained network as its checkpoint stores them."""
+
+import torch
+
+from inference.basics.errors import TrainingError
+from training.recipe import Precision
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+def round_weights(module: torch.nn.Module, precision: Precision) -> dict[str, torch.Tensor]:
+    """The network's state with its floats in `precision`; raises TrainingError where one does not fit."""
+    state = {
+        name: (tensor.to(DTYPES[precision]) if tensor.is_floating_point() else tensor).cpu().contiguous().clone()
+        for name, tensor in module.state_dict().items()
+    }
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise TrainingError(
+                f"{name}: not a finite number in {precision}; "
+                "train with a lower `optimizer.learning_rate`, or set `precision` to fp32"
+            )
+    return state
