@@ -42,7 +42,7 @@ SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)
 SLOWED = """
 import sys, time
 from inference.__main__ import main
-from inference.sessions import ModelSession
+from inference.models.sessions import ModelSession
 wait, slow_from, slow_model = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 real, seen = ModelSession.predict, 0
 def predict(self, batch, views=("identity",), full=0):

@@ -145,7 +145,7 @@ def time_from_files(bundle: Path, folder: Path, images: int, rounds: int, precis
         rates.append(run_script(bundle, folder, images, ["--precision", precision, "--strict"]).rate)
         log = json.loads((folder / "run_log.json").read_text(encoding="utf-8"))
         if (device == "cuda" and log["providers"] != [CUDA]) or set(log["precisions"].values()) != {precision}:
-            raise RuntimeError(f"{bundle}: ran on {log['providers']} in {log['precisions']}, wanted {precision}")
+            raise RuntimeError(f"{bundle}: ran on {log['providers']} in {log['precisions']}; wanted {precision}")
     return max(rates)
 
 

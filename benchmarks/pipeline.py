@@ -51,10 +51,10 @@ OPEN = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from inference.wheels import load_libraries
+from inference.models.wheels import load_libraries
 load_libraries()
-from inference.devices import read_devices
-from inference.sessions import ModelSession
+from inference.models.devices import read_devices
+from inference.models.sessions import ModelSession
 gpus, started = len(read_devices()), time.perf_counter()
 ModelSession("model", Path(sys.argv[2]), int(sys.argv[3]), gpus)
 print(time.perf_counter() - started)
@@ -185,7 +185,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     out, images, rounds = arguments.out.resolve(), arguments.images, arguments.rounds
     if images < GROWTH:
-        parser.error(f"--images: found {images}, wanted {GROWTH} or more")
+        parser.error(f"--images: found {images}; wanted {GROWTH} or more")
     found: dict[str, Figures] = {}
     if "efficiency" in arguments.only:
         found["efficiency"] = measure_efficiency(out, images // GROWTH, rounds or 5)

@@ -33,7 +33,7 @@ from packing.plan.work import Work, count_work
 
 LABELS = 1103  # iMet 2019's
 FITTED = ("resnet34@224", "legacy_seresnext50_32x4d@224", "efficientnet_lite0@224", "pnasnet5large@331")
-# The first seven were looked at while the model of packing/plan/estimate.py was chosen; of the others nothing was known.
+# The first seven were seen while the model of packing/plan/estimate.py was chosen; the others were not.
 PREDICTED = (
     "legacy_seresnext101_32x4d@224",
     "legacy_senet154@224",

@@ -25,9 +25,9 @@ def write_museum(folder: Path, train_images: int = TRAIN_EXHIBITS, test_images: 
     number of pictures that the museum does not have.
     """
     if not 0 <= train_images <= TRAIN_EXHIBITS:
-        raise OutputError(f"--train: found {train_images}, wanted 0 to {TRAIN_EXHIBITS}, the rows of train.csv")
+        raise OutputError(f"--train: found {train_images}; wanted 0 to {TRAIN_EXHIBITS}, the rows of train.csv")
     if test_images < 1:
-        raise OutputError(f"--test: found {test_images}, wanted 1 or more; a submission needs a row")
+        raise OutputError(f"--test: found {test_images}; wanted 1 or more; a submission needs a row")
     make_folder(folder)
     train, test = list_exhibits("train", TRAIN_EXHIBITS), list_exhibits("test", test_images)
     draw_pictures(folder, [*train[:train_images], *test])

@@ -12,5 +12,5 @@ for recipe in everything culture tag; do
         --manifest weights_manifest.json
 done
 rm -rf "$zoo"/cache "$zoo"/tensorboard "$zoo"/folds.csv "$zoo"/*.metrics.csv
-$python build_kernel.py fit --train build/museum/train.csv --without cnn --without trees
+$python build_kernel.py ensemble --train build/museum/train.csv --without cnn --without trees
 rm -rf second_stage

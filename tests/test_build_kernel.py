@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import build_kernel
 from tests.conftest import ROOT, Workshop
 
-COMMANDS = ("add", "export", "pack", "dry-run", "check", "upload", "demo")
+COMMANDS = [command.name for command in build_kernel.COMMANDS]
 
 
 def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -39,10 +40,10 @@ def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
     assert packed.stdout.splitlines()[:2] == [
         "note: Kaggle has retired the P100: a kernel that asks for it runs on NvidiaTeslaT4, which is two T4s. "
         "The bundle itself still runs on a P100 elsewhere, with `--wheels cudnn`",
-        "note: Kaggle's image has no onnxruntime; `pack --wheels` carries it",
+        "note: Kaggle's image has no onnxruntime; `pack --wheels` includes it",
     ], packed.stderr
     assert "me/vitrine-bundle" in packed.stdout
-    assert call("check", "build/bundle", cwd=tmp_path).stdout == "build/bundle: good; 1 models\n"
+    assert call("check", "build/bundle", cwd=tmp_path).stdout == "build/bundle: valid; 1 models\n"
     run = call(
         "dry-run", "--bundle", "build/bundle/dataset", "--images", workshop.images, "--sample", workshop.sample,
         "--out", "build/run", "--limit", 3, "--time-limit", "1h", cwd=tmp_path,
@@ -59,7 +60,7 @@ def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
         (("pack", "--accelerator", "V100"), "no accelerator 'V100'; wanted one of: T4x2, P100, L4, CPU"),
         (("upload", "absent"), "absent: no such bundle; `build_kernel.py pack` makes one"),
         (("pack", "--manifest", "no.json"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
-        (("pack", "--manifest", "no.json", "--slug", "x"), "dataset-metadata.json: `id`: found 'your-kaggle-name/x', wanted a slug of 6 to 50 of a-z, 0-9 and -"),
+        (("pack", "--manifest", "no.json", "--slug", "x"), "dataset-metadata.json: `id`: found 'your-kaggle-name/x'; wanted a slug of 6 to 50 of a-z, 0-9 and -"),
         (
             ("add", "x.pth", "--manifest", "no.json", "--architecture", "a", "--image-size", "8", "--group", "tag"),
             "no.json: no such file; give --labels labels.csv and --train train.csv to start one",
@@ -78,4 +79,4 @@ def test_a_failure_is_one_line_and_exit_1(
 def test_an_unusable_time_limit_is_refused_by_the_parser(tmp_path: Path) -> None:
     finished = call("dry-run", "--bundle", "b", "--images", "i", "--sample", "s", "--out", "o", "--time-limit", "soon")
     assert finished.returncode == 2
-    assert "argument --time-limit: found 'soon', wanted a time such as 9h, 90m or 32400" in finished.stderr
+    assert "argument --time-limit: found 'soon'; wanted a time such as 9h, 90m or 32400" in finished.stderr

@@ -135,13 +135,13 @@ def read_recipe(path: Path) -> Recipe:
     if "name" in document:
         raise TrainingError(f"{path}: `name`: unknown key; a recipe is called after its file")
     if not re.fullmatch(r"[\w.-]+", path.stem, re.A):
-        raise TrainingError(f"{path}: found the name {path.stem!r}, wanted letters, digits, '.', '_' and '-'")
+        raise TrainingError(f"{path}: found the name {path.stem!r}; wanted letters, digits, '.', '_' and '-'")
     try:
         recipe: Recipe = parse_record(Recipe, {"name": path.stem, **document})
     except ManifestError as error:
         raise TrainingError(f"{path}: {error}") from error
     if recipe.initial.pretrained is not None and recipe.initial.checkpoint is not None:
-        raise TrainingError(f"{path}: `initial`: found pretrained and checkpoint, wanted one of them")
+        raise TrainingError(f"{path}: `initial`: found pretrained and checkpoint; wanted one of them")
     return _make_absolute(recipe, path.parent)
 
 

@@ -22,7 +22,7 @@ from inference.manifest.records import (
 from zoo.f2 import score_counts
 from zoo.train_table import Table, read_table
 
-# Where a decision starts until `build_kernel.py fit` has fitted it: the 1st place of iMet 2019 took culture
+# Where a decision starts until `build_kernel.py ensemble` has fitted it: the 1st place of iMet 2019 took culture
 # above 0.28 and tag above 0.10, up to eight labels.
 UNFITTED = GroupDecision(threshold=0.2, minimum=0, maximum=8)
 LONGEST_PRIOR = 20
@@ -110,5 +110,5 @@ def declare_out_of_fold(scores: Path, folder: Path, outputs: int) -> OutOfFold:
         raise ManifestError(f"{scores}: not an array: {error}") from error
     wanted = (len(ids.read_text(encoding="utf-8").split()), outputs)
     if array.shape != wanted or array.dtype != np.float16:
-        raise ManifestError(f"{scores}: found {array.dtype} {array.shape}, wanted float16 {wanted} after {ids.name}")
+        raise ManifestError(f"{scores}: found {array.dtype} {array.shape}; wanted float16 {wanted} after {ids.name}")
     return entry

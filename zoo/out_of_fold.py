@@ -56,12 +56,12 @@ def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutO
     wanted = (len(ids), len(labels.columns(model.group)))
     if scores.shape != wanted or scores.dtype != np.float16:
         raise TrainingError(
-            f"model {model.name}: {path}: found {scores.dtype} {scores.shape}, wanted float16 {wanted}: "
+            f"model {model.name}: {path}: found {scores.dtype} {scores.shape}; wanted float16 {wanted}: "
             f"the images of {ids_path.name}, the labels of {model.group!r}"
         )
     for image, row in zip(ids, scores, strict=True):
         if not ((row >= 0) & (row <= 1)).all():  # NaN is neither
-            raise TrainingError(f"model {model.name}: {path}: image {image} has {_name_fault(row)}, wanted 0 to 1")
+            raise TrainingError(f"model {model.name}: {path}: image {image} has {_name_fault(row)}; wanted 0 to 1")
     if len(set(ids)) < len(ids):
         doubled = next(image for place, image in enumerate(ids) if image in ids[:place])
         raise TrainingError(f"model {model.name}: {ids_path}: image {doubled} is given twice; ids must differ")

@@ -45,7 +45,7 @@ def read_table(path: Path, labels: Labels, limit: int | None = None) -> Table:
         try:
             label_ids = parse_label_ids(text)
         except ValueError:
-            raise TableError(f"{path}: image {image}: found attribute_ids {text!r}, wanted whole numbers") from None
+            raise TableError(f"{path}: image {image}: found attribute_ids {text!r}; wanted whole numbers") from None
         for label in label_ids:
             if label not in columns:
                 raise TableError(f"{path}: image {image} has label {label}, which labels.csv lacks")

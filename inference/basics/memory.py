@@ -33,4 +33,4 @@ def require_free() -> None:
     """Raises MemoryError where too little is left to load or run a model."""
     free = measure_free()
     if free < LEAST_FREE:
-        raise MemoryError(f"{free / 1e6:.0f} MB are left, wanted {LEAST_FREE / 1e6:.0f} to load or run a model")
+        raise MemoryError(f"{free / 1e6:.0f} MB are left; wanted {LEAST_FREE / 1e6:.0f} to load or run a model")

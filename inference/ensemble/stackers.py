@@ -53,11 +53,11 @@ class StackerSession:
             if self._read_note(notes, "features", len(names)) != list(names):
                 raise SessionError(
                     f"stacker {stacker.name}: {path.name} was fitted to other features than this kernel computes; "
-                    "run `build_kernel.py fit` again"
+                    "run `build_kernel.py ensemble` again"
                 )
             self._groups = np.array(labels.owners)
         if found != [wanted]:
-            raise SessionError(f"stacker {stacker.name}: {path.name} takes {found}, wanted {[wanted]}")
+            raise SessionError(f"stacker {stacker.name}: {path.name} takes {found}; wanted {[wanted]}")
 
     def score(self, inputs: Inputs) -> NDArray[np.float32]:
         """Probabilities, (images, labels of the stacker's group).
@@ -80,7 +80,7 @@ class StackerSession:
         except Exception as error:
             raise SessionError(f"stacker {self.stacker.name} fails on {array.shape}: {_shorten(error)}") from error
         if probabilities.shape != shape:
-            raise SessionError(f"stacker {self.stacker.name}: found an output of {probabilities.shape}, wanted {shape}")
+            raise SessionError(f"stacker {self.stacker.name}: found an output of {probabilities.shape}; wanted {shape}")
         # Trees add up to a little more than 1 at times.
         if not (np.isfinite(probabilities).all() and probabilities.min() > -1e-3 and probabilities.max() < 1.001):
             raise SessionError(f"stacker {self.stacker.name}: its output is not a probability: NaN or outside [0, 1]")
@@ -95,7 +95,7 @@ class StackerSession:
         if not isinstance(note, list) or len(note) != length:
             raise SessionError(
                 f"stacker {self.stacker.name}: {self._file}: its note `{key}` is not a list of {length}; "
-                "run `build_kernel.py fit` again"
+                "run `build_kernel.py ensemble` again"
             )
         return note
 

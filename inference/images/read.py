@@ -123,18 +123,18 @@ def _check_regular(path: Path) -> None:
     """A pipe or a device would be read for ever; a link counts as what it leads to."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        raise ImageError(f"found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or device'}, wanted a file")
+        raise ImageError(f"found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or device'}; wanted a file")
 
 
 def _check_header(image: Image.Image, max_pixels: int) -> None:
     if image.format in REFUSED_FORMATS:
-        raise ImageError(f"found {image.format}, wanted a format such as PNG: {REFUSED_FORMATS[image.format]}")
+        raise ImageError(f"found {image.format}; wanted a format such as PNG: {REFUSED_FORMATS[image.format]}")
     width, height = image.size
     limit, key = max_pixels, "`runtime.max_pixels`"
     if image.format == "JPEG2000" and limit > MAX_JPEG2000_PIXELS:
         limit, key = MAX_JPEG2000_PIXELS, "of JPEG 2000"
     if width * height > limit:
-        raise ImageError(f"{width}x{height} is {width * height} pixels, wanted at most {limit} ({key})")
+        raise ImageError(f"{width}x{height} is {width * height} pixels; wanted at most {limit} ({key})")
     # Others fail too where one takes all that there is, and C code that fails to get a few bytes may end the process.
     needed = width * height * BYTES_A_PIXEL
     if width * height > LARGE_PIXELS and needed > (free := measure_free()):

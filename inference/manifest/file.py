@@ -80,6 +80,6 @@ def verify_files(files: Iterable[tuple[str, AnyFile]], folder: Path) -> None:
         found = hash_file(path)
         if found != entry.sha256:
             raise ManifestError(
-                f"{MANIFEST_NAME}: `{key}.sha256`: {path} has {found[:12]}…, wanted {entry.sha256[:12]}…; "
+                f"{MANIFEST_NAME}: `{key}.sha256`: {path} has {found[:12]}…; wanted {entry.sha256[:12]}…; "
                 "the file is not the one declared: bring that one back or declare this one"
             )

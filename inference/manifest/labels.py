@@ -56,7 +56,7 @@ def read_labels(path: Path, prefixes: Mapping[str, str]) -> Labels:
         try:
             label = int(text)
         except ValueError:
-            raise LabelsError(f"{path}: found attribute_id {text!r}, wanted a whole number") from None
+            raise LabelsError(f"{path}: found attribute_id {text!r}; wanted a whole number") from None
         if label in seen:
             raise LabelsError(f"{path}: attribute_id {label} is given twice; ids must differ")
         owners = [group for group, prefix in prefixes.items() if name.startswith(prefix)]

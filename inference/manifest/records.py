@@ -99,7 +99,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a model looks at long images: at tiles along the long side, of which each view sees all (inference/images/tiles.py).
+    """How a model looks at long images: at tiles along the long side (inference/images/tiles.py).
 
     `aspect`: long by short side, beyond which an image is cut; `most`: tiles of one image; `merge`: how the tiles'
     scores become the image's.
@@ -127,7 +127,7 @@ class OnnxEntry:
 
     `parity`: largest difference in probability; `flips`: labels that the model alone decides otherwise, as a share of
     those taken; `f2_loss`: what their F2 loses, against the truth where export was given it, else against what fp32
-    takes. `source`: hash of all that it was made from (packing/export/export.py), which tells an export that is out of date.
+    takes. `source`: hash of all that it was made from (packing/export/sources.py), which detects an outdated export.
     """
 
     file: FlatName
@@ -216,6 +216,10 @@ class Runtime:
     draft: Annotated[float, between(1, 1000, "a number from 1 to 1000, or null")] | None = None
     script: FileEntry | None = None
     wheels: tuple[FileEntry, ...] = ()
+
+    def choose_time_limit(self, given: float | None) -> float:
+        """The limit in seconds: `given`, or where that is None the manifest's."""
+        return self.time_limit if given is None else given
 
 
 AnyFile = FileEntry | LabelsEntry | OnnxEntry

@@ -20,13 +20,13 @@ def check_decision(decision: Decision, groups: Collection[str]) -> None:
         wanted = set(groups) if given or (section, decision.rule) == ("calibration", "expected_f2") else set()
         if set(given) != wanted:
             raise ManifestError(
-                f"`decision.{section}`: found {', '.join(given) or 'no group'}, wanted every group of `labels.groups`"
+                f"`decision.{section}`: found {', '.join(given) or 'no group'}; wanted every group of `labels.groups`"
             )
     for group, calibration in decision.calibration.items():
         if len(calibration.scores) != len(calibration.chances):
             raise ManifestError(
                 f"`decision.calibration.{group}`: found {len(calibration.scores)} scores and "
-                f"{len(calibration.chances)} chances, wanted as many"
+                f"{len(calibration.chances)} chances; wanted as many"
             )
     for group, rule in decision.groups.items():
         if rule.maximum < max(rule.minimum, 1):
@@ -94,7 +94,7 @@ def check_second_stage(manifest: Manifest) -> None:
         for place, name in enumerate(stacker.members):
             if name not in members:
                 raise ManifestError(
-                    f"`{key}.members[{place}]`: no model {name!r} in `models`; run `build_kernel.py fit` again"
+                    f"`{key}.members[{place}]`: no model {name!r} in `models`; run `build_kernel.py ensemble` again"
                 )
     for group, weights in manifest.ensemble.mix.items():
         if group not in groups:

@@ -15,7 +15,7 @@ from inference.basics.errors import ManifestError
 
 @dataclass(frozen=True)
 class Rule:
-    """A promise about one value, attached to a field with `Annotated`; `wanted` completes "found 0, wanted …"."""
+    """A promise about one value, attached to a field with `Annotated`; `wanted` completes "found 0; wanted …"."""
 
     wanted: str
     holds: Callable[[Any], bool]
@@ -38,7 +38,7 @@ def parse_record(kind: type, value: object, key: str = "") -> Any:
         if name in value:
             parsed[name] = _parse_value(hints[name], value[name], join_key(key, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ManifestError(f"`{join_key(key, name)}`: missing, wanted {_describe(hints[name])}")
+            raise ManifestError(f"`{join_key(key, name)}`: missing; wanted {_describe(hints[name])}")
     return kind(**parsed)
 
 
@@ -59,7 +59,7 @@ def refuse(key: str, found: object, wanted: str) -> ManifestError:
     shown = json.dumps(found, default=str)
     if len(shown) > 60:
         shown = shown[:57] + "..."
-    return ManifestError(f"`{key or '(the whole file)'}`: found {shown}, wanted {wanted}")
+    return ManifestError(f"`{key or '(the whole file)'}`: found {shown}; wanted {wanted}")
 
 
 def suggest(name: str, known: typing.Iterable[str], key: str = "") -> str:

@@ -1,7 +1,7 @@
 """Which GPUs are here, asked of NVIDIA's driver itself, and whether one real batch runs.
 
-`python -m inference.models.devices --bundle DIR --images DIR` runs the batch in a process of its own: a kernel image that the
-GPU does not know, or two cuDNNs mixed, may end the process, and must not end the run.
+`python -m inference.models.devices --bundle DIR --images DIR` runs the batch in a separate process: a GPU
+without matching kernel code, or two mixed cuDNN versions, may kill that process, and must not kill the run.
 """
 
 import argparse

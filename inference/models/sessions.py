@@ -97,7 +97,7 @@ class ModelSession:
             raise _describe(error, f"model {self.name} fails on a batch of {batch.shape}") from error
         if probabilities.shape != (images, self.outputs):
             raise SessionError(
-                f"model {self.name}: found an output of {probabilities.shape}, wanted {(images, self.outputs)}"
+                f"model {self.name}: found an output of {probabilities.shape}; wanted {(images, self.outputs)}"
             )
         if not (np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1):
             raise SessionError(f"model {self.name}: its output is not a probability: NaN or outside [0, 1]")

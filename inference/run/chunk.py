@@ -26,16 +26,9 @@ def run_chunk(
 ) -> tuple[bool, float]:
     """Run and commit what the plan has and the chunk lacks; whether the time sufficed, and the seconds of the models.
 
-    `images`: the chunk's places in the predictions; `geometries`: by model. A model that fails
-    is left out from here on.
+    `images`: the chunk's places in the predictions; `geometries`: by model. A model that fails is left out.
     """
-    rows, readable = [], []
-    for row, found in zip(images, pictures, strict=True):
-        if isinstance(found, ImageError):
-            state.log.note_unreadable(job.ids[row], str(found))
-        elif job.ids[row] not in state.log.unreadable:
-            rows.append(row)
-            readable.append(found)
+    rows, readable = take_readable(job, state, images, pictures)
     done = state.done.get(index, set())
     if not rows:
         commit_chunk(job, state, index, images, {str(one) for one in state.passes} - done)
@@ -56,12 +49,9 @@ def run_chunk(
         geometry = geometries[one.model]
         has_time = state.pace.fits(one.model, TRIAL_BATCHES * len(rows))
         spent += state.runners[one.model].settle(batches[geometry], has_time)
-        together: Plan = (one,)
         # The maximum over tiles is each view's own; and what was not measured yet is measured in small steps.
-        if state.planned and not geometry.tiles:
-            lacking = [other for other in plan if str(other) not in done and other not in ran]
-            own = tuple(other for other in lacking if other.model == one.model)
-            together = own if state.pace.fits(one.model, len(own) * len(rows)) else together
+        lacking = [other for other in plan if str(other) not in done and other not in ran]
+        together: Plan = join_views(state, one, lacking, len(rows)) if not geometry.tiles else (one,)
         began = clock.now()
         try:
             probabilities = state.runners[one.model].predict(batches[geometry], [other.view for other in together])
@@ -74,13 +64,9 @@ def run_chunk(
         if geometry.tiles:
             counts = [len(found.squares[geometry]) for found in readable]
             probabilities = merge_tiles(probabilities, counts, geometry.tiles.merge)
-        # Seconds of an image, however many tiles it has: a chunk of many long images takes longer than is foreseen.
         seconds = clock.now() - began
         spent += seconds
-        for _ in together:
-            state.pace.note_pass(one.model, len(rows), seconds / len(together))
-            state.log.note_passes(one.model, len(rows), seconds / len(together))
-        state.log.facts.setdefault("first_prediction_seconds", round(clock.now() - clock.started, 3))
+        note_passes(state, together, len(rows), seconds)
         shown.setdefault(one.model, []).append((len(together), probabilities))
         ran += together
     for model, views in shown.items():
@@ -89,6 +75,38 @@ def run_chunk(
     if ran:
         commit_chunk(job, state, index, images, set(map(str, ran)))
     return in_time, spent
+
+
+def take_readable(
+    job: Job, state: State, images: range, pictures: Sequence[Picture | ImageError]
+) -> tuple[list[int], list[Picture]]:
+    """The rows and pictures that could be read; the others are noted in the log."""
+    rows, readable = [], []
+    for row, found in zip(images, pictures, strict=True):
+        if isinstance(found, ImageError):
+            state.log.note_unreadable(job.ids[row], str(found))
+        elif job.ids[row] not in state.log.unreadable:
+            rows.append(row)
+            readable.append(found)
+    return rows, readable
+
+
+def join_views(state: State, one: Pass, lacking: Sequence[Pass], rows: int) -> Plan:
+    """All views of a model that the chunk lacks, in one call, once a plan is made and if they fit the time left."""
+    own = tuple(other for other in lacking if other.model == one.model)
+    return own if state.planned and state.pace.fits(one.model, len(own) * rows) else (one,)
+
+
+def note_passes(state: State, together: Plan, rows: int, seconds: float) -> None:
+    """Record the seconds that passes of one model took for so many images.
+
+    Seconds of an image, however many tiles it has: a chunk of many long images takes longer than is estimated.
+    """
+    for one in together:
+        state.pace.note_pass(one.model, rows, seconds / len(together))
+        state.log.note_passes(one.model, rows, seconds / len(together))
+    clock = state.pace.clock
+    state.log.facts.setdefault("first_prediction_seconds", round(clock.now() - clock.started, 3))
 
 
 def join_squares(pictures: Sequence[Picture], geometry: Geometry) -> NDArray[np.uint8]:

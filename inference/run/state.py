@@ -129,8 +129,7 @@ def open_store(job: Job) -> Store:
 
 def open_state(job: Job, store: Store, log: RunLog, started: float) -> State:
     """A run at its start, or where the store says that an earlier one was; `started`: of time.perf_counter()."""
-    given = job.request.time_limit
-    limit = job.manifest.runtime.time_limit if given is None else given
+    limit = job.manifest.runtime.choose_time_limit(job.request.time_limit)
     pace = Pace(Clock(started, limit, time.perf_counter), reserve=0.0)
     stage = Stage(leave_stackers_out(job.manifest), job.labels, ())
     state = State(log, pace, store, list_passes(job.manifest), stage)

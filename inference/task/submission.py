@@ -52,14 +52,14 @@ def check_submission(path: Path, ids: Sequence[str], labels: Labels) -> None:
         try:
             given = parse_label_ids(cell)
         except ValueError:
-            raise SubmissionError(f"{path}: {image_id}: found {cell!r}, wanted label ids separated by spaces") from None
+            raise SubmissionError(f"{path}: {image_id}: found {cell!r}; wanted label ids separated by spaces") from None
         if not given:
             raise SubmissionError(f"{path}: {image_id} has no label; wanted at least one")
         unknown = [label for label in given if label not in known]
         if unknown:
             raise SubmissionError(f"{path}: {image_id}: label id {unknown[0]} is not in labels.csv")
         if given != sorted(set(given)):
-            raise SubmissionError(f"{path}: {image_id}: found {cell!r}, wanted ascending label ids, each once")
+            raise SubmissionError(f"{path}: {image_id}: found {cell!r}; wanted ascending label ids, each once")
 
 
 def parse_label_ids(text: str) -> list[int]:

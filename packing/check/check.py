@@ -68,7 +68,7 @@ def check_dataset(dataset: Path) -> Manifest:
     for index, wheel in enumerate(manifest.runtime.wheels):
         if not WHEEL.fullmatch(wheel.file):
             raise PackError(
-                f"{MANIFEST_NAME}: `runtime.wheels[{index}].file`: found {wheel.file!r}, wanted a wheel's name"
+                f"{MANIFEST_NAME}: `runtime.wheels[{index}].file`: found {wheel.file!r}; wanted a wheel's name"
             )
         if not zipfile.is_zipfile(dataset / wheel.file):
             raise PackError(f"{dataset / wheel.file}: not a whole wheel; pack the bundle again with --wheels")
@@ -88,11 +88,11 @@ def check_kernel(kernel: Path, dataset: Path) -> None:
     wanted = _read_json(dataset / DATASET_METADATA)["id"]
     if wanted not in metadata["dataset_sources"]:
         raise PackError(
-            f"{kernel / KERNEL_METADATA}: `dataset_sources`: found {metadata['dataset_sources']}, wanted {wanted} in it"
+            f"{kernel / KERNEL_METADATA}: `dataset_sources`: found {metadata['dataset_sources']}; wanted {wanted} in it"
         )
     owner, slug, competition = check_notebook(kernel / NOTEBOOK)
     if f"{owner}/{slug}" != wanted:
-        raise PackError(f"{kernel / NOTEBOOK}: looks for {owner}/{slug}, wanted {wanted}; pack the bundle again")
+        raise PackError(f"{kernel / NOTEBOOK}: looks for {owner}/{slug}; wanted {wanted}; pack the bundle again")
     if competition not in metadata["competition_sources"]:
         raise PackError(
             f"{kernel / KERNEL_METADATA}: `competition_sources`: found {metadata['competition_sources']}, "
@@ -110,5 +110,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PackError(f"{path}: not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise PackError(f"{path}: found {type(document).__name__}, wanted an object")
+        raise PackError(f"{path}: found {type(document).__name__}; wanted an object")
     return document

@@ -27,7 +27,7 @@ from inference.task.submission import check_submission
 from packing.dry_run.environment import prepare_image
 from packing.dry_run.limits import GB, KERNEL, Limits, hold_limits
 from packing.dry_run.script import Rehearsal, write_sample
-from packing.dry_run.walls import build_walls
+from packing.dry_run.walls import Walls, build_walls
 from packing.pack.metadata import NOTEBOOK
 from packing.pack.notebook import check_notebook
 
@@ -87,7 +87,7 @@ def rehearse_like_kaggle(
     kernel = bundle.resolve().parent / "kernel"
     names = check_notebook(kernel / NOTEBOOK)
     ids = read_ids(sample)[:limit]
-    seconds = time_limit or manifest.runtime.time_limit
+    seconds = manifest.runtime.choose_time_limit(time_limit)
     interpreter = prepare_image(cache, python)
     make_folder(out)
     with (
@@ -98,15 +98,7 @@ def rehearse_like_kaggle(
         build_tree(root, layout, names, bundle, images, sample, ids)
         inputs = [root / "input", bundle, images, interpreter.parent.parent]
         walls = build_walls(inputs, root / "hooks")
-        environment = {
-            "PATH": os.defpath,
-            "HOME": str(root / "home"),
-            "TMPDIR": str(root / "tmp"),
-            "LANG": "C.UTF-8",
-            "KAGGLE_ROOT": str(root),
-            "VITRINE_TIME_LIMIT": str(seconds),
-            "PYTHONPATH": os.pathsep.join(walls.python_path),
-        }
+        environment = make_environment(root, seconds, walls)
         started = time.monotonic()
         notebook = nbformat.read(kernel / NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
         command = [*held.prefix, *walls.prefix, str(interpreter)]
@@ -152,6 +144,19 @@ def build_tree(
     train = sample.with_name("train.csv")
     if train.is_file():
         shutil.copyfile(train, place / "train.csv")
+
+
+def make_environment(root: Path, seconds: float, walls: Walls) -> dict[str, str]:
+    """The environment variables of the notebook's Python."""
+    return {
+        "PATH": os.defpath,
+        "HOME": str(root / "home"),
+        "TMPDIR": str(root / "tmp"),
+        "LANG": "C.UTF-8",
+        "KAGGLE_ROOT": str(root),
+        "VITRINE_TIME_LIMIT": str(seconds),
+        "PYTHONPATH": os.pathsep.join(walls.python_path),
+    }
 
 
 def execute(

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from inference.task.submission import check_submission
 
 STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
 SANDBOX = Path(__file__).with_name("sandbox.py")
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def rehearse(
         command = [sys.executable, "-I", str(SANDBOX), os.pathsep.join(read_only)]
         command += [str(Path(read_only[0], manifest.runtime.script.file)), "--bundle", read_only[0]]
         command += ["--images", read_only[1], "--sample", str(cut.resolve()), "--out", "submission.csv"]
-        command += ["--time-limit", str(time_limit)] if time_limit else []
+        command += ["--time-limit", str(manifest.runtime.choose_time_limit(time_limit))]
         command += ["--predictions", "predictions"] if predictions else []
         command += ["--strict"] if strict else []
         finished = subprocess.run(command, cwd=working, check=False)
@@ -98,14 +96,6 @@ def rehearse(
         rate=log["images_per_second"],
         time_limit=log["time_limit"],
     )
-
-
-def parse_duration(text: str) -> float:
-    """'9h', '90m', '32400s' or '32400' in seconds; raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found or float(found[1]) == 0:
-        raise ValueError(f"found {text!r}, wanted a time such as 9h, 90m or 32400")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def write_sample(path: Path, ids: list[str]) -> Path:

@@ -76,8 +76,8 @@ def pack(
     _refuse_strangers(out)
     building = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(building, ignore_errors=True)
+    dataset, kernel = building / "dataset", building / "kernel"
     try:
-        dataset, kernel = building / "dataset", building / "kernel"
         for folder in (dataset, kernel):
             folder.mkdir(parents=True)
         shutil.copyfile(home / manifest.labels.file, dataset / LABELS)
@@ -88,17 +88,15 @@ def pack(
         write_script(dataset / SCRIPT)
         for wheel in wheels:
             shutil.copyfile(wheel, dataset / wheel.name)
-        runtime = dataclasses.replace(
-            manifest.runtime,
-            script=FileEntry(SCRIPT, hash_file(dataset / SCRIPT)),
-            wheels=tuple(FileEntry(wheel.name, hash_file(dataset / wheel.name)) for wheel in wheels),
+        script, *carried = (
+            FileEntry(name, hash_file(dataset / name)) for name in (SCRIPT, *(wheel.name for wheel in wheels))
         )
         bundled = dataclasses.replace(
             manifest,
             labels=dataclasses.replace(manifest.labels, file=LABELS),
             models=models,
             ensemble=dataclasses.replace(manifest.ensemble, stackers=stackers),
-            runtime=runtime,
+            runtime=dataclasses.replace(manifest.runtime, script=script, wheels=tuple(carried)),
         )
         write_manifest(bundled, dataset / MANIFEST_NAME)
         _write_json(dataset / DATASET_METADATA, dataset_metadata)

@@ -164,4 +164,4 @@ def _check_id(value: Any, file: str, low: int) -> None:
 
 def _want(file: str, key: str, found: object, holds: bool, wanted: str) -> None:
     if not holds:
-        raise PackError(f"{file}: `{key}`: found {found!r}, wanted {wanted}")
+        raise PackError(f"{file}: `{key}`: found {found!r}; wanted {wanted}")

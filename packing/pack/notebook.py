@@ -47,7 +47,7 @@ def check_notebook(path: Path) -> tuple[str, str, str]:
         raise PackError(f"{path}: no such notebook; pack the bundle again")
     size = path.stat().st_size
     if size >= MAX_NOTEBOOK_BYTES:
-        raise PackError(f"{path}: {size} bytes, wanted less than {MAX_NOTEBOOK_BYTES}; Kaggle refuses larger sources")
+        raise PackError(f"{path}: {size} bytes; wanted less than {MAX_NOTEBOOK_BYTES}; Kaggle refuses larger sources")
     try:
         with warnings.catch_warnings():
             # nbformat mends a cell that has no id, or another's, and warns; ours have ids of their own.
@@ -81,6 +81,6 @@ def check_hashes(path: Path, files: Iterable[Path]) -> None:
             raise PackError(f"{path}: its metadata has no hash of {file.name}; pack the bundle again")
         if digest != wanted[file.name]:
             raise PackError(
-                f"{file}: has {digest[:12]}…, wanted {wanted[file.name][:12]}…, which it was packed with; "
+                f"{file}: has {digest[:12]}…; wanted {wanted[file.name][:12]}…, which it was packed with; "
                 "bring that file back or pack the bundle again"
             )

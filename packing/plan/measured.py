@@ -52,7 +52,7 @@ def read_measured(path: Path, provider: str) -> Measured:
         raise PackError(f"{path}: {error}; wanted the run_log.json that a run leaves beside its submission") from error
     if provider not in log.providers:
         raise PackError(
-            f"{path}: `providers`: found {', '.join(log.providers) or 'none'}, wanted {provider}; "
+            f"{path}: `providers`: found {', '.join(log.providers) or 'none'}; wanted {provider}; "
             "name the --accelerator of that run"
         )
     stages = log.seconds

@@ -90,11 +90,11 @@ def make_plan(
     whose measured seconds replace the predicted ones of its models. Raises VitrineError.
     """
     if images < 1:
-        raise PackError(f"--images: found {images}, wanted at least 1")
+        raise PackError(f"--images: found {images}; wanted at least 1")
     precision, rates = find_rates(accelerator, precision)
     manifest = read_manifest(path)
     if not manifest.models:
-        raise PackError(f"{path}: `models`: found none, wanted at least one; `build_kernel.py add` appends one")
+        raise PackError(f"{path}: `models`: found none; wanted at least one; `build_kernel.py add` appends one")
     measured = read_measured(log, CUDA if accelerator.devices else CPU) if log else None
     if measured:
         _check_models(manifest, measured, log)
@@ -110,7 +110,7 @@ def make_plan(
         models.append(ModelPlan(model.name, work, len(model.views), seconds or predicted, seconds is not None, value))
     decoding = estimate_decoding(map(read_geometry, manifest.models))
     decoding, start = (measured.overhead, measured.start) if measured else (decoding, LOAD_SECONDS * len(models))
-    limit = manifest.runtime.time_limit if time_limit is None else time_limit
+    limit = manifest.runtime.choose_time_limit(time_limit)
     overlaps = accelerator.devices > 0 and measured is None
     seconds_of = {model.name: model.seconds for model in models}
     allowed = (limit - start) / images / PLAN_MARGIN - (0 if overlaps else decoding)

@@ -114,9 +114,9 @@ def test_what_an_exhibit_depicts_changes_its_picture() -> None:
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        (-5, 1, "--train: found -5, wanted 0 to 6000, the rows of train.csv"),
-        (6001, 1, "--train: found 6001, wanted 0 to 6000, the rows of train.csv"),
-        (0, 0, "--test: found 0, wanted 1 or more; a submission needs a row"),
+        (-5, 1, "--train: found -5; wanted 0 to 6000, the rows of train.csv"),
+        (6001, 1, "--train: found 6001; wanted 0 to 6000, the rows of train.csv"),
+        (0, 0, "--test: found 0; wanted 1 or more; a submission needs a row"),
     ],
 )
 def test_a_number_that_the_museum_lacks_is_refused_before_anything_is_written(

@@ -11,7 +11,7 @@ seed of it in targets.py keeps it from coming back. What follows the folder are 
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT
+ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from build_kernel import build_parser
+from build_kernel import PARSER
 from tests.conftest import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,7 +23,7 @@ def find_commands(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
 def test_every_command_of_a_document_is_one_that_there_is(document: Path) -> None:
     for command in find_commands(document.read_text(encoding="utf-8")):
-        assert callable(build_parser().parse_args(command).run)
+        assert callable(PARSER.parse_args(command).run)
 
 
 def test_the_readme_goes_the_whole_road() -> None:

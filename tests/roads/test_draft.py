@@ -211,7 +211,7 @@ def test_a_tile_of_a_reduced_picture_lies_where_it_lies_in_the_whole() -> None:
 def test_a_broken_jpeg_and_a_large_one_are_refused_as_without(tmp_path: Path) -> None:
     path = take_photo(tmp_path / "x.jpg")
     with pytest.raises(
-        ImageError, match=r"^x\.jpg: 640x427 is 273280 pixels, wanted at most 273279 \(`runtime\.max_pixels`\)$"
+        ImageError, match=r"^x\.jpg: 640x427 is 273280 pixels; wanted at most 273279 \(`runtime\.max_pixels`\)$"
     ):
         read_squares(path, [SQUASH], max_pixels=273_279, draft=draft(1, SQUASH))
     path.write_bytes(path.read_bytes()[:30_000])

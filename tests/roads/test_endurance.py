@@ -203,7 +203,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, name: str, answer: Callable[[np.ndarr
     [
         (lambda output: output * np.nan, "model tag: its output is not a probability: NaN or outside [0, 1]"),
         (lambda output: output + 1, "model tag: its output is not a probability: NaN or outside [0, 1]"),
-        (lambda output: output[:, :1], "model tag: found an output of (20, 1), wanted (20, 3)"),
+        (lambda output: output[:, :1], "model tag: found an output of (20, 1); wanted (20, 3)"),
         (lambda output: output * 0 + 0.5, "model tag: gives 20 different images one and the same answer"),
     ],
 )
@@ -382,7 +382,7 @@ def test_better_submissions_take_the_priors_place_along_the_way(
 SLOWED = """
 import sys, time
 from inference.__main__ import main
-from inference.sessions import ModelSession
+from inference.models.sessions import ModelSession
 real = ModelSession.predict
 def wait(self, *given):
     time.sleep(0.01)

@@ -142,7 +142,7 @@ def test_an_image_too_large_or_too_slow_costs_itself_alone(own_workshop: Worksho
     assert finished.returncode == 0, finished.stderr
     assert json.loads((tmp_path / "run_log.json").read_text())["unreadable"] == {
         ids[2]: f"{ids[2]}.png: took longer than 0.4 s to decode (`runtime.image_seconds`)",
-        ids[5]: f"{ids[5]}.png: 10000x8001 is 80010000 pixels, wanted at most 80000000 (`runtime.max_pixels`)",
+        ids[5]: f"{ids[5]}.png: 10000x8001 is 80010000 pixels; wanted at most 80000000 (`runtime.max_pixels`)",
     }
     prior = " ".join(map(str, read_manifest(path).decision.prior))
     wanted = (tmp_path / "whole.csv").read_text().splitlines()
@@ -165,7 +165,7 @@ def test_one_changed_byte_in_any_declared_file_is_refused_by_the_script_and_name
         finished = run_script(own_workshop, tmp_path / "submission.csv")
         path.write_bytes(whole)
         assert finished.returncode == 1
-        assert re.match(rf"error: weights_manifest\.json: `[^`]+`: {path} has \w+…, wanted \w+…; ", finished.stderr)
+        assert re.match(rf"error: weights_manifest\.json: `[^`]+`: {path} has \w+…; wanted \w+…; ", finished.stderr)
     assert not (tmp_path / "submission.csv").exists()
 
 
@@ -291,7 +291,7 @@ def test_help_works_from_the_script_alone(workshop: Workshop, tmp_path: Path) ->
 
 def test_a_model_that_answers_nonsense_is_an_error_and_names_itself(workshop: Workshop) -> None:
     path = workshop.dataset / "culture.onnx"
-    with pytest.raises(Exception, match=r"^model culture: found an output of \(2, 2\), wanted \(2, 3\)$"):
+    with pytest.raises(Exception, match=r"^model culture: found an output of \(2, 2\); wanted \(2, 3\)$"):
         ModelSession("culture", path, 3).predict(np.zeros((2, 48, 48, 3), np.uint8))
     with pytest.raises(Exception, match=r"^model culture fails on a batch of \(2, 9, 9, 3\): "):
         ModelSession("culture", path, 2).predict(np.zeros((2, 9, 9, 3), np.uint8))

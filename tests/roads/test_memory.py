@@ -25,8 +25,7 @@ from inference.images.read import read_picture
 from inference.images.read_ahead import decode_ahead
 from inference.manifest.file import read_manifest
 from inference.manifest.labels import read_labels
-from inference.run import predict
-from inference.run import sweep as chunks
+from inference.run import chunk, predict, results
 from inference.run.predict import Request, run
 from inference.task.ids import read_ids
 from inference.task.submission import check_submission
@@ -87,31 +86,41 @@ GO_ON = "memory did not suffice to go on, so what is there is submitted: "
 BARE = " of 20 images keep the prior's labels: memory did not suffice"
 
 
+RUN, THREAD = (predict, results, chunk), (Thread,)
+
+
 @pytest.mark.parametrize(
-    ("place", "name", "call", "error", "prior", "told"),
+    ("places", "name", "call", "error", "prior", "told"),
     [
-        (predict, "open_stage", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
-        (predict, "choose_labels", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}", f"OUT: {DECIDE}: {SHORT}: {STAYS}"]),
-        (predict, "read_devices", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
-        (predict, "Runner", 1, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
-        (Thread, "start", 0, NO_THREAD, 20, [f"{GO_ON}no thread for the alarm of the limit: {NO_THREAD}", f"20{BARE}"]),
-        (Thread, "start", 1, NO_THREAD, 20, [f"{GO_ON}the system gives no thread to read images with", f"20{BARE}"]),
-        (chunks, "join_squares", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
-        # Two of the fifth chunk's models are in, and used, though it is not done.
-        (chunks, "add_views", 14, SHORT, 10, [f"{GO_ON}{SHORT}", f"12{BARE}"]),
+        (RUN, "open_stage", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
+        (RUN, "choose_labels", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}", f"OUT: {DECIDE}: {SHORT}: {STAYS}"]),
+        (RUN, "read_devices", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
+        (RUN, "Runner", 1, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
         (
-            predict,
+            (Thread,),
+            "start",
+            0,
+            NO_THREAD,
+            20,
+            [f"{GO_ON}no thread for the alarm of the limit: {NO_THREAD}", f"20{BARE}"],
+        ),
+        (THREAD, "start", 1, NO_THREAD, 20, [f"{GO_ON}the system gives no thread to read images with", f"20{BARE}"]),
+        (RUN, "join_squares", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
+        # Two of the fifth chunk's models are in, and used, though it is not done.
+        (RUN, "add_views", 14, SHORT, 10, [f"{GO_ON}{SHORT}", f"12{BARE}"]),
+        (
+            RUN,
             "write_submission",
             1,
             SHORT,
             20,
             [f"OUT: {DECIDE}: {SHORT}: {STAYS}"],
         ),
-        (predict, "write_predictions", 0, SHORT, 0, [f"{SHORT}: {STAYS}"]),
+        (RUN, "write_predictions", 0, SHORT, 0, [f"{SHORT}: {STAYS}"]),
     ],
 )
 def test_wherever_memory_ends_after_the_first_submission_a_valid_one_stays_and_it_is_told(
-    place: object,
+    places: tuple[object, ...],
     name: str,
     call: int,
     error: Exception,
@@ -123,7 +132,7 @@ def test_wherever_memory_ends_after_the_first_submission_a_valid_one_stays_and_i
 ) -> None:
     request = dataclasses.replace(small_chunks, predictions=tmp_path / "kept")
     with monkeypatch.context() as patched:
-        fail(patched, place, name, error, call)
+        fail(patched, places, name, error, call)
         assert not run(request)
     check(request)
     assert [line.replace(str(request.out), "OUT") for line in read_log(request)["degraded"]] == told
@@ -131,17 +140,24 @@ def test_wherever_memory_ends_after_the_first_submission_a_valid_one_stays_and_i
 
 
 def fail(
-    monkeypatch: pytest.MonkeyPatch, place: object, name: str, error: Exception, first: int, last: int = 99
+    monkeypatch: pytest.MonkeyPatch,
+    places: tuple[object, ...],
+    name: str,
+    error: Exception,
+    first: int,
+    last: int = 99,
 ) -> None:
-    """A function raises at its calls from number `first` to `last`, counted from 0."""
-    real, calls = getattr(place, name), itertools.count()
+    """A function raises at its calls from number `first` to `last`, counted from 0 over all `places`."""
+    users = [place for place in places if hasattr(place, name)]
+    real, calls = getattr(users[0], name), itertools.count()
 
     def function(*given: object, **more: object) -> object:
         if first <= next(calls) <= last:
             raise error
         return real(*given, **more)
 
-    monkeypatch.setattr(place, name, function)
+    for user in users:
+        monkeypatch.setattr(user, name, function)
 
 
 @pytest.mark.parametrize("name", ["join_squares", "add_views"])
@@ -153,7 +169,7 @@ def test_images_that_memory_did_not_suffice_for_once_are_brought_in_at_the_end(
 ) -> None:
     whole = dataclasses.replace(small_chunks, out=tmp_path / "whole" / "submission.csv")
     assert run(whole)
-    fail(monkeypatch, chunks, name, SHORT, 4, 5)
+    fail(monkeypatch, RUN, name, SHORT, 4, 5)
     assert run(small_chunks)
     check(small_chunks)
     assert small_chunks.out.read_bytes() == whole.out.read_bytes()
@@ -169,7 +185,7 @@ def test_a_log_that_memory_does_not_suffice_for_is_told_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fail(monkeypatch, RunLog, "write", MemoryError(), 0)
+    fail(monkeypatch, (RunLog,), "write", MemoryError(), 0)
     assert not run(small_chunks)
     assert capsys.readouterr().err.endswith("DEGRADED: run_log.json: memory did not suffice to write it\n")
     assert [path.name for path in small_chunks.out.parent.iterdir()] == ["submission.csv"]
@@ -180,7 +196,7 @@ def test_memory_that_ends_before_the_first_submission_is_an_error_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fail(monkeypatch, predict, "read_bundle", MemoryError(), 0)
+    fail(monkeypatch, RUN, "read_bundle", MemoryError(), 0)
     given = ["--bundle", small_chunks.bundle, "--images", small_chunks.images, "--sample", small_chunks.sample]
     assert main([*map(str, given), "--out", str(small_chunks.out)]) == 1
     assert capsys.readouterr().err == "error: memory does not suffice: no more is told\n"
@@ -210,13 +226,13 @@ def test_models_are_not_loaded_where_a_limit_leaves_too_little_for_their_threads
     assert not run(small_chunks)
     check(small_chunks)
     assert read_log(small_chunks)["degraded"] == [
-        f"{GO_ON}31 MB are left, wanted 32 to load or run a model",
+        f"{GO_ON}31 MB are left; wanted 32 to load or run a model",
         f"20{BARE}",
     ]
 
 
 def test_strict_makes_a_shortage_an_error(small_chunks: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    fail(monkeypatch, predict, "open_stage", SHORT, 0)
+    fail(monkeypatch, RUN, "open_stage", SHORT, 0)
     with pytest.raises(DegradedError, match=rf"^{GO_ON}{SHORT} \(--strict\)$"):
         run(dataclasses.replace(small_chunks, strict=True))
 
@@ -244,7 +260,7 @@ def test_an_image_that_memory_does_not_suffice_for_is_tried_again_after_those_th
 def test_fewer_threads_than_cores_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     paths = [Path(f"{index}.png") for index in range(50)]
-    fail(monkeypatch, Thread, "start", NO_THREAD, 1)
+    fail(monkeypatch, (Thread,), "start", NO_THREAD, 1)
     assert [name for _, chunk in decode_ahead(paths, lambda path: path.stem, 8, 20) for name in chunk] == [
         path.stem for path in paths
     ]
@@ -267,7 +283,7 @@ def test_a_shortage_while_an_image_is_read_is_told_from_a_broken_file(
     path = write_picture(tmp_path / "x.png", (30, 20), seed=1)
     for name in ("_to_rgb", "measure_traits"):
         with monkeypatch.context() as patched:
-            fail(patched, images, name, error, 0)
+            fail(patched, (images,), name, error, 0)
             if name == "_to_rgb" or isinstance(error, MemoryError):
                 with pytest.raises(ImageMemoryError, match=f"^{told}"):
                     read_picture(path, [])
@@ -276,7 +292,7 @@ def test_a_shortage_while_an_image_is_read_is_told_from_a_broken_file(
 def test_a_limit_leaves_what_it_is_less_what_the_system_counts_as_used() -> None:
     code = """
         import resource, sys
-        from inference.memory import measure_free
+        from inference.basics.memory import measure_free
         assert measure_free() == float("inf")
         kind, name, limit = getattr(resource, sys.argv[1]), sys.argv[2], 900 << 20
         resource.setrlimit(kind, (limit, limit))

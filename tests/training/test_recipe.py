@@ -38,13 +38,13 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         (SMALLEST + "epoch = 3\n", "`epoch`: unknown key; did you mean `epochs`?"),
         (SMALLEST + "[loss]\ngama = 2\n", "`loss.gama`: unknown key; did you mean `loss.gamma`?"),
         (SMALLEST + 'name = "x"\n', "`name`: unknown key; a recipe is called after its file"),
-        ("image_size = 320\nepochs = 8\n", "`architecture`: missing, wanted a string"),
-        (SMALLEST + "folds = 1\n", "`folds`: found 1, wanted a whole number of at least 2"),
-        (SMALLEST + "ema = 1.0\n", "`ema`: found 1.0, wanted a number from 0 to below 1"),
-        (SMALLEST + '[loss]\nname = "hinge"\n', "`loss.name`: found \"hinge\", wanted 'bce' or 'focal' or 'lovasz' or 'focal_lovasz'"),
-        (SMALLEST + "[optimizer]\nlearning_rate = nan\n", "`optimizer.learning_rate`: found NaN, wanted a number above 0"),
-        (SMALLEST + "[augmentation]\nsmallest_crop = 1.5\n", "`augmentation.smallest_crop`: found 1.5, wanted a number above 0, at most 1"),
-        (SMALLEST + '[initial]\ncheckpoint = "a"\npretrained = "b"\n', "`initial`: found pretrained and checkpoint, wanted one of them"),
+        ("image_size = 320\nepochs = 8\n", "`architecture`: missing; wanted a string"),
+        (SMALLEST + "folds = 1\n", "`folds`: found 1; wanted a whole number of at least 2"),
+        (SMALLEST + "ema = 1.0\n", "`ema`: found 1.0; wanted a number from 0 to below 1"),
+        (SMALLEST + '[loss]\nname = "hinge"\n', "`loss.name`: found \"hinge\"; wanted 'bce' or 'focal' or 'lovasz' or 'focal_lovasz'"),
+        (SMALLEST + "[optimizer]\nlearning_rate = nan\n", "`optimizer.learning_rate`: found NaN; wanted a number above 0"),
+        (SMALLEST + "[augmentation]\nsmallest_crop = 1.5\n", "`augmentation.smallest_crop`: found 1.5; wanted a number above 0, at most 1"),
+        (SMALLEST + '[initial]\ncheckpoint = "a"\npretrained = "b"\n', "`initial`: found pretrained and checkpoint; wanted one of them"),
         (SMALLEST + "epochs = 3\n", "not a recipe: Cannot overwrite a value"),
         ("architecture =\n", "not a recipe: Invalid value"),
     ],
@@ -61,7 +61,7 @@ def test_an_absent_recipe_is_told_where_some_are(tmp_path: Path) -> None:
 
 
 def test_a_file_name_that_no_bundle_takes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="found the name 'my recipe', wanted letters, digits"):
+    with pytest.raises(TrainingError, match="found the name 'my recipe'; wanted letters, digits"):
         read_recipe(write(tmp_path, SMALLEST, "my recipe.toml"))
 
 

@@ -24,7 +24,7 @@ def split_folds(targets: NDArray[np.bool_], folds: int, seed: int) -> NDArray[np
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     if folds > len(targets):
-        raise TrainingError(f"`folds`: found {folds}, wanted at most the number of images, {len(targets)}")
+        raise TrainingError(f"`folds`: found {folds}; wanted at most the number of images, {len(targets)}")
     owners = np.empty(len(targets), np.int64)
     splitter = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(targets)), targets)):
@@ -60,7 +60,7 @@ def read_folds(path: Path, ids: Sequence[str]) -> NDArray[np.int64]:
         )
     for image in ids:
         if not isinstance(owners[image], int) or owners[image] < 0:
-            raise TrainingError(f"{path}: image {image}: found fold {owners[image]}, wanted a whole number from 0")
+            raise TrainingError(f"{path}: image {image}: found fold {owners[image]}; wanted a whole number from 0")
     return np.array([owners[image] for image in ids], np.int64)
 
 

@@ -121,7 +121,7 @@ def find_columns(labels: Labels, group: str) -> NDArray[np.int64]:
     """The columns of a group's labels; raises TrainingError for a group that labels.csv does not have."""
     if group not in (ALL, *labels.groups):
         known = ", ".join(labels.groups)
-        raise TrainingError(f"`group`: found {group!r}, wanted '{ALL}' or a group of labels.csv: {known}")
+        raise TrainingError(f"`group`: found {group!r}; wanted '{ALL}' or a group of labels.csv: {known}")
     return np.array(labels.columns(group))
 
 

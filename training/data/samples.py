@@ -57,7 +57,7 @@ class SquareSamples(Dataset[NDArray[np.uint8]]):
         """Raises TrainingError where there are tiles to cut and only decoded squares to cut them from."""
         if geometry.tiles and pictures.squares is not None:
             raise TrainingError(
-                "`tiles`: the cache of decoded images has squares, wanted whole images to cut; give the images alone"
+                "`tiles`: the cache of decoded images has squares; wanted whole images to cut; give the images alone"
             )
         self.pictures, self.rows, self.geometry = pictures, rows, geometry
 

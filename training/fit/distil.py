@@ -26,7 +26,7 @@ def load_teacher(teacher: Teacher, fold: int) -> Network:
         raise TrainingError(f"`teacher.model`: no {teacher.model}_f{fold} in {zoo.path}; it has {', '.join(names)}")
     if names[wanted].fold != fold:
         raise TrainingError(
-            f"`teacher.model`: {wanted} held out fold {names[wanted].fold}, wanted {fold}; "
+            f"`teacher.model`: {wanted} held out fold {names[wanted].fold}; wanted {fold}; "
             "it was trained on images that this network must not know"
         )
     return open_network(names[wanted], zoo.home, len(zoo.labels.columns(names[wanted].group)))

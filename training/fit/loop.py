@@ -150,7 +150,7 @@ def create_optimizer(module: torch.nn.Module, optimizer: Optimizer) -> torch.opt
         )
     except ValueError as error:
         raise TrainingError(
-            f"`optimizer.name`: found {optimizer.name!r}, wanted one of timm.optim.list_optimizers(), such as adam"
+            f"`optimizer.name`: found {optimizer.name!r}; wanted one of timm.optim.list_optimizers(), such as adam"
         ) from error
 
 

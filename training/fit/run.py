@@ -67,7 +67,7 @@ def choose_folds(settings: FitSettings, recipe: Recipe, owners: NDArray[np.int64
     if settings.fold is None:
         return list(range(recipe.folds))
     if not 0 <= settings.fold < recipe.folds:
-        raise TrainingError(f"--fold: found {settings.fold}, wanted 0 to {recipe.folds - 1} as the recipe has folds")
+        raise TrainingError(f"--fold: found {settings.fold}; wanted 0 to {recipe.folds - 1} as the recipe has folds")
     return [settings.fold]
 
 
@@ -127,15 +127,9 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
         module: torch.nn.Module, pictures: Pictures, rows: NDArray[np.int64], title: str
     ) -> NDArray[np.float32]:
         geometry = Geometry(recipe.image_size, recipe.resize, network.interpolation)
-        return predict_views(
-            dataclasses.replace(network, module=module),
-            SquareSamples(pictures, rows, geometry),
-            Model.views,
-            accelerator.device,
-            recipe.batch_size,
-            settings.workers,
-            title,
-        )
+        squares, trained = SquareSamples(pictures, rows, geometry), dataclasses.replace(network, module=module)
+        views, device, batch = Model.views, accelerator.device, recipe.batch_size
+        return predict_views(trained, squares, views, device, batch, settings.workers, title)
 
     def validate(module: torch.nn.Module, history: list[dict[str, float]]) -> None:
         scores = predict(module, material.shown, judged, f"{name} looks at {len(judged)} held-out images")

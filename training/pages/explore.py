@@ -43,7 +43,7 @@ def explore(data: Path, out: Path, images: int | None = None) -> None:
     files give the same bytes. Raises TrainingError, TableError or OutputError in one line.
     """
     if images is not None and images < 1:
-        raise TrainingError(f"--images: found {images}, wanted at least 1")
+        raise TrainingError(f"--images: found {images}; wanted at least 1")
     if not out.parent.is_dir() or out.is_dir():  # told before an hour of reading
         reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise OutputError(f"{out}: cannot be written: {reason}; wanted a file such as explore.html")

@@ -105,7 +105,7 @@ def fit_decision(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> Fi
 
     `scores`, `truth`: (images, labels). Group by group, every threshold of THRESHOLDS with every number of labels of
     MINIMA and MAXIMA is tried while the other groups stand still, until nothing changes. The F2 that is returned
-    comes from `inference.ensemble.decide.decide` on the same images: it is fitted to them and so too high for others, by
+    comes from `decide` on the same images: it is fitted to them and so too high for others, by
     little where thousands of images carry six numbers.
     """
     evidence = rank_groups(scores, truth, labels)

@@ -27,7 +27,7 @@ class Evidence:
 
     `members`: their names, in the order of `scores`; `covers`: the groups that each covers; `rows`: places of the
     images in train.csv, ascending; `scores`: float16, (rows, members, labels), NaN for labels that a member does not
-    cover; `truth`: (rows, labels); `traits`: (rows, 4), as inference.images.traits measures them, NaN where they are unknown.
+    cover; `truth`: (rows, labels); `traits`: (rows, 4), see inference.images.traits, NaN where they are unknown.
     """
 
     members: tuple[str, ...]

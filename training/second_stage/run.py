@@ -116,7 +116,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 def check_number(evidence: Evidence, settings: StageSettings) -> None:
     """Raises TrainingError where there are too few folds, or too few images for them: two in each inner half."""
     if settings.folds < 2:
-        raise TrainingError(f"--folds: found {settings.folds}, wanted at least 2: one judges what the others fit")
+        raise TrainingError(f"--folds: found {settings.folds}; wanted at least 2: one judges what the others fit")
     least = 4 * settings.folds
     if len(evidence.rows) < least:
         raise TrainingError(

@@ -153,8 +153,8 @@ def make_png(width: int, height: int, content: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("width", "height", "message"),
     [
-        (10_001, 10_000, "x.png: 10001x10000 is 100010000 pixels, wanted at most 100000000 (`runtime.max_pixels`)"),
-        (13_377, 13_377, "x.png: 13377x13377 is 178944129 pixels, wanted at most 100000000 (`runtime.max_pixels`)"),
+        (10_001, 10_000, "x.png: 10001x10000 is 100010000 pixels; wanted at most 100000000 (`runtime.max_pixels`)"),
+        (13_377, 13_377, "x.png: 13377x13377 is 178944129 pixels; wanted at most 100000000 (`runtime.max_pixels`)"),
     ],
 )
 def test_a_bomb_is_refused_by_its_header(width: int, height: int, message: str, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_limit_is_the_last_size_that_is_read(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "x.png", (30, 20), seed=6)
     assert read_image(path, max_pixels=600).size == (30, 20)
     with pytest.raises(
-        ImageError, match=r"^x\.png: 30x20 is 600 pixels, wanted at most 599 \(`runtime\.max_pixels`\)$"
+        ImageError, match=r"^x\.png: 30x20 is 600 pixels; wanted at most 599 \(`runtime\.max_pixels`\)$"
     ):
         read_squares(path, [Geometry(8, Resize(), "bilinear")], max_pixels=599)
 
@@ -185,11 +185,11 @@ def test_formats_that_no_limit_can_hold_are_refused(tmp_path: Path) -> None:
     picture = Image.new("RGB", (64, 64))
     for name in ("EPS", "ICNS"):
         picture.save(tmp_path / "x.png", name)
-        with pytest.raises(ImageError, match=rf"^x\.png: found {name}, wanted a format such as PNG: "):
+        with pytest.raises(ImageError, match=rf"^x\.png: found {name}; wanted a format such as PNG: "):
             read_image(tmp_path / "x.png")
     Image.new("L", (2001, 2000)).save(tmp_path / "x.png", "JPEG2000")
     with pytest.raises(
-        ImageError, match=r"^x\.png: 2001x2000 is 4002000 pixels, wanted at most 4000000 \(of JPEG 2000"
+        ImageError, match=r"^x\.png: 2001x2000 is 4002000 pixels; wanted at most 4000000 \(of JPEG 2000"
     ):
         read_image(tmp_path / "x.png")
     picture.save(tmp_path / "x.png", "JPEG2000")
@@ -210,10 +210,10 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
         told[path.name] = str(error.value)
     assert told == {
         "dangling.png": "dangling.png: FileNotFoundError: [Errno 2] No such file or directory: 'dangling.png'",
-        "device.png": "device.png: found a pipe or device, wanted a file",
-        "folder.png": "folder.png: found a folder, wanted a file",
+        "device.png": "device.png: found a pipe or device; wanted a file",
+        "folder.png": "folder.png: found a folder; wanted a file",
         "loop.png": "loop.png: OSError: [Errno 40] Too many levels of symbolic links: 'loop.png'",
-        "pipe.png": "pipe.png: found a pipe or device, wanted a file",
+        "pipe.png": "pipe.png: found a pipe or device; wanted a file",
     }
 
 

@@ -159,8 +159,8 @@ def test_the_process_ends_with_its_exit_code_while_threads_are_stuck(work: str) 
         import sys, time
         from pathlib import Path
         from PIL import Image
-        from inference.decode import decode_ahead
-        from inference.errors import ImageError
+        from inference.images.read_ahead import decode_ahead
+        from inference.basics.errors import ImageError
 
         def read(path):
             if path.stem == "0":

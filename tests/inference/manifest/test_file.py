@@ -81,77 +81,77 @@ BROKEN = [
         put("qqq", 3),
         "`qqq`: unknown key; known here: decision, ensemble, labels, models, runtime, schema_version",
     ),
-    (put("models.0.image_size", "64"), '`models[0].image_size`: found "64", wanted a whole number'),
-    (put("models.0.image_size", True), "`models[0].image_size`: found true, wanted a whole number"),
-    (put("models.0.image_size", 0), "`models[0].image_size`: found 0, wanted a whole number from 8 to 4096"),
-    (put("models.0.image_size", ...), "`models[0].image_size`: missing, wanted a whole number from 8 to 4096"),
-    (put("models.0.std", [1, 0, 1]), "`models[0].std`: found [1, 0, 1], wanted three numbers above 0, one a channel"),
-    (put("models.0.views", []), "`models[0].views`: found [], wanted at least one view, each once"),
-    (put("models.0.views", ["flip"]), "`models[0].views[0]`: found \"flip\", wanted 'identity' or 'hflip'"),
+    (put("models.0.image_size", "64"), '`models[0].image_size`: found "64"; wanted a whole number'),
+    (put("models.0.image_size", True), "`models[0].image_size`: found true; wanted a whole number"),
+    (put("models.0.image_size", 0), "`models[0].image_size`: found 0; wanted a whole number from 8 to 4096"),
+    (put("models.0.image_size", ...), "`models[0].image_size`: missing; wanted a whole number from 8 to 4096"),
+    (put("models.0.std", [1, 0, 1]), "`models[0].std`: found [1, 0, 1]; wanted three numbers above 0, one a channel"),
+    (put("models.0.views", []), "`models[0].views`: found []; wanted at least one view, each once"),
+    (put("models.0.views", ["flip"]), "`models[0].views[0]`: found \"flip\"; wanted 'identity' or 'hflip'"),
     (
         put("labels.file", "/etc/passwd"),
-        '`labels.file`: found "/etc/passwd", wanted a path inside the manifest\'s folder, with / and without ..',
+        '`labels.file`: found "/etc/passwd"; wanted a path inside the manifest\'s folder, with / and without ..',
     ),
     (
         put("labels.file", "../labels.csv"),
-        '`labels.file`: found "../labels.csv", wanted a path inside the manifest\'s folder, with / and without ..',
+        '`labels.file`: found "../labels.csv"; wanted a path inside the manifest\'s folder, with / and without ..',
     ),
     (
         put("models.0.onnx.fp32.file", "a/b.onnx"),
-        "`models[0].onnx.fp32.file`: found \"a/b.onnx\", wanted a file name of letters, digits, '.', '_' and '-'",
+        "`models[0].onnx.fp32.file`: found \"a/b.onnx\"; wanted a file name of letters, digits, '.', '_' and '-'",
     ),
     (
         put("labels.sha256", "abc"),
-        '`labels.sha256`: found "abc", wanted 64 hexadecimal digits (sha256sum prints them)',
+        '`labels.sha256`: found "abc"; wanted 64 hexadecimal digits (sha256sum prints them)',
     ),
     (double_name, "`models[1].name`: 'everything' is the name of models[0] too; rename one"),
     (
         put("models.0.group", "style"),
-        "`models[0].group`: found \"style\", wanted 'all' or a group of `labels.groups`: culture, tag",
+        "`models[0].group`: found \"style\"; wanted 'all' or a group of `labels.groups`: culture, tag",
     ),
     (put("decision.groups.tag", ...), "`decision.groups.tag`: missing; every group of `labels.groups` needs one"),
     (
         put("decision.groups.tag.maximum", 0),
-        "`decision.groups.tag.maximum`: found 0, wanted at least 1 and at least `minimum`",
+        "`decision.groups.tag.maximum`: found 0; wanted at least 1 and at least `minimum`",
     ),
     (
         put("decision.groups.tag.threshold", 1.5),
-        "`decision.groups.tag.threshold`: found 1.5, wanted a number from 0 to 1",
+        "`decision.groups.tag.threshold`: found 1.5; wanted a number from 0 to 1",
     ),
     (put("ensemble.weights.tag.nobody", 1), "`ensemble.weights.tag.nobody`: no model of that name in `models`"),
     (
         put("ensemble.weights.tag.culture", 1),
         "`ensemble.weights.tag.culture`: this model covers 'culture'; remove it",
     ),
-    (put("ensemble.weights.tag.tag", -1), "`ensemble.weights.tag.tag`: found -1, wanted a number of at least 0"),
+    (put("ensemble.weights.tag.tag", -1), "`ensemble.weights.tag.tag`: found -1; wanted a number of at least 0"),
     (uncover, "`ensemble.weights.tag`: no model with a weight above 0 covers the group; add a model or a weight"),
     (
         put("models.0.onnx.fp8", {}),
-        "`models[0].onnx.fp8`: found \"fp8\", wanted 'fp32' or 'fp16' or 'int8'",
+        "`models[0].onnx.fp8`: found \"fp8\"; wanted 'fp32' or 'fp16' or 'int8'",
     ),
     (
         put("models.0.onnx.fp32.f2_loss", 2),
-        "`models[0].onnx.fp32.f2_loss`: found 2, wanted a number from -1 to 1",
+        "`models[0].onnx.fp32.f2_loss`: found 2; wanted a number from -1 to 1",
     ),
-    (put("models.0.onnx.fp32.flips", -1), "`models[0].onnx.fp32.flips`: found -1, wanted a number of at least 0"),
-    (put("runtime.f2_loss", -1), "`runtime.f2_loss`: found -1, wanted a number from 0 to 1"),
+    (put("models.0.onnx.fp32.flips", -1), "`models[0].onnx.fp32.flips`: found -1; wanted a number of at least 0"),
+    (put("runtime.f2_loss", -1), "`runtime.f2_loss`: found -1; wanted a number from 0 to 1"),
     (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export everything, then pack"),
     (put("decision.prior", [99]), "`decision.prior`: label id 99 is not in labels.csv"),
-    (put("schema_version", 2), "`schema_version`: found 2, wanted 1"),
-    (stack(name="blend"), "`ensemble.stackers[0].name`: found \"blend\", wanted a name other than 'blend'"),
+    (put("schema_version", 2), "`schema_version`: found 2; wanted 1"),
+    (stack(name="blend"), "`ensemble.stackers[0].name`: found \"blend\"; wanted a name other than 'blend'"),
     (
         stack(kind="forest"),
-        "`ensemble.stackers[0].kind`: found \"forest\", wanted 'cnn' or 'trees'",
+        "`ensemble.stackers[0].kind`: found \"forest\"; wanted 'cnn' or 'trees'",
     ),
     (
         stack(group="style"),
-        "`ensemble.stackers[0].group`: found \"style\", wanted 'all' or a group of `labels.groups`: culture, tag",
+        "`ensemble.stackers[0].group`: found \"style\"; wanted 'all' or a group of `labels.groups`: culture, tag",
     ),
     (
         stack(members=["everything", "nobody"]),
-        "`ensemble.stackers[0].members[1]`: no model 'nobody' in `models`; run `build_kernel.py fit` again",
+        "`ensemble.stackers[0].members[1]`: no model 'nobody' in `models`; run `build_kernel.py ensemble` again",
     ),
-    (stack(members=[]), "`ensemble.stackers[0].members`: found [], wanted at least one member"),
+    (stack(members=[]), "`ensemble.stackers[0].members`: found []; wanted at least one member"),
     (stack_twice, "`ensemble.stackers[1].name`: 'cnn_tag' is the name of another stacker too; rename one"),
     (
         stack(mix={"tag": {"trees": 1.0}}),
@@ -163,7 +163,7 @@ BROKEN = [
     (stack(), "`ensemble.stackers[0].onnx.file`: no file stacker_cnn_tag.onnx in {folder}"),
     (
         put("ensemble.values", {"everything": {"tiles": 0.1}}),
-        "`ensemble.values.everything.tiles`: found \"tiles\", wanted 'identity' or 'hflip'",
+        "`ensemble.values.everything.tiles`: found \"tiles\"; wanted 'identity' or 'hflip'",
     ),
     (
         put("ensemble.values", {"nobody": {"hflip": 0.1}}),
@@ -171,54 +171,54 @@ BROKEN = [
     ),
     (
         put("decision.rule", "expected_f2"),
-        "`decision.calibration`: found no group, wanted every group of `labels.groups`",
+        "`decision.calibration`: found no group; wanted every group of `labels.groups`",
     ),
-    (calibrate, "`decision.calibration.culture`: found 2 scores and 1 chances, wanted as many"),
+    (calibrate, "`decision.calibration.culture`: found 2 scores and 1 chances; wanted as many"),
     (
         put("decision.calibration", {"tag": {"scores": [0.2, 0.1], "chances": [0, 1]}}),
-        "`decision.calibration.tag.scores`: found [0.2, 0.1], wanted ascending scores, at least one",
+        "`decision.calibration.tag.scores`: found [0.2, 0.1]; wanted ascending scores, at least one",
     ),
     (
         put("decision.fallback", {"tag": {"threshold": 0.1, "minimum": 0, "maximum": 3}}),
-        "`decision.fallback`: found tag, wanted every group of `labels.groups`",
+        "`decision.fallback`: found tag; wanted every group of `labels.groups`",
     ),
     (
         join_groups,
         "`models`: mixed_f0, mixed_f1 are the folds of mixed and cover culture and tag; "
         "wanted one group, or rename one",
     ),
-    (put("schema_version", True), "`schema_version`: found true, wanted 1"),
+    (put("schema_version", True), "`schema_version`: found true; wanted 1"),
     (
         put("models.0.architecture", "\ud800"),
-        '`models[0].architecture`: found "\\ud800", wanted text without lone surrogates: no file and no message can hold them',
+        '`models[0].architecture`: found "\\ud800"; wanted text without lone surrogates: no file and no message can hold them',
     ),
-    (put("models.0.mean", [10**400, 0, 0]), f"`models[0].mean[0]`: found {10**400!s:.57}..., wanted a number"),
-    (put("runtime.image_seconds", 0), "`runtime.image_seconds`: found 0, wanted seconds, from 0.001 to 3600"),
+    (put("models.0.mean", [10**400, 0, 0]), f"`models[0].mean[0]`: found {10**400!s:.57}...; wanted a number"),
+    (put("runtime.image_seconds", 0), "`runtime.image_seconds`: found 0; wanted seconds, from 0.001 to 3600"),
     (
         put("runtime.max_pixels", 10**9),
-        "`runtime.max_pixels`: found 1000000000, wanted a whole number from 1 to 178956970",
+        "`runtime.max_pixels`: found 1000000000; wanted a whole number from 1 to 178956970",
     ),
-    (put("runtime.draft", 0.99), "`runtime.draft`: found 0.99, wanted a number from 1 to 1000, or null"),
-    (put("runtime.draft", 1001), "`runtime.draft`: found 1001, wanted a number from 1 to 1000, or null"),
-    (put("runtime.draft", float("nan")), "`runtime.draft`: found NaN, wanted a number from 1 to 1000, or null"),
-    (put("runtime.draft", True), "`runtime.draft`: found true, wanted a number"),
-    (put("runtime.draft", "2"), '`runtime.draft`: found "2", wanted a number'),
-    (put("models.0.tiles", True), "`models[0].tiles`: found true, wanted an object"),
+    (put("runtime.draft", 0.99), "`runtime.draft`: found 0.99; wanted a number from 1 to 1000, or null"),
+    (put("runtime.draft", 1001), "`runtime.draft`: found 1001; wanted a number from 1 to 1000, or null"),
+    (put("runtime.draft", float("nan")), "`runtime.draft`: found NaN; wanted a number from 1 to 1000, or null"),
+    (put("runtime.draft", True), "`runtime.draft`: found true; wanted a number"),
+    (put("runtime.draft", "2"), '`runtime.draft`: found "2"; wanted a number'),
+    (put("models.0.tiles", True), "`models[0].tiles`: found true; wanted an object"),
     (
         put("models.0.tiles", {"aspekt": 3}),
         "`models[0].tiles.aspekt`: unknown key; did you mean `models[0].tiles.aspect`?",
     ),
     (
         put("models.0.tiles", {"aspect": 1, "most": 8}),
-        "`models[0].tiles.aspect`: found 1, wanted a number above 1, at most 1000",
+        "`models[0].tiles.aspect`: found 1; wanted a number above 1, at most 1000",
     ),
-    (put("models.0.tiles", {"most": 1}), "`models[0].tiles.most`: found 1, wanted a whole number from 2 to 32"),
-    (put("models.0.tiles", {"most": 2.5}), "`models[0].tiles.most`: found 2.5, wanted a whole number"),
+    (put("models.0.tiles", {"most": 1}), "`models[0].tiles.most`: found 1; wanted a whole number from 2 to 32"),
+    (put("models.0.tiles", {"most": 2.5}), "`models[0].tiles.most`: found 2.5; wanted a whole number"),
     (
         put("models.0.tiles", {"merge": "median"}),
-        "`models[0].tiles.merge`: found \"median\", wanted 'mean' or 'maximum'",
+        "`models[0].tiles.merge`: found \"median\"; wanted 'mean' or 'maximum'",
     ),
-    (put("models.0.mean", ["a", 0, 0]), '`models[0].mean[0]`: found "a", wanted a number'),
+    (put("models.0.mean", ["a", 0, 0]), '`models[0].mean[0]`: found "a"; wanted a number'),
 ]
 
 
@@ -239,7 +239,7 @@ def test_a_broken_manifest_is_refused_by_key(
     ("text", "message"),
     [
         ("{", "not JSON: Expecting property name enclosed in double quotes in line 1, column 2"),
-        ("[]", "`(the whole file)`: found [], wanted an object"),
+        ("[]", "`(the whole file)`: found []; wanted an object"),
         (
             "1" * 5000,
             "not JSON: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; use sys.set_int_max_str_digits() to increase the limit",
@@ -280,7 +280,7 @@ def test_one_changed_byte_in_any_file_is_refused(name: str, own_workshop: Worksh
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        ManifestError, match=rf"\.sha256`: {path} has \w{{12}}…, wanted \w{{12}}…; the file is not the one"
+        ManifestError, match=rf"\.sha256`: {path} has \w{{12}}…; wanted \w{{12}}…; the file is not the one"
     ):
         read_bundle(own_workshop.dataset)
 
@@ -321,7 +321,7 @@ def test_a_manifest_written_and_read_is_the_same(workshop: Workshop, tmp_path: P
     [
         ("attribute_id,attribute_name\n0,culture::a\n", "group 'tag' has no label: none starts with 'tag::'"),
         ("attribute_id,attribute_name\n0,culture::a\n0,tag::b\n", "attribute_id 0 is given twice; ids must differ"),
-        ("attribute_id,attribute_name\nx,culture::a\n", "found attribute_id 'x', wanted a whole number"),
+        ("attribute_id,attribute_name\nx,culture::a\n", "found attribute_id 'x'; wanted a whole number"),
         (
             "attribute_id,attribute_name\n0,a\n",
             "label 0 'a' belongs to no group; wanted one of: culture ('culture::'), tag ('tag::')",

@@ -56,9 +56,9 @@ def test_a_submission_is_what_kaggle_wants(tmp_path: Path) -> None:
         ("a,0\nb,0\nc,0\n", "3 rows, with c; wanted the 2 ids of the sample in order"),
         ("a,0\nb,\n", "b has no label; wanted at least one"),
         ("a,0\nb,0 9\n", "b: label id 9 is not in labels.csv"),
-        ("a,0\nb,5 0\n", "b: found '5 0', wanted ascending label ids, each once"),
-        ("a,0\nb,0 0\n", "b: found '0 0', wanted ascending label ids, each once"),
-        ("a,0\nb,0.5\n", "b: found '0.5', wanted label ids separated by spaces"),
+        ("a,0\nb,5 0\n", "b: found '5 0'; wanted ascending label ids, each once"),
+        ("a,0\nb,0 0\n", "b: found '0 0'; wanted ascending label ids, each once"),
+        ("a,0\nb,0.5\n", "b: found '0.5'; wanted label ids separated by spaces"),
     ],
 )
 def test_a_submission_that_kaggle_would_refuse_is_refused(rows: str, message: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from inference.basics.errors import RehearsalError, SubmissionError
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME
 from inference.task.ids import read_ids
-from packing.dry_run.script import Rehearsal, parse_duration, rehearse
+from packing.dry_run.script import Rehearsal, rehearse
 from tests.conftest import ROOT, Workshop
 
 SANDBOX = ROOT / "packing" / "dry_run" / "sandbox.py"
@@ -111,16 +111,3 @@ def test_stage_two_is_foretold_from_rate_and_start() -> None:
         "100 images in 12.0 s, 10.0 images/s, 1 unreadable\n"
         "38,801 images at this rate: 1:04:42; DOES NOT FIT the limit of 1:00:00"
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("9h", 32400), ("90m", 5400), ("32400", 32400), ("1.5h", 5400), ("10s", 10)]
-)
-def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "h", "9 h", "-3h", "0h", "9d"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="wanted a time such as 9h, 90m or 32400"):
-        parse_duration(text)

@@ -105,7 +105,7 @@ def test_an_export_that_differs_from_torch_fails_and_leaves_no_file(workshop: Wo
 
     judge = make_judge(workshop, model, Examples(tuple(sorted(workshop.images.iterdir())[:16])))
     with pytest.raises(
-        ExportError, match=r"^model tag: its ONNX differs from torch by 2\.\de-03 on 16 images, wanted at most 1e-04$"
+        ExportError, match=r"^model tag: its ONNX differs from torch by 2\.\de-03 on 16 images; wanted at most 1e-04$"
     ):
         export_model(Forgetful(), model, 3, "0" * 64, tmp_path, judge)
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,8 @@ import timm
 import torch
 from onnx import TensorProto, helper
 
-from packing.export.graph import pool_globally
 from packing.export.export import Pictures, trace_graph
+from packing.export.graph import pool_globally
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 

@@ -14,7 +14,7 @@ from inference.basics.errors import ImagesError, TableError
 from inference.images.geometry import read_geometry, resize_image
 from inference.images.read import read_image
 from inference.manifest.file import MANIFEST_NAME, read_manifest
-from inference.manifest.labels import read_labels
+from inference.manifest.labels import Labels, read_labels
 from inference.manifest.records import Manifest, Model
 from packing.export import export
 from packing.export.export import export_zoo
@@ -28,7 +28,9 @@ LIMITS = {"fp16": 0.02, "int8": 0.5}  # of the difference to torch in probabilit
 
 def ask_torch(precise: Precise, model: Model, paths: list[Path]) -> np.ndarray:
     outputs = len(LABELS) if model.group == "all" else sum(label.startswith(model.group) for label in LABELS)
-    network = load_network(precise.home / f"{model.name}.safetensors", model.architecture, model.image_size, outputs).module
+    network = load_network(
+        precise.home / f"{model.name}.safetensors", model.architecture, model.image_size, outputs
+    ).module
     squares = np.stack([resize_image(read_image(path), read_geometry(model)) for path in paths])
     pictures = torch.from_numpy(squares).permute(0, 3, 1, 2).double() / 255
     mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (model.mean, model.std))
@@ -184,8 +186,8 @@ def test_a_model_that_does_not_answer_in_a_precision_is_left_without_it_and_told
             ImagesError,
             "{images}: holds 1 images that {train} has; parity is measured and int8 calibrated on 24, give --images",
         ),
-        ("word", TableError, "{train}: image 000000000000: found attribute_ids '0 two', wanted label ids"),
-        ("label", TableError, "the truth of 000000000000 has label id 77, which is not in labels.csv"),
+        ("word", TableError, "{train}: image 000000000000: found attribute_ids '0 two'; wanted whole numbers"),
+        ("label", TableError, "{train}: image 000000000000 has label 77, which labels.csv lacks"),
     ],
 )
 def test_material_that_does_not_do_is_refused(
@@ -205,10 +207,11 @@ def test_material_that_does_not_do_is_refused(
 
 
 def test_no_image_is_both_measured_and_calibrated_on(precise: Precise) -> None:
-    examples = list_examples(precise.images, 30, calibrate=True)
+    names = read_names(precise)
+    examples = list_examples(precise.images, 30, True, names)
     assert (len(examples.measured), len(examples.calibrated)) == (20, 10)
     assert not set(examples.measured) & set(examples.calibrated)
-    assert list_examples(precise.images, 30, calibrate=False).calibrated == ()
+    assert list_examples(precise.images, 30, False, names).calibrated == ()
 
 
 def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
@@ -232,5 +235,10 @@ def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
 
 def make_judge(precise: Precise, model: Model) -> Judge:
     manifest = precise.manifest
-    labels = read_labels(precise.home / manifest.labels.file, manifest.labels.groups)
-    return Judge(manifest, model, labels, list_examples(precise.images, 36, calibrate=True))
+    labels = read_names(precise)
+    return Judge(manifest, model, labels, list_examples(precise.images, 36, True, labels))
+
+
+def read_names(precise: Precise) -> Labels:
+    entry = precise.manifest.labels
+    return read_labels(precise.home / entry.file, entry.groups)

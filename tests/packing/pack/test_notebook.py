@@ -84,7 +84,7 @@ def test_the_notebook_refuses_a_script_that_is_not_the_declared_one(workshop: Wo
     script = mount(workshop, kaggle, "older") / "inference.pyz"
     script.write_bytes(script.read_bytes() + b" ")
     with pytest.raises(
-        nbclient.exceptions.CellExecutionError, match=r"inference\.pyz has \w+, wanted \w+: upload the bundle again"
+        nbclient.exceptions.CellExecutionError, match=r"inference\.pyz has \w+; wanted \w+: upload the bundle again"
     ):
         execute(workshop)
     assert list((kaggle / "working").iterdir()) == []
@@ -94,7 +94,7 @@ def test_the_notebook_refuses_a_script_that_is_not_the_declared_one(workshop: Wo
 def test_the_notebook_refuses_another_manifest_than_it_was_packed_with(workshop: Workshop, kaggle: Path) -> None:
     path = mount(workshop, kaggle, "newer") / MANIFEST_NAME
     path.write_text(path.read_text().replace('"time_limit": 32400', '"time_limit": 32401'))
-    told = rf"weights_manifest\.json has {hash_file(path)}, wanted \w+: upload the bundle again"
+    told = rf"weights_manifest\.json has {hash_file(path)}; wanted \w+: upload the bundle again"
     with pytest.raises(nbclient.exceptions.CellExecutionError, match=told):
         execute(workshop)
     assert list((kaggle / "working").iterdir()) == []
@@ -130,7 +130,7 @@ def test_a_carried_wheel_with_another_hash_is_not_installed(workshop: Workshop, 
     (bundle / MANIFEST_NAME).write_text(json.dumps(document))
     (bundle / "onnxruntime-1-py3-none-any.whl").write_bytes(b"")
     with pytest.raises(
-        nbclient.exceptions.CellExecutionError, match=r"onnxruntime-1-py3-none-any\.whl has \w+, wanted 000"
+        nbclient.exceptions.CellExecutionError, match=r"onnxruntime-1-py3-none-any\.whl has \w+; wanted 000"
     ):
         execute(workshop, manifest=bundle / MANIFEST_NAME)
 
@@ -139,7 +139,7 @@ def test_a_carried_wheel_with_another_hash_is_not_installed(workshop: Workshop, 
 GPUS = """
 import sys
 sys.path.insert(0, {script!r})
-import inference.devices
+import inference.models.devices
 t4 = inference.models.devices.Device("Tesla T4", (7, 5), 15_828_320_256)
 inference.models.devices.read_devices = lambda: (t4, t4)
 """

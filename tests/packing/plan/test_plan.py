@@ -187,13 +187,13 @@ def test_without_values_nothing_is_said_of_losses(workshop: Workshop, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"passes_per_second": 3}, f"`passes_per_second`: found 3, wanted an object; {HINT}"),
-        ({"passes_per_second": {"tag": 0}}, f"`passes_per_second.tag`: found 0, wanted a number above 0; {HINT}"),
-        ({"images_per_second": "fast"}, f'`images_per_second`: found "fast", wanted a number; {HINT}'),
-        ({"seconds": {"predict": 1}}, f"`seconds.sessions`: missing, wanted a number of at least 0; {HINT}"),
-        ({"seconds": None}, f"`seconds`: found null, wanted an object; {HINT}"),
-        ({"providers": [CUDA]}, f"`providers`: found {CUDA}, wanted {CPU}; name the --accelerator of that run"),
-        ({"passes_per_second": {"a": 1}}, f"`passes_per_second`: found a, wanted models of the manifest: {NAMES}"),
+        ({"passes_per_second": 3}, f"`passes_per_second`: found 3; wanted an object; {HINT}"),
+        ({"passes_per_second": {"tag": 0}}, f"`passes_per_second.tag`: found 0; wanted a number above 0; {HINT}"),
+        ({"images_per_second": "fast"}, f'`images_per_second`: found "fast"; wanted a number; {HINT}'),
+        ({"seconds": {"predict": 1}}, f"`seconds.sessions`: missing; wanted a number of at least 0; {HINT}"),
+        ({"seconds": None}, f"`seconds`: found null; wanted an object; {HINT}"),
+        ({"providers": [CUDA]}, f"`providers`: found {CUDA}; wanted {CPU}; name the --accelerator of that run"),
+        ({"passes_per_second": {"a": 1}}, f"`passes_per_second`: found a; wanted models of the manifest: {NAMES}"),
     ],
 )  # fmt: skip
 def test_a_log_that_is_not_ours_is_refused_by_its_key(zoo: Path, changes: dict[str, Any], message: str) -> None:
@@ -207,7 +207,7 @@ def test_a_log_that_is_no_json_or_not_there_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "run_log.json"
     with pytest.raises(PackError, match=r"run_log.json: cannot be read: No such file or directory$"):
         read_measured(log, CPU)
-    for content, reason in ((b"[]", r"found \[\], wanted an object"), (b"{", "not JSON: "), (b"\xff", "can't decode")):
+    for content, reason in ((b"[]", r"found \[\]; wanted an object"), (b"{", "not JSON: "), (b"\xff", "can't decode")):
         log.write_bytes(content)
         with pytest.raises(PackError, match=f"{reason}.*; wanted the run_log.json that a run leaves"):
             read_measured(log, CPU)
@@ -220,8 +220,8 @@ def test_a_manifest_without_models_and_no_images_are_refused(zoo: Path) -> None:
     write_manifest(bare, zoo)
     with pytest.raises(PackError) as caught:
         make_plan(zoo, CPU_ROW, 1000)
-    assert str(caught.value) == f"{zoo}: `models`: found none, wanted at least one; `build_kernel.py add` appends one"
-    with pytest.raises(PackError, match=r"^--images: found 0, wanted at least 1$"):
+    assert str(caught.value) == f"{zoo}: `models`: found none; wanted at least one; `build_kernel.py add` appends one"
+    with pytest.raises(PackError, match=r"^--images: found 0; wanted at least 1$"):
         make_plan(zoo, CPU_ROW, 0)
 
 
@@ -263,7 +263,7 @@ def test_the_command_refuses_in_one_line(
 def test_a_time_limit_that_is_no_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_kernel.main(["plan", "--time-limit", "9 hours"])
-    assert "argument --time-limit: found '9 hours', wanted a time such as 9h, 90m or 32400" in capsys.readouterr().err
+    assert "argument --time-limit: found '9 hours'; wanted a time such as 9h, 90m or 32400" in capsys.readouterr().err
 
 
 def test_help_shows_an_example_that_runs(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:

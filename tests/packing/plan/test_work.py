@@ -86,5 +86,5 @@ def test_work_grows_with_the_picture_and_weights_do_not() -> None:
 
 
 def test_an_unknown_architecture_is_refused_with_the_nearest() -> None:
-    with pytest.raises(CheckpointError, match=r"no architecture 'resnet3'; did you mean .*resnet34"):
+    with pytest.raises(CheckpointError, match=r"found 'resnet3', which timm .* lacks; did you mean .*resnet34"):
         count_work("resnet3", 10, 64)

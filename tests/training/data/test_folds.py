@@ -25,7 +25,7 @@ def test_folds_are_those_of_the_package_and_spread_each_label_evenly() -> None:
 
 
 def test_more_folds_than_images_are_refused() -> None:
-    with pytest.raises(TrainingError, match="`folds`: found 91, wanted at most the number of images, 90"):
+    with pytest.raises(TrainingError, match="`folds`: found 91; wanted at most the number of images, 90"):
         split_folds(TARGETS, 91, seed=0)
 
 
@@ -48,8 +48,8 @@ def test_ids_of_digits_only_and_gzip_are_read(tmp_path: Path) -> None:
     [
         ("id,fold\na,0\n", "lacks 2 of the 3 images of train.csv, b, c first; it was made for another table"),
         ("id,part\na,0\n", "no column 'fold'; found id, part"),
-        ("id,fold\na,0\nb,-1\nc,0\n", "image b: found fold -1, wanted a whole number from 0"),
-        ("id,fold\na,0\nb,0.5\nc,0\n", "image a: found fold 0.0, wanted a whole number from 0"),
+        ("id,fold\na,0\nb,-1\nc,0\n", "image b: found fold -1; wanted a whole number from 0"),
+        ("id,fold\na,0\nb,0.5\nc,0\n", "image a: found fold 0.0; wanted a whole number from 0"),
         ("", "not a table: "),
     ],
 )

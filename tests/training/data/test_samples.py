@@ -106,5 +106,5 @@ def test_tiles_come_side_by_side_with_their_number_and_are_never_cut_from_decode
     with pytest.raises(TrainingError) as error:
         SquareSamples(Pictures(samples.pictures.paths, squares), np.arange(IDS), geometry)
     assert str(error.value) == (
-        "`tiles`: the cache of decoded images has squares, wanted whole images to cut; give the images alone"
+        "`tiles`: the cache of decoded images has squares; wanted whole images to cut; give the images alone"
     )

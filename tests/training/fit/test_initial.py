@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from inference.basics.errors import TrainingError
+from inference.basics.errors import TrainingError, VitrineError
 from training.fit.initial import start_network
 from training.recipe import Initial, Recipe
 from zoo.networks import create_network
@@ -58,11 +58,11 @@ def write_other(path: Path) -> str:
 
 def write_text(path: Path) -> str:
     path.write_text("hello")
-    return f"{path}: not a safetensors file: "
+    return f"{path}: not a checkpoint: "
 
 
 def write_nothing(path: Path) -> str:
-    return f"{path}: not a safetensors file: "
+    return f"{path}: no such checkpoint"
 
 
 def drop_tensor(path: Path) -> str:
@@ -76,7 +76,7 @@ def drop_tensor(path: Path) -> str:
 def test_a_file_that_is_no_such_checkpoint_is_told(tmp_path: Path, breakage: "type[object]") -> None:
     path = tmp_path / "w.safetensors"
     message = str(breakage(path))  # type: ignore[call-arg]
-    with pytest.raises(TrainingError, match=re.escape(message)):
+    with pytest.raises(VitrineError, match=re.escape(message)):
         start_network(create_network("test_resnet", 32, 3), make_recipe(checkpoint=str(path)), FREQUENCIES)
 
 

@@ -391,7 +391,7 @@ def test_a_student_learns_from_the_teacher_of_its_fold_only(
     assert run_fit(museum, stronger, tmp_path / "stronger", *options) == 0
     assert read_bytes(tmp_path / "stronger", "blue_f1")[0] != read_bytes(tmp_path / "zoo", "blue_f1")[0]
     for model, message in (
-        ("blue_f0", "`teacher.model`: blue_f0 held out fold 0, wanted 1; it was trained on images that this "),
+        ("blue_f0", "`teacher.model`: blue_f0 held out fold 0; wanted 1; it was trained on images that this "),
         ("red", f"`teacher.model`: no red_f1 in {zoo}/weights_manifest.json; it has blue_f0, blue_f1, blue_f2"),
     ):  # fmt: skip
         recipe = write_recipe(tmp_path, "other", **{**taught, "teacher__model": model})
@@ -405,10 +405,10 @@ def test_a_student_learns_from_the_teacher_of_its_fold_only(
         ({"architecture": "zzz"}, [], f"`architecture`: found 'zzz', which timm {timm.__version__} lacks; timm.list_models() lists the names"),
         ({"architecture": "resnet10tt"}, [], f"`architecture`: found 'resnet10tt', which timm {timm.__version__} lacks; did you mean resnet10t or "),
         ({"architecture": "test_vit", "image_size": 33}, [], "`image_size`: test_vit does not take 33 px: "),
-        ({"group": "medium"}, [], "`group`: found 'medium', wanted 'all' or a group of labels.csv: culture, tag"),
-        ({"optimizer__name": "adamm"}, [], "`optimizer.name`: found 'adamm', wanted one of timm.optim.list_optimizers(), such as adam"),
-        ({}, ["--fold", "3"], "--fold: found 3, wanted 0 to 2 as the recipe has folds"),
-        ({"folds": 61}, [], "`folds`: found 61, wanted at most the number of images, 60"),
+        ({"group": "medium"}, [], "`group`: found 'medium'; wanted 'all' or a group of labels.csv: culture, tag"),
+        ({"optimizer__name": "adamm"}, [], "`optimizer.name`: found 'adamm'; wanted one of timm.optim.list_optimizers(), such as adam"),
+        ({}, ["--fold", "3"], "--fold: found 3; wanted 0 to 2 as the recipe has folds"),
+        ({"folds": 61}, [], "`folds`: found 61; wanted at most the number of images, 60"),
         ({"folds": 4}, ["--folds", "{zoo}/folds.csv"], "{zoo}/folds.csv: has 3 folds, the recipe {recipe} wants 4; "),
         ({"epoch": 1}, [], "{recipe}: `epoch`: unknown key; did you mean `epochs`?"),
     ],
@@ -431,7 +431,7 @@ def test_settings_that_cannot_be_used_are_told_in_one_line(
         ("train.csv", "id,labels\na,1\n", "{data}/train.csv: no `attribute_ids` column; found id, labels"),
         ("train.csv", "id,attribute_ids\n", "{data}/train.csv: has no row; wanted one for each image"),
         ("train.csv", "id,attribute_ids\na,3 9\n", "{data}/train.csv: image a has label 9, which labels.csv lacks"),
-        ("train.csv", "id,attribute_ids\na,3 x\n", "{data}/train.csv: image a: found attribute_ids '3 x', wanted whole numbers"),
+        ("train.csv", "id,attribute_ids\na,3 x\n", "{data}/train.csv: image a: found attribute_ids '3 x'; wanted whole numbers"),
         ("train.csv", "id,attribute_ids\na,3\na,4\n", "{data}/train.csv: image a is given twice; ids must differ"),
         ("train.csv", "id,attribute_ids\na,3\nb,4\nc,3\nd,4\n", "{data}/train: holds none of the 4 images of train.csv; wanted files such as a.png"),
         ("labels.csv", None, "{data}/labels.csv: no such file"),

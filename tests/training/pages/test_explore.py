@@ -370,7 +370,7 @@ def spoil_every_image(data: Path) -> None:
 @pytest.mark.parametrize(
     ("breakage", "images", "message"),
     [
-        (lambda data: None, 0, "--images: found 0, wanted at least 1"),
+        (lambda data: None, 0, "--images: found 0; wanted at least 1"),
         (lambda data: (data / "labels.csv").unlink(), None, "{data}/labels.csv: no such file"),
         (
             lambda data: (data / "train.csv").unlink(),

@@ -53,20 +53,20 @@ def put_nan(zoo: "Zoo") -> str:
     scores = np.load(zoo.folder / "tag.oof.npy")
     scores[3, 1] = np.nan
     zoo.replace_scores("tag", scores, ids)
-    return f"model tag: {zoo.folder}/tag.oof.npy: image {ids[3]} has NaN, wanted 0 to 1\n"
+    return f"model tag: {zoo.folder}/tag.oof.npy: image {ids[3]} has NaN; wanted 0 to 1\n"
 
 
 def put_logits(zoo: "Zoo") -> str:
     ids = (zoo.folder / "tag.oof.ids.txt").read_text().split()
     zoo.replace_scores("tag", np.full((40, 4), -2.5, np.float16), ids)
-    return f"model tag: {zoo.folder}/tag.oof.npy: image {ids[0]} has -2.5 to -2.5, wanted 0 to 1\n"
+    return f"model tag: {zoo.folder}/tag.oof.npy: image {ids[0]} has -2.5 to -2.5; wanted 0 to 1\n"
 
 
 def drop_id(zoo: "Zoo") -> str:
     ids = (zoo.folder / "tag.oof.ids.txt").read_text().split()
     zoo.replace_scores("tag", np.load(zoo.folder / "tag.oof.npy"), ids[1:])
     return (
-        f"model tag: {zoo.folder}/tag.oof.npy: found float16 (40, 4), wanted float16 (39, 4): "
+        f"model tag: {zoo.folder}/tag.oof.npy: found float16 (40, 4); wanted float16 (39, 4): "
         "the images of tag.oof.ids.txt, the labels of 'tag'\n"
     )
 

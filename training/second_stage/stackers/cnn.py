@@ -176,7 +176,7 @@ def train(
 def drop_members(scores: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
     """Scores (images, members, labels) with NaN and members that are `dropped`, (images, members), filled.
 
-    Filled as `inference.ensemble.blend.fill_members` does: by the mean of the members that remain, or 0. Where none would
+    Filled as `fill_members` does: by the mean of the members that remain, or 0. Where none would
     remain for a label, those that have it stay: the kernel leaves no group without a member.
     """
     there = ~scores.isnan()

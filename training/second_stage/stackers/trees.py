@@ -116,7 +116,7 @@ class Samples:
 def choose_top(scores: Floats, truth: NDArray[np.bool_]) -> int:
     """The smallest number of labels of each member with which COVERED of the true labels become pairs.
 
-    `scores`: (images, members, labels), without NaN; `truth`: (images, labels). See `inference.ensemble.pairs.find_pairs`.
+    `scores`: (images, members, labels), without NaN; `truth`: (images, labels). See `find_pairs`.
     """
     rows, columns = np.nonzero(truth)
     if not len(rows):

@@ -196,8 +196,8 @@ def test_a_graph_that_differs_from_torch_is_refused_and_not_left(
     other = copy.deepcopy(exported.stacker)
     with torch.no_grad():
         other.expand.bias += 0.01
-    monkeypatch.setattr(cnn_export, "trace_cnn", lambda _: onnx.load(exported.path))
-    message = r"^stacker\.onnx: its ONNX differs from torch by \d\.\de-03 on 1200 images, wanted at most 1e-04$"
+    monkeypatch.setattr(cnn_export, "trace_module", lambda *_: onnx.load(exported.path))
+    message = r"^stacker\.onnx: its ONNX differs from torch by \d\.\de-03 on 1200 images; wanted at most 1e-04$"
     with pytest.raises(ExportError, match=message):
         export_cnn(other, tmp_path / "stacker.onnx", exported.scores)
     assert not list(tmp_path.iterdir())
@@ -224,7 +224,7 @@ def test_a_graph_that_differs_from_torch_is_refused_and_not_left(
         (
             np.full((5, 2, 3), 1.5),
             np.zeros((5, 3)),
-            "scores of images 0 to 4: between 1.5 and 1.5, wanted probabilities; write the out-of-fold scores again",
+            "scores of images 0 to 4: between 1.5 and 1.5; wanted probabilities; write the out-of-fold scores again",
         ),
     ],
 )

@@ -189,7 +189,7 @@ def test_a_file_that_differs_from_its_trees_is_refused_and_not_left(
     other = fit_trees(Samples(samples.features, samples.truth, 1 + samples.truth.astype(np.float32)), threads=1)
     graph = trees.convert_trees(other, samples.features.shape[1])
     monkeypatch.setattr(trees, "convert_trees", lambda *_: graph)
-    with pytest.raises(TrainingError, match=r"^trees.onnx: differs from its trees by .* on \d+ pairs, wanted at most"):
+    with pytest.raises(TrainingError, match=r"^trees.onnx: differs from its trees by .* on \d+ pairs; wanted at most"):
         export_trees(booster, tmp_path / "trees.onnx", COUNTS, name_features(MEMBERS), samples.features)
     assert not list(tmp_path.iterdir())
 
@@ -206,6 +206,7 @@ def test_a_single_member_and_equal_scores_are_enough(tmp_path: Path, monkeypatch
 
 
 def test_lightgbm_is_imported_only_when_trees_are_fitted() -> None:
-    code = "import sys, training.second_stage.stackers.trees; print({'lightgbm', 'onnxmltools', 'onnxruntime'} & set(sys.modules))"
+    module = "training.second_stage.stackers.trees"
+    code = f"import sys, {module}; print({{'lightgbm', 'onnxmltools', 'onnxruntime'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"

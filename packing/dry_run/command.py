@@ -1,0 +1,86 @@
+"""build_kernel.py dry-run."""
+
+import argparse
+from pathlib import Path
+
+from zoo.commands import Command, read_duration
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The bundle, the images, the limits, and how close to Kaggle."""
+    parser.add_argument(
+        "--bundle", type=Path, required=True, metavar="DIR", help="the dataset folder that `pack` wrote"
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the test images")
+    parser.add_argument("--sample", type=Path, required=True, metavar="CSV", help="sample_submission.csv")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="output folder for submission.csv and run_log.json"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--time-limit", type=read_duration, metavar="TIME", help="such as 9h or 90m (the manifest's)")
+    parser.add_argument("--predictions", action="store_true", help="keep each model's scores in OUT/predictions")
+    parser.add_argument(
+        "--lenient", action="store_true", help="accept a degraded submission (exit code 3), as Kaggle would"
+    )
+    parser.add_argument(
+        "--like-kaggle", action="store_true", help="run the notebook in an environment like Kaggle's image"
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("newer", "older"),
+        default="newer",
+        help="Kaggle's mount layout, with --like-kaggle (newer)",
+    )
+    parser.add_argument(
+        "--python", metavar="PYTHON", help="the environment's Python (python3.12, or the nearest version found)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path("build"), metavar="DIR", help="folder of the environment (build)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the script, or with --like-kaggle the notebook, and print the result."""
+    if arguments.like_kaggle:
+        run_notebook(arguments)
+        return
+    from packing.dry_run.script import rehearse
+
+    rehearsal = rehearse(
+        arguments.bundle,
+        arguments.images,
+        arguments.sample,
+        arguments.out,
+        arguments.limit,
+        arguments.time_limit,
+        arguments.predictions,
+        not arguments.lenient,
+    )
+    print(f"{arguments.out / 'submission.csv'}: valid\n{rehearsal.describe()}")
+
+
+def run_notebook(arguments: argparse.Namespace) -> None:
+    """Run the notebook and print the result."""
+    from packing.dry_run.notebook import PAGE, rehearse_like_kaggle
+
+    rehearsal = rehearse_like_kaggle(
+        arguments.bundle,
+        arguments.images,
+        arguments.sample,
+        arguments.out,
+        arguments.cache,
+        arguments.limit,
+        arguments.time_limit,
+        arguments.layout,
+        arguments.python,
+    )
+    print(f"{arguments.out / 'submission.csv'}: valid; the page is {arguments.out / PAGE}\n{rehearsal.describe()}")
+
+
+DRY_RUN = Command(
+    "dry-run",
+    "run a bundle on this machine as Kaggle would, and check its submission",
+    "--bundle build/bundle/dataset --images data/test --sample data/sample_submission.csv --out build/dry-run",
+    add_arguments,
+    run,
+)

@@ -1,0 +1,51 @@
+"""build_kernel.py export."""
+
+import argparse
+from pathlib import Path
+
+from zoo.commands import Command, add_manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which precisions, and the real images to measure them on."""
+    add_manifest(parser)
+    parser.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="at least 16 real images; int8 is calibrated on them"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/onnx"), metavar="DIR", help="output folder (build/onnx)"
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("fp32", "fp16", "int8"),
+        default=["fp32", "fp16"],
+        help="fp32 is always exported; int8 is for kernels without a GPU (fp32 fp16)",
+    )
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="CSV",
+        help="train.csv with the labels of --images, to measure the loss of F2 (default: against the fp32 output)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export every model and print a line per file."""
+    from packing.export.export import describe_entry, export_zoo
+
+    manifest = export_zoo(arguments.manifest, arguments.out, arguments.images, arguments.precisions, arguments.truth)
+    limit = manifest.runtime.f2_loss
+    for model in manifest.models:
+        for precision, entry in model.onnx.items():
+            size = (arguments.out / entry.file).stat().st_size / 1e6
+            print(f"{arguments.out / entry.file}  {size:.1f} MB  {describe_entry(precision, entry, limit)}")
+
+
+EXPORT = Command(
+    "export",
+    "export every model to ONNX and compare each file with torch",
+    "--images data/test",
+    add_arguments,
+    run,
+)

@@ -1,0 +1,66 @@
+"""build_kernel.py pack."""
+
+import argparse
+import os
+from pathlib import Path
+
+from zoo.commands import Command, add_manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Names on Kaggle, the accelerator and the wheels."""
+    add_manifest(parser)
+    parser.add_argument("--onnx", type=Path, default=Path("build/onnx"), metavar="DIR", help="the export (build/onnx)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/bundle"), metavar="DIR", help="output folder (build/bundle)"
+    )
+    owner = os.environ.get("KAGGLE_USERNAME", "your-kaggle-name")
+    parser.add_argument("--owner", default=owner, help=f"your Kaggle user name (KAGGLE_USERNAME, now {owner})")
+    parser.add_argument("--slug", default="vitrine-bundle", help="the dataset's name in its URL (vitrine-bundle)")
+    parser.add_argument("--title", default="Vitrine bundle", help="the dataset's title (Vitrine bundle)")
+    parser.add_argument(
+        "--competition", default="imet-2019-fgvc6", help="the competition's name in its URL (imet-2019-fgvc6)"
+    )
+    parser.add_argument("--accelerator", default="T4x2", metavar="NAME", help="T4x2, P100, L4 or CPU (T4x2)")
+    parser.add_argument(
+        "--wheels",
+        nargs="?",
+        const="onnxruntime",
+        choices=("onnxruntime", "cudnn"),
+        help="include onnxruntime-gpu, which Kaggle's image lacks; 'cudnn' also includes the last cuDNN for a P100",
+    )
+    parser.add_argument(
+        "--wheels-cache",
+        type=Path,
+        default=Path("build/wheels"),
+        metavar="DIR",
+        help="folder of downloaded wheels (build/wheels)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the bundle and print its two folders."""
+    from packing.accelerators import find_accelerator
+    from packing.pack.bundle import pack
+    from packing.pack.fetch_wheels import fetch_wheels
+    from packing.pack.metadata import Names
+
+    names = Names(arguments.owner, arguments.slug, arguments.title, arguments.competition)
+    accelerator = find_accelerator(arguments.accelerator)
+    wheels = fetch_wheels(arguments.wheels, arguments.wheels_cache) if arguments.wheels else ()
+    packed = pack(arguments.manifest, arguments.onnx, arguments.out, names, accelerator, wheels)
+    if accelerator.notice:
+        print(f"note: {accelerator.notice}")
+    if not wheels:
+        print("note: Kaggle's image has no onnxruntime; `pack --wheels` includes it")
+    print(f"{packed.dataset}  {packed.size / 1e6:.1f} MB  {names.dataset_id}")
+    print(f"{packed.kernel}  {names.kernel_title}")
+
+
+PACK = Command(
+    "pack",
+    "write the Kaggle dataset and the kernel notebook",
+    "--owner my-name --slug imet-bundle --title 'iMet bundle'",
+    add_arguments,
+    run,
+)

@@ -1,0 +1,104 @@
+"""python -m training fit and oof."""
+
+import argparse
+from pathlib import Path
+
+from inference.manifest.file import MANIFEST_NAME
+from zoo.commands import Command
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    """The recipe, the data, the folds and the machine."""
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file, such as those in training/recipes")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="labels.csv, train.csv and train/ID.png"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder of the zoo")
+    parser.add_argument("--manifest", type=Path, metavar="FILE", help=f"the manifest to extend (OUT/{MANIFEST_NAME})")
+    parser.add_argument("--folds", type=Path, metavar="CSV", help="the fold of each id (OUT/folds.csv, or a new split)")
+    parser.add_argument("--fold", type=int, metavar="K", help="train only the network that holds out fold K (all)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run; skip finished folds")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows of train.csv")
+    add_reading_arguments(parser)
+    parser.add_argument(
+        "--save-minutes", type=float, default=10, metavar="M", help="minutes between two saved states (10)"
+    )
+    parser.add_argument(
+        "--mixed-precision", choices=("no", "fp16", "bf16"), help="precision of the arithmetic (accelerate's setting)"
+    )
+
+
+def add_oof_arguments(parser: argparse.ArgumentParser) -> None:
+    """The models and the data."""
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of models (all)")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the zoo's manifest")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="train.csv and train/ID.png")
+    parser.add_argument("--folds", type=Path, metavar="CSV", help="the fold of each id (folds.csv beside the manifest)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows of train.csv, as in training")
+    add_reading_arguments(parser)
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """How images are read."""
+    parser.add_argument("--allow-missing", action="store_true", help="leave out images that have no file")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that read images, 0 for none (1)"
+    )
+
+
+def run_fit(arguments: argparse.Namespace) -> None:
+    """Train the networks of the recipe."""
+    from training.data.material import FitSettings
+    from training.fit.run import fit
+
+    fit(
+        FitSettings(
+            recipe=arguments.recipe,
+            data=arguments.data,
+            out=arguments.out,
+            manifest=arguments.manifest,
+            folds=arguments.folds,
+            fold=arguments.fold,
+            limit=arguments.limit,
+            resume=arguments.resume,
+            allow_missing=arguments.allow_missing,
+            workers=arguments.workers,
+            save_seconds=60 * arguments.save_minutes,
+            mixed_precision=arguments.mixed_precision,
+        )
+    )
+
+
+def run_oof(arguments: argparse.Namespace) -> None:
+    """Predict what each model held out."""
+    from training.fit.predict_again import OofSettings, predict_zoo
+
+    predict_zoo(
+        OofSettings(
+            manifest=arguments.manifest,
+            data=arguments.data,
+            names=arguments.models,
+            folds=arguments.folds,
+            limit=arguments.limit,
+            allow_missing=arguments.allow_missing,
+            workers=arguments.workers,
+        )
+    )
+
+
+FIT = Command(
+    "fit",
+    "train one network per fold of a recipe, and add each to the manifest with its out-of-fold predictions",
+    "training/recipes/place7/seresnext50_336_culture.toml --data ../imet-2019-fgvc6 --out zoo\n"
+    "several GPUs:\n"
+    "  accelerate launch --multi_gpu -m training fit RECIPE --data ../imet-2019-fgvc6 --out zoo",
+    add_fit_arguments,
+    run_fit,
+)
+OOF = Command(
+    "oof",
+    "predict again what each model held out, with the views that the manifest declares now",
+    "--manifest zoo/weights_manifest.json --data ../imet-2019-fgvc6",
+    add_oof_arguments,
+    run_oof,
+)

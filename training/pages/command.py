@@ -1,0 +1,106 @@
+"""python -m training explore, explain, slices and compare: they read data and models, and change nothing."""
+
+import argparse
+from pathlib import Path
+
+from zoo.commands import Command
+
+
+def add_explore_arguments(parser: argparse.ArgumentParser) -> None:
+    """The data and the page."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="labels.csv, train.csv, train/, test/")
+    parser.add_argument(
+        "--out", type=Path, default=Path("explore.html"), metavar="FILE", help="the page (explore.html)"
+    )
+    parser.add_argument("--images", type=int, metavar="N", help="read the pixels of N images of each folder (all)")
+
+
+def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
+    """The images and the models."""
+    parser.add_argument("ids", nargs="+", metavar="ID", help="image ids")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the zoo's manifest")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of ID.png")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--models", nargs="+", default=[], metavar="MODEL", help="one model per group (the first of the blend)"
+    )
+    parser.add_argument("--train", type=Path, metavar="CSV", help="train.csv, to mark the true labels")
+
+
+def add_slices_arguments(parser: argparse.ArgumentParser) -> None:
+    """The zoo and the truth."""
+    parser.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of ID.png")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the zoo's manifest")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+
+
+def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
+    """The two zoos and the truth."""
+    parser.add_argument("a", type=Path, metavar="A", help="a manifest")
+    parser.add_argument("b", type=Path, metavar="B", help="a manifest, which may be the same")
+    parser.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
+    parser.add_argument("--models-a", nargs="+", default=[], metavar="MODEL", help="only these models of A (its blend)")
+    parser.add_argument("--models-b", nargs="+", default=[], metavar="MODEL", help="only these models of B (its blend)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples (0)")
+
+
+def run_explore(arguments: argparse.Namespace) -> None:
+    """Write the page."""
+    from training.pages.explore import explore
+
+    explore(arguments.data, arguments.out, arguments.images)
+
+
+def run_explain(arguments: argparse.Namespace) -> None:
+    """Write the overlays."""
+    from training.pages.explain import explain
+
+    explain(arguments.manifest, arguments.images, arguments.ids, arguments.out, arguments.models, arguments.train)
+
+
+def run_slices(arguments: argparse.Namespace) -> None:
+    """Print the figures."""
+    from training.pages.slices import print_slices
+
+    print_slices(arguments.train, arguments.images, arguments.manifest, arguments.json)
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Print the difference."""
+    from training.pages.compare import compare_zoos
+
+    compare_zoos(arguments.train, arguments.a, arguments.b, arguments.models_a, arguments.models_b, arguments.seed)
+
+
+EXPLORE = Command(
+    "explore",
+    "write a page of plots about a training folder: pixels, sizes, labels",
+    "--data ../imet-2019-fgvc6 --images 5000",
+    add_explore_arguments,
+    run_explore,
+)
+EXPLAIN = Command(
+    "explain",
+    "show where the culture model and the tag model look: one picture of Grad-CAM overlays per image",
+    "--manifest zoo/weights_manifest.json --images ../imet-2019-fgvc6/train --out overlays \\\n"
+    "      --train ../imet-2019-fgvc6/train.csv 1000483014d91860 1000fe2e667721fe",
+    add_explain_arguments,
+    run_explain,
+)
+SLICES = Command(
+    "slices",
+    "out-of-fold F2 of each model and of the blend, by image shape, label frequency and group",
+    "--manifest zoo/weights_manifest.json --train ../imet-2019-fgvc6/train.csv \\\n"
+    "      --images ../imet-2019-fgvc6/train",
+    add_slices_arguments,
+    run_slices,
+)
+COMPARE = Command(
+    "compare",
+    "out-of-fold difference between two zoos, or models of them, with a paired bootstrap interval",
+    "--train ../imet-2019-fgvc6/train.csv zoo/weights_manifest.json zoo/weights_manifest.json \\\n"
+    "      --models-a resnet34_350_all --models-b seresnext50_336_culture seresnext50_336_tag",
+    add_compare_arguments,
+    run_compare,
+)

@@ -1,0 +1,48 @@
+"""build_kernel.py ensemble."""
+
+import argparse
+from pathlib import Path
+
+from zoo.commands import Command, add_manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The true labels, and which stackers to fit."""
+    add_manifest(parser)
+    parser.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="the training images; the trees use their brightness and size"
+    )
+    parser.add_argument("--folds", type=int, default=3, metavar="N", help="outer folds that judge each method (3)")
+    parser.add_argument(
+        "--without",
+        action="append",
+        choices=("cnn", "trees"),
+        default=[],
+        help="leave these stackers out; without both, only blend weights, thresholds and values are fitted",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds and the stackers (0)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Fit the second stage and declare it in the manifest."""
+    from training.second_stage.fitted import LayerSettings
+    from training.second_stage.run import StageSettings, fit_second_stage
+
+    settings = StageSettings(
+        manifest=arguments.manifest,
+        train=arguments.train,
+        images=arguments.images,
+        folds=arguments.folds,
+        layers=LayerSettings("cnn" not in arguments.without, "trees" not in arguments.without, arguments.seed),
+    )
+    fit_second_stage(settings)
+
+
+ENSEMBLE = Command(
+    "ensemble",
+    "fit the ensemble to out-of-fold predictions: blend weights, stackers, thresholds",
+    "--train data/train.csv --images data/train",
+    add_arguments,
+    run,
+)
