@@ -32,7 +32,7 @@ from inference.run.predict import Request, run
 from inference.task.ids import read_ids
 from inference.task.image_places import SUFFIXES
 from inference.task.submission import check_submission, parse_label_ids
-from packing.dry_run.script import write_sample
+from packing.dry_run.run_script import write_sample
 
 ROOT = Path(__file__).parent.parent
 KILLS, SEED = 20, 5

@@ -32,7 +32,7 @@ from inference.manifest.records import Model
 from inference.manifest.values import Precision
 from inference.models.sessions import CUDA, ModelSession, explain_cpu
 from packing.accelerators import ACCELERATORS, find_accelerator, find_rates
-from packing.export.export import Pictures
+from packing.export.export_zoo import KernelNetwork
 from packing.plan.work import count_work
 
 TINY = {"test_resnet": 96}
@@ -78,7 +78,7 @@ def open_ways(
     if device == "cuda" and session.provider != CUDA:
         raise RuntimeError(f"{model.name} runs on {session.provider}: {explain_cpu(())}")
     dtype = torch.float16 if device == "cuda" else torch.float32
-    eager = Pictures(Reduced(network, dtype), model).eval().to(device)
+    eager = KernelNetwork(Reduced(network, dtype), model).eval().to(device)
     # As one graph for each batch size, or an error: nothing of it is to run in eager mode unnoticed.
     compiled = torch.compile(eager, fullgraph=True, dynamic=False, mode=mode)
 

@@ -24,11 +24,11 @@ from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.records import Resize
 from inference.manifest.values import Precision
 from packing.add.add import Addition, add_model
-from packing.dry_run.script import write_sample
-from packing.export.export import export_zoo
+from packing.dry_run.run_script import write_sample
+from packing.export.export_zoo import export_zoo
 from packing.export.parity import SMALLEST
-from packing.pack.bundle import pack
 from packing.pack.metadata import Names
+from packing.pack.write_bundle import pack
 
 ROOT = Path(__file__).parent.parent
 NAMES = Names("your-kaggle-name", "benchmark-bundle", "Benchmark bundle", "imet-2019-fgvc6")

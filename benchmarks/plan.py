@@ -26,8 +26,8 @@ from scipy.optimize import nnls
 from inference.manifest.records import Model
 from inference.models.sessions import ModelSession
 from packing.accelerators import Rates, find_accelerator
-from packing.export.export import Pictures, trace_graph
-from packing.export.trace_views import add_views
+from packing.export.export_zoo import KernelNetwork, trace_graph
+from packing.export.trace_views import trace_views
 from packing.plan.estimate import estimate_seconds
 from packing.plan.work import Work, count_work
 
@@ -57,9 +57,9 @@ def export_random(network: str, folder: Path) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         model = Model(network, architecture, "all", int(size), (0.5,) * 3, (0.5,) * 3, "bilinear")
-        pictures = Pictures(timm.create_model(architecture, num_classes=LABELS).eval(), model)
+        pictures = KernelNetwork(timm.create_model(architecture, num_classes=LABELS).eval(), model)
         graph = trace_graph(pictures.eval(), int(size))
-        add_views(graph, LABELS)
+        trace_views(graph, LABELS)
         onnx.save(graph, path)
     return path
 

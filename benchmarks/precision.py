@@ -26,7 +26,7 @@ from inference.manifest.records import Ensemble, Manifest
 from inference.manifest.values import Precision
 from inference.models.precision import compare_sessions
 from inference.models.sessions import ModelSession
-from packing.export.export import EXAMPLES, export_zoo
+from packing.export.export_zoo import EXAMPLES, export_zoo
 from packing.export.int8 import KEPT, quantize_graph
 from packing.export.parity import read_batches
 from zoo.f2 import score_samples

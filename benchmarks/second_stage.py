@@ -36,9 +36,9 @@ from inference.manifest.records import (
 )
 from inference.task.submission import write_submission
 from training.second_stage.fitted import APART, TOGETHER, TREES, Layers, take_group
-from training.second_stage.member_scores import Evidence
+from training.second_stage.member_scores import MemberScores
 from training.second_stage.stackers.cnn import CnnSettings, fit_cnn
-from training.second_stage.stackers.export import FOLDER, export_layers, name_parts
+from training.second_stage.stackers.export_stackers import FOLDER, export_layers, name_parts
 from training.second_stage.stackers.trees import fit_pairs
 
 IMAGES, MEMBERS, CULTURES, TAGS = 38_801, 14, 398, 705
@@ -88,7 +88,7 @@ def fit_stackers(folder: Path) -> Manifest:
     truth, scores = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
     traits = np.zeros((FITTED, 4), np.float32)
     covers = (tuple(LABELS.groups),) * MEMBERS
-    evidence = Evidence(NAMES, covers, np.arange(FITTED), scores, truth, traits)
+    evidence = MemberScores(NAMES, covers, np.arange(FITTED), scores, truth, traits)
     weights = {group: dict.fromkeys(NAMES, 1 / MEMBERS) for group in LABELS.groups}
     cnns = {
         group: fit_cnn(take_group(evidence, LABELS, group), truth[:, LABELS.columns(group)], BRIEF, seed=0, title=group)

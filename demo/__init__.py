@@ -1,1 +1,1 @@
-"""The demo museum and its tiny zoo: the default that needs nothing else."""
+"""The museum, a procedural dataset, and the tiny zoo trained on it."""

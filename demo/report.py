@@ -3,13 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.basics.errors import ManifestError
-from inference.ensemble.blend import blend
+from inference.ensemble.blend import Scores, blend
 from inference.ensemble.decide import decide
 from inference.manifest.labels import Labels
 from inference.manifest.records import ALL, Decision, GroupDecision
@@ -19,7 +18,6 @@ from zoo.train_table import read_table
 
 THRESHOLDS = np.arange(0.04, 0.8, 0.02)
 
-Scores = NDArray[np.floating[Any]]
 Truth = NDArray[np.bool_]
 
 

@@ -1,1 +1,1 @@
-"""At home: checkpoint to ONNX to bundle to notebook to rehearsal."""
+"""From trained checkpoints to a Kaggle dataset and its notebook, one folder per step."""

@@ -16,9 +16,9 @@ from PIL import Image
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.records import Manifest, Resize
 from packing.add.add import Addition, add_model
-from packing.export.export import export_zoo
-from packing.pack.bundle import pack
+from packing.export.export_zoo import export_zoo
 from packing.pack.metadata import Names
+from packing.pack.write_bundle import pack
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("culture::greek", "culture::roman", "tag::birds", "tag::boats", "tag::trees")

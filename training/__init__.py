@@ -1,1 +1,1 @@
-"""At home: images to checkpoints and out-of-fold predictions, and those to thresholds. Imports `inference` only."""
+"""From images to checkpoints, and from out-of-fold predictions to an ensemble."""

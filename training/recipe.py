@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 from inference.basics.errors import ManifestError, TrainingError
 from inference.manifest.records import ALL, Resize
 from inference.manifest.schema import Rule, parse_record
-from inference.manifest.values import FlatName, Probability
+from inference.manifest.values import FlatName, NotNegative, Probability
 
 LossName = Literal["bce", "focal", "lovasz", "focal_lovasz"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
-Precision = Literal["fp32", "fp16"]
+StoredPrecision = Literal["fp32", "fp16"]
 
 
 def _at_least(least: int) -> Rule:
@@ -23,8 +23,7 @@ def _at_least(least: int) -> Rule:
 
 
 Positive = Annotated[float, Rule("a number above 0", lambda number: 0 < number < math.inf)]
-NotNegative = Annotated[float, Rule("a number of at least 0", lambda number: 0 <= number < math.inf)]
-Part = Annotated[float, Rule("a number above 0, at most 1", lambda number: 0 < number <= 1)]
+Share = Annotated[float, Rule("a number above 0, at most 1", lambda number: 0 < number <= 1)]
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,13 @@ class Augmentation:
     `smallest_crop`: the least part of an image's area that is shown; `flip`, `erase`: their probabilities.
     """
 
-    smallest_crop: Part = 0.5
+    smallest_crop: Share = 0.5
     flip: Probability = 0.5
     erase: Probability = 0.0
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossSettings:
     """`smoothing`: of the labels, for bce; `gamma`: of the focal loss; `lovasz`: its weight beside the focal loss."""
 
     name: LossName = "bce"
@@ -114,12 +113,12 @@ class Recipe:
     smallest_count: Annotated[int, _at_least(0)] = 0
     cache: Annotated[int, _at_least(0)] = 0
     validation: Annotated[int, _at_least(0)] = 0
-    precision: Precision = "fp16"
+    precision: StoredPrecision = "fp16"
     resize: Resize = dataclasses.field(default_factory=Resize)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
-    loss: Loss = Loss()
+    loss: LossSettings = LossSettings()
     initial: Initial = Initial()
     teacher: Teacher | None = None
 

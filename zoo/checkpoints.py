@@ -15,10 +15,10 @@ from inference.basics.files import replace_file
 
 WRAPPERS = ("state_dict", "model")
 
-State = Mapping[str, torch.Tensor]
+StateDict = Mapping[str, torch.Tensor]
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path) -> StateDict:
     """The weights in a .safetensors file, or in a file of torch.save that holds tensors and nothing else.
 
     A `state_dict` or `model` wrapper and a `module.` prefix are taken off. Raises CheckpointError naming the file.
@@ -50,7 +50,7 @@ def read_state(path: Path) -> State:
         raise CheckpointError(f"{path}: found no table of tensors; wanted what model.state_dict() returns")
     if all(key.startswith("module.") for key in loaded):
         loaded = {key.removeprefix("module."): tensor for key, tensor in loaded.items()}
-    state: State = loaded
+    state: StateDict = loaded
     return state
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Scores = NDArray[np.floating[Any]]
+from inference.ensemble.blend import Scores
+
 # Rounded to what JSON prints shortly; finer steps move F2 by less than its noise on thousands of images.
 THRESHOLDS = np.round(np.arange(0.005, 1, 0.005), 3)
 

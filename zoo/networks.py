@@ -16,7 +16,7 @@ from inference.images.geometry import FILTERS
 from inference.manifest.file import verify_files
 from inference.manifest.records import Model
 from inference.manifest.values import Interpolation
-from zoo.checkpoints import State, read_state
+from zoo.checkpoints import StateDict, read_state
 from zoo.text import flatten_message
 
 SHOWN_KEYS = 5
@@ -104,7 +104,7 @@ def open_network(model: Model, home: Path, outputs: int) -> Network:
     return dataclasses.replace(network, mean=model.mean, std=model.std, interpolation=model.interpolation)
 
 
-def _list_head_keys(module: torch.nn.Module, state: State) -> Sequence[str]:
+def _list_head_keys(module: torch.nn.Module, state: StateDict) -> Sequence[str]:
     classifier = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return [key for key in state if key.rpartition(".")[0] in heads]

@@ -145,7 +145,7 @@ class Zoo:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class PooledScores:
     """What a blend of models says of images that they were not trained on.
 
     `rows`: places of the images in train.csv, ascending; `scores`: (rows, labels), 0 for labels of other groups than
@@ -183,7 +183,7 @@ def find_models(zoo: Zoo, names: Sequence[str]) -> list[Model]:
     return [model for model in zoo.manifest.models if model.name in names or name_member(model) in names]
 
 
-def pool_blend(zoo: Zoo, table: Table) -> Predictions:
+def pool_blend(zoo: Zoo, table: Table) -> PooledScores:
     """The out-of-fold predictions of the manifest's blend, of two images at least, so that rules can be cross-fitted.
 
     Raises ManifestError or TrainingError naming the model and the file.
@@ -194,7 +194,7 @@ def pool_blend(zoo: Zoo, table: Table) -> Predictions:
     return blend
 
 
-def pool_models(zoo: Zoo, table: Table, models: Sequence[Model] | None = None) -> Predictions:
+def pool_models(zoo: Zoo, table: Table, models: Sequence[Model] | None = None) -> PooledScores:
     """The out-of-fold predictions of these models with equal weights, or of the manifest's blend.
 
     Raises ManifestError or TrainingError naming the model and the file.
@@ -206,4 +206,4 @@ def pool_models(zoo: Zoo, table: Table, models: Sequence[Model] | None = None) -
     if not covered:
         raise TrainingError(f"{zoo.path}: no model has a weight above 0; wanted one with out-of-fold predictions")
     rows, scores = pool_predictions(zoo.manifest, zoo.home, zoo.labels, table.ids, models)
-    return Predictions(rows, scores, tuple(group for group in zoo.labels.groups if group in covered))
+    return PooledScores(rows, scores, tuple(group for group in zoo.labels.groups if group in covered))

@@ -1,16 +1,15 @@
 """Scores to labels: by a threshold and numbers of labels for each group, or by the highest expected F2."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.ensemble.blend import Scores
 from inference.ensemble.expected_f2 import decide_expected
 from inference.manifest.labels import Labels
 from inference.manifest.records import Calibration, Decision, GroupDecision
 
-Scores = NDArray[np.floating[Any]]
 # How much of a chance the score makes: enough to rank labels of equal chance, too little to move an expected F2.
 SHARE_OF_SCORE = 1e-6
 

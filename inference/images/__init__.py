@@ -1,0 +1,1 @@
+"""Image files to the squares that a model sees."""

@@ -33,7 +33,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Trial:
+class BatchTrial:
     """One batch that ran: on which provider, of how many images, after how many seconds from loading the model.
 
     `missing`: CUDA libraries that a GPU's provider needs and that are nowhere.
@@ -75,7 +75,7 @@ def read_devices(driver: Any = None) -> tuple[Device, ...]:
     return tuple(devices)
 
 
-def try_batch(bundle: Path, images: Path) -> Trial:
+def try_batch(bundle: Path, images: Path) -> BatchTrial:
     """Run the bundle's smallest model on one batch of the folder's images, as many as its batch size.
 
     Raises VitrineError where the model is not the declared one, does not load or does not run.
@@ -114,7 +114,7 @@ def try_batch(bundle: Path, images: Path) -> Trial:
     squares = squares[: runtime.batch_size]
     if squares:
         session.predict(np.stack(squares))
-    return Trial(
+    return BatchTrial(
         model=model.name,
         provider=session.provider,
         onnxruntime=onnxruntime.__version__,

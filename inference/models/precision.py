@@ -26,7 +26,7 @@ ROOM, FACTOR = 0.01, 2.0
 
 
 @dataclass(frozen=True)
-class Trial:
+class PrecisionTrial:
     """Two sessions on one batch: seconds of an image of each, and the largest difference of their probabilities."""
 
     first: float
@@ -43,7 +43,7 @@ def list_allowed(model: Model, limit: float) -> dict[Precision, float]:
     }
 
 
-def compare_sessions(first: ModelSession, rival: ModelSession, batch: NDArray[np.uint8]) -> Trial:
+def compare_sessions(first: ModelSession, rival: ModelSession, batch: NDArray[np.uint8]) -> PrecisionTrial:
     """Run both in turn on a batch (images, height, width, 3); of each the fastest counts. Raises SessionError."""
     seconds: tuple[list[float], list[float]] = ([], [])
     answers: Sequence[NDArray[np.float32]] = ()
@@ -54,10 +54,10 @@ def compare_sessions(first: ModelSession, rival: ModelSession, batch: NDArray[np
             answers.append(session.predict(batch))
             spent.append((time.perf_counter() - started) / len(batch))
     one, other = (min(spent[1:]) for spent in seconds)
-    return Trial(one, other, float(np.abs(answers[0] - answers[1]).max()))
+    return PrecisionTrial(one, other, float(np.abs(answers[0] - answers[1]).max()))
 
 
-def judge_trial(trial: Trial, rival: Precision, parity: float) -> tuple[bool, str]:
+def judge_trial(trial: PrecisionTrial, rival: Precision, parity: float) -> tuple[bool, str]:
     """Whether the rival of fp32 is taken, and why; `parity`: the largest difference that it had at home."""
     if trial.difference > ROOM + FACTOR * parity:
         return False, f"{rival} answers otherwise than at home: by {trial.difference:.3f}, there by {parity:.3f}"

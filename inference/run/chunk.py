@@ -71,7 +71,7 @@ def run_chunk(
         ran += together
     for model, views in shown.items():
         before = sum(name.rpartition("/")[0] == model for name in done)
-        add_views(job.predictions[model], rows, views, before)
+        add_to_mean(job.predictions[model], rows, views, before)
     if ran:
         commit_chunk(job, state, index, images, set(map(str, ran)))
     return in_time, spent
@@ -124,7 +124,7 @@ def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: in
     return state.pace.left() - max(seconds.values()) * rows >= PLAN_MARGIN * cover * images
 
 
-def add_views(
+def add_to_mean(
     predictions: NDArray[np.float16],
     rows: Sequence[int],
     views: Sequence[tuple[int, NDArray[np.float32]]],

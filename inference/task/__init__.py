@@ -1,0 +1,1 @@
+"""What a competition asks: which images, where they are, and the form of the submission."""

@@ -1,0 +1,1 @@
+"""Step 1: add a trained model to the manifest."""

@@ -1,0 +1,1 @@
+"""Check a bundle against Kaggle's rules and its own hashes."""

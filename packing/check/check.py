@@ -19,7 +19,7 @@ from packing.pack.metadata import (
     check_dataset_metadata,
     check_kernel_metadata,
 )
-from packing.pack.notebook import check_hashes, check_notebook
+from packing.pack.render_notebook import check_hashes, check_notebook
 
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 ARCHIVE = re.compile(r".*\.(zip|7z|rar|tgz|tar(\.\w+)?|gz|bz2|xz)", re.IGNORECASE)

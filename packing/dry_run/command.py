@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.like_kaggle:
         run_notebook(arguments)
         return
-    from packing.dry_run.script import rehearse
+    from packing.dry_run.run_script import rehearse
 
     rehearsal = rehearse(
         arguments.bundle,
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def run_notebook(arguments: argparse.Namespace) -> None:
     """Run the notebook and print the result."""
-    from packing.dry_run.notebook import PAGE, rehearse_like_kaggle
+    from packing.dry_run.run_notebook import PAGE, rehearse_like_kaggle
 
     rehearsal = rehearse_like_kaggle(
         arguments.bundle,

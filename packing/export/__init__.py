@@ -1,0 +1,1 @@
+"""Step 2: export models to ONNX and measure each file."""

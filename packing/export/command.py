@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Export every model and print a line per file."""
-    from packing.export.export import describe_entry, export_zoo
+    from packing.export.export_zoo import describe_entry, export_zoo
 
     manifest = export_zoo(arguments.manifest, arguments.out, arguments.images, arguments.precisions, arguments.truth)
     limit = manifest.runtime.f2_loss

@@ -15,7 +15,7 @@ IMAGES = "images"  # the batch as it comes in; within the graph it is as many ti
 Constants = dict[str, NDArray[np.int64]]
 
 
-def add_views(model: onnx.ModelProto, outputs: int) -> None:
+def trace_views(model: onnx.ModelProto, outputs: int) -> None:
     """Let the graph show a batch in several views and answer with the mean of its probabilities; changes `model`.
 
     A second input, `views`, names them by their place in `inference.models.views.VIEWS`, int64. `outputs`: labels.

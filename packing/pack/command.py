@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the bundle and print its two folders."""
     from packing.accelerators import find_accelerator
-    from packing.pack.bundle import pack
     from packing.pack.fetch_wheels import fetch_wheels
     from packing.pack.metadata import Names
+    from packing.pack.write_bundle import pack
 
     names = Names(arguments.owner, arguments.slug, arguments.title, arguments.competition)
     accelerator = find_accelerator(arguments.accelerator)

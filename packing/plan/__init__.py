@@ -1,0 +1,1 @@
+"""Estimate the run time on an accelerator."""

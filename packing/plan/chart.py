@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from inference.basics.files import make_folder, replace_file
 from inference.run.plan import Plan
-from packing.plan.plan import RunPlan
+from packing.plan.run_plan import RunPlan
 from zoo.plots import GREY, INK, style_axes
 
 KEPT, DROPPED = "#3b6ea5", "#d9a441"

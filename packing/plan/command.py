@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and draw the chart."""
     from packing.accelerators import find_accelerator
-    from packing.dry_run.script import STAGE_2_IMAGES
+    from packing.dry_run.run_script import STAGE_2_IMAGES
     from packing.plan.chart import draw_plan
-    from packing.plan.plan import describe_plan, make_plan
+    from packing.plan.run_plan import describe_plan, make_plan
 
     accelerator = find_accelerator(arguments.accelerator)
     images = STAGE_2_IMAGES if arguments.images is None else arguments.images

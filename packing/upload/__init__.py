@@ -1,0 +1,1 @@
+"""Step 5: upload the bundle with Kaggle's own client."""

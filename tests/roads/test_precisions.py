@@ -15,13 +15,13 @@ from inference.basics.errors import StoreError
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import read_labels
 from inference.models import runners
-from inference.models.precision import Trial, judge_trial
+from inference.models.precision import PrecisionTrial, judge_trial
 from inference.run import store
 from inference.run.predict import Request, run
 from inference.task.ids import read_ids
 from inference.task.submission import check_submission
 from packing.check.check import check_bundle
-from packing.pack.bundle import pack
+from packing.pack.write_bundle import pack
 from tests.conftest import NAMES, Precise, Workshop
 
 MODELS = ("everything", "culture", "tag")
@@ -52,7 +52,7 @@ def decide_trials(faster: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every trial ends so, whatever the clock says; the rivals that were tried."""
     tried: list[str] = []
 
-    def judge(trial: Trial, rival: Any, parity: float) -> tuple[bool, str]:
+    def judge(trial: PrecisionTrial, rival: Any, parity: float) -> tuple[bool, str]:
         assert trial.first > 0 and trial.rival > 0
         tried.append(rival)
         return faster, "the test says so"
@@ -169,12 +169,12 @@ def test_a_precision_that_the_bundle_lacks_is_told_and_costs_nothing(workshop: W
 @pytest.mark.parametrize(
     ("trial", "wanted"),
     [
-        (Trial(0.02, 0.018, 0.03), (True, "int8 takes 18.00 ms an image, fp32 20.00")),
-        (Trial(0.02, 0.0195, 0.03), (False, "int8 takes 19.50 ms an image, fp32 20.00")),
-        (Trial(0.02, 0.001, 0.0501), (False, "int8 answers otherwise than at home: by 0.050, there by 0.020")),
+        (PrecisionTrial(0.02, 0.018, 0.03), (True, "int8 takes 18.00 ms an image, fp32 20.00")),
+        (PrecisionTrial(0.02, 0.0195, 0.03), (False, "int8 takes 19.50 ms an image, fp32 20.00")),
+        (PrecisionTrial(0.02, 0.001, 0.0501), (False, "int8 answers otherwise than at home: by 0.050, there by 0.020")),
     ],
 )
-def test_a_trial_is_won_by_speed_and_lost_by_other_answers(trial: Trial, wanted: tuple[bool, str]) -> None:
+def test_a_trial_is_won_by_speed_and_lost_by_other_answers(trial: PrecisionTrial, wanted: tuple[bool, str]) -> None:
     assert judge_trial(trial, "int8", 0.02) == wanted
 
 

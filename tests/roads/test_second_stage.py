@@ -21,7 +21,7 @@ from inference.images.read import read_image
 from inference.images.traits import measure_traits
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import read_labels
-from packing.dry_run.script import rehearse
+from packing.dry_run.run_script import rehearse
 from tests.conftest import ZOO, Workshop, write_picture, write_rows
 
 IMAGES = 160

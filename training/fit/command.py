@@ -49,7 +49,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 def run_fit(arguments: argparse.Namespace) -> None:
     """Train the networks of the recipe."""
     from training.data.material import FitSettings
-    from training.fit.run import fit
+    from training.fit.train_folds import fit
 
     fit(
         FitSettings(

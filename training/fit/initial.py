@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from inference.basics.errors import TrainingError
 from training.recipe import Recipe
-from zoo.checkpoints import State, read_state
+from zoo.checkpoints import StateDict, read_state
 from zoo.networks import Network
 from zoo.text import flatten_message
 
@@ -55,7 +55,7 @@ def set_head_bias(module: torch.nn.Module, frequencies: NDArray[np.float64]) -> 
             bias.copy_(torch.from_numpy(np.log(odds / (1 - odds))))
 
 
-def read_initial(recipe: Recipe) -> State | None:
+def read_initial(recipe: Recipe) -> StateDict | None:
     """The state that the recipe names, None for none."""
     if recipe.initial.checkpoint is not None:
         return read_state(Path(recipe.initial.checkpoint))

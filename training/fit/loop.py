@@ -19,7 +19,7 @@ from inference.basics.errors import TrainingError
 from training.data.samples import TrainingSamples, draw_from, load_training, order_epoch
 from training.fit.distil import AttentionTransfer
 from training.fit.losses import LossFunction, make_loss
-from training.fit.progress import Progress, read_progress, write_progress
+from training.fit.progress import TrainingProgress, read_progress, write_progress
 from training.recipe import Optimizer, Recipe, Schedule
 from zoo.networks import Network
 
@@ -96,7 +96,7 @@ def train_network(
     at_once = batch_size * accelerator.num_processes
     steps = len(rows) // at_once
     learner = make_learner(network.module, recipe, -(-steps // recipe.accumulate), accelerator)
-    progress = Progress()
+    progress = TrainingProgress()
     if course.resume and course.state.exists():
         progress, states = read_progress(course.state, course.origin)
         for name, part in learner.parts().items():
@@ -201,7 +201,7 @@ def take_step(
     return value
 
 
-def save_progress(learner: Learner, progress: Progress, course: Course) -> None:
+def save_progress(learner: Learner, progress: TrainingProgress, course: Course) -> None:
     """Write the state from the main process; the others wait for it."""
     if learner.accelerator.is_main_process:
         states = {name: part.state_dict() for name, part in learner.parts().items()}
@@ -209,7 +209,7 @@ def save_progress(learner: Learner, progress: Progress, course: Course) -> None:
     learner.accelerator.wait_for_everyone()
 
 
-def describe_divergence(loss: float, progress: Progress, steps: int, state: Path) -> str:
+def describe_divergence(loss: float, progress: TrainingProgress, steps: int, state: Path) -> str:
     """What to say of a loss that is no number."""
     kept = f"the last good state is {state}" if state.exists() else "no state was written yet"
     return (

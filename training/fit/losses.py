@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from training.recipe import Loss
+from training.recipe import LossSettings
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def make_loss(loss: Loss) -> LossFunction:
+def make_loss(loss: LossSettings) -> LossFunction:
     """The function that a recipe asks for."""
     functions: dict[str, LossFunction] = {
         "bce": lambda logits, targets: smooth_cross_entropy(logits, targets, loss.smoothing),

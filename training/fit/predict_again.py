@@ -14,7 +14,7 @@ from training.data.folds import FOLDS_NAME, read_folds
 from training.data.material import tell_left_out
 from training.data.pictures import Pictures, check_pictures, find_pictures
 from training.data.samples import SquareSamples
-from training.fit.predict import predict_views
+from training.fit.predict_views import predict_views
 from zoo.edit import declare_out_of_fold
 from zoo.networks import open_network
 from zoo.out_of_fold import find_models, open_zoo, write_out_of_fold

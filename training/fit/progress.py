@@ -15,7 +15,7 @@ from inference.basics.files import replace_file
 
 
 @dataclasses.dataclass
-class Progress:
+class TrainingProgress:
     """Where a training stands: `epoch` whole ones and `step` batches of the next.
 
     `loss`: summed over the steps; `seconds`, `waited`: of the steps, and of them waiting for images; `history`: the
@@ -43,7 +43,7 @@ class Progress:
         self.epoch, self.step, self.loss, self.seconds, self.waited = self.epoch + 1, 0, 0.0, 0.0, 0.0
 
 
-def write_progress(progress: Progress, state: Mapping[str, Any], origin: Mapping[str, Any], path: Path) -> None:
+def write_progress(progress: TrainingProgress, state: Mapping[str, Any], origin: Mapping[str, Any], path: Path) -> None:
     """Write where a training stands and its learner's `state`, whole or not at all; `origin`: what must agree later.
 
     Raises OutputError where the system refuses to write; the file that was there then stays.
@@ -54,14 +54,14 @@ def write_progress(progress: Progress, state: Mapping[str, Any], origin: Mapping
         temporary.write_bytes(buffer.getbuffer())
 
 
-def read_progress(path: Path, origin: Mapping[str, Any]) -> tuple[Progress, dict[str, Any]]:
+def read_progress(path: Path, origin: Mapping[str, Any]) -> tuple[TrainingProgress, dict[str, Any]]:
     """What write_progress wrote.
 
     Raises TrainingError naming the file, and what differs where it is of another recipe, fold or table.
     """
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
-        progress = Progress(**kept["progress"])
+        progress = TrainingProgress(**kept["progress"])
         state, found = kept["state"], kept["origin"]
     except Exception as error:  # torch raises many kinds for a file that is none of its own
         reason = " ".join(str(error).split())[:200]

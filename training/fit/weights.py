@@ -3,12 +3,12 @@
 import torch
 
 from inference.basics.errors import TrainingError
-from training.recipe import Precision
+from training.recipe import StoredPrecision
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def round_weights(module: torch.nn.Module, precision: Precision) -> dict[str, torch.Tensor]:
+def round_weights(module: torch.nn.Module, precision: StoredPrecision) -> dict[str, torch.Tensor]:
     """The network's state with its floats in `precision`; raises TrainingError where one does not fit."""
     state = {
         name: (tensor.to(DTYPES[precision]) if tensor.is_floating_point() else tensor).cpu().contiguous().clone()

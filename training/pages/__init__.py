@@ -1,0 +1,1 @@
+"""Pages and tables about data and models: explore, explain, slices, compare."""

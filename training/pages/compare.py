@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.basics.errors import TrainingError
+from inference.ensemble.blend import Scores
 from inference.manifest.labels import Labels
 from inference.manifest.records import ALL
 from training.scoring.bootstrap import RESAMPLES, bootstrap_mean
 from training.scoring.scores import score_kind
-from zoo.f2 import Scores
 from zoo.out_of_fold import find_models, open_zoo, pool_models
 from zoo.text import align_columns
 from zoo.train_table import read_table

@@ -21,7 +21,7 @@ from inference.manifest.labels import Labels
 from inference.manifest.records import Model
 from inference.models.views import VIEWS
 from inference.task.image_places import SUFFIXES, find_images
-from training.fit.predict import normalise
+from training.fit.predict_views import normalise
 from zoo.networks import Network, open_network
 from zoo.out_of_fold import Zoo, find_models, open_zoo
 from zoo.train_table import read_table

@@ -18,7 +18,7 @@ from inference.images.read import read_image
 from inference.manifest.labels import Labels, read_group_prefixes, read_labels
 from inference.task.image_places import SUFFIXES
 from training.data.pictures import find_pictures
-from training.pages.explore_figures import LabelCount, Part
+from training.pages.explore_figures import ImageFolder, LabelCount
 from zoo.plots import choose_colours
 from zoo.train_table import Table, read_table
 
@@ -57,7 +57,7 @@ def explore(data: Path, out: Path, images: int | None = None) -> None:
         )
     test_ids = list_ids(data / "test")
     test = measure_part("test", data / "test", test_ids, images) if test_ids else None
-    page = render_page(data.resolve().name, labels, table, train, test, images)
+    page = render_explore_page(data.resolve().name, labels, table, train, test, images)
     with replace_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
@@ -69,7 +69,7 @@ def list_ids(folder: Path) -> tuple[str, ...]:
     return tuple(sorted({path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}))
 
 
-def measure_part(name: str, folder: Path, ids: Sequence[str], images: int | None) -> Part:
+def measure_part(name: str, folder: Path, ids: Sequence[str], images: int | None) -> ImageFolder:
     """Look at the images of a folder, or at `images` of those that are there, each equally likely, seed 0.
 
     Raises TrainingError where the folder holds none of them.
@@ -93,7 +93,7 @@ def measure_part(name: str, folder: Path, ids: Sequence[str], images: int | None
             )
         )
     read = [(*row, measure) for row, measure in zip(present, measures, strict=True) if not isinstance(measure, str)]
-    return Part(
+    return ImageFolder(
         name,
         len(ids),
         len(present),
@@ -133,7 +133,9 @@ def measure_gap(first: NDArray[np.float64], second: NDArray[np.float64]) -> floa
     return float(np.abs(shares[0] - shares[1]).max())
 
 
-def render_page(title: str, labels: Labels, table: Table, train: Part, test: Part | None, images: int | None) -> str:
+def render_explore_page(
+    title: str, labels: Labels, table: Table, train: ImageFolder, test: ImageFolder | None, images: int | None
+) -> str:
     """The page as HTML; every text that comes from a file is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -212,7 +214,7 @@ def describe_lengths(numbers: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def describe_channels(compared: Sequence[Part]) -> list[dict[str, Any]]:
+def describe_channels(compared: Sequence[ImageFolder]) -> list[dict[str, Any]]:
     """Of each channel: its figures averaged over the images of each part, and how far the parts' means lie apart."""
     return [
         {
@@ -224,7 +226,7 @@ def describe_channels(compared: Sequence[Part]) -> list[dict[str, Any]]:
     ]
 
 
-def describe_normalisation(part: Part) -> tuple[list[float], list[float]]:
+def describe_normalisation(part: ImageFolder) -> tuple[list[float], list[float]]:
     """Mean and deviation of red, green and blue over all pixels, every image counting alike, 0 to 1."""
     means, deviations = part.colours[:, :3, 0], part.colours[:, :3, 1]
     spread = np.sqrt((deviations**2).mean(axis=0) + means.var(axis=0))
@@ -247,7 +249,7 @@ def measure_heat_map(table: Table, counts: Sequence[LabelCount]) -> list[tuple[L
     ]
 
 
-def list_longest(part: Part, table: Table, counts: Sequence[LabelCount]) -> list[dict[str, Any]]:
+def list_longest(part: ImageFolder, table: Table, counts: Sequence[LabelCount]) -> list[dict[str, Any]]:
     """The images with the longest long side for their short one: id, width, height, ratio, labels, a thumbnail."""
     rows = dict(zip(table.ids, table.targets, strict=True))
     return [

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Part:
+class ImageFolder:
     """The images of one folder, train or test; the figures are of those that were looked at and could be read.
 
     `count`: images that train.csv, or the folder of test, names; `looked_at`: how many of them were opened; `missing`:

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from training.pages.explore_figures import LabelCount, Part
+from training.pages.explore_figures import ImageFolder, LabelCount
 from zoo.plots import GREY, INK, encode_figure, format_number, make_grid, style_axes
 
 PART_COLOURS = {"train": "#2f6fa8", "test": "#e2711d"}
@@ -24,7 +24,7 @@ BINS = 48
 Values = NDArray[Any]
 
 
-def plot_colours(parts: Sequence[Part], channels: Sequence[str], first: int) -> str:
+def plot_colours(parts: Sequence[ImageFolder], channels: Sequence[str], first: int) -> str:
     """A row for each channel, a column for each figure: how the images of each part are distributed.
 
     `first`: the place of the first channel in `Part.colours`.
@@ -46,7 +46,7 @@ def plot_colours(parts: Sequence[Part], channels: Sequence[str], first: int) -> 
     return encode_figure(figure)
 
 
-def plot_sizes(parts: Sequence[Part]) -> str:
+def plot_sizes(parts: Sequence[ImageFolder]) -> str:
     """Widths against heights of each part, the darker the more images, and the distributions of both parts."""
     widths = {part.name: part.sizes[:, 0] for part in parts}
     heights = {part.name: part.sizes[:, 1] for part in parts}
@@ -86,7 +86,7 @@ def plot_sizes(parts: Sequence[Part]) -> str:
     return encode_figure(figure)
 
 
-def plot_ratios(parts: Sequence[Part]) -> str:
+def plot_ratios(parts: Sequence[ImageFolder]) -> str:
     """Width over height, tall images left and wide ones right, 1:2 as far from the middle as 2:1."""
     figure, ((axes,),) = make_grid(1, 1, 2.3, 0.3)
     longest = max(1.2, *(float(part.lengths.max()) for part in parts)) * 1.02
@@ -220,7 +220,9 @@ def _is_wide(samples: Mapping[str, Values]) -> bool:
     return most >= 8 * least
 
 
-def _add_legend(target: Figure | Axes, parts: Sequence[Part], place: Literal["upper right", "lower right"]) -> None:
+def _add_legend(
+    target: Figure | Axes, parts: Sequence[ImageFolder], place: Literal["upper right", "lower right"]
+) -> None:
     if len(parts) > 1:
         handles: list[Artist] = [
             Patch(color=PART_COLOURS["train"], alpha=0.45, linewidth=0, label="train"),

@@ -23,7 +23,7 @@ from training.data.pictures import find_pictures
 from training.scoring.scores import score_kind
 from training.scoring.thresholds import decide_crossed
 from zoo.f2 import score_samples
-from zoo.out_of_fold import Predictions, Zoo, open_zoo, pool_blend, pool_models
+from zoo.out_of_fold import PooledScores, Zoo, open_zoo, pool_blend, pool_models
 from zoo.text import align_columns
 from zoo.train_table import Table, read_table
 
@@ -115,7 +115,7 @@ def print_slices(train: Path, images: Path, manifest: Path, json_path: Path | No
     print(describe_slices(slices, faults))
 
 
-def measure_models(zoo: Zoo, table: Table, blend: Predictions) -> list[ModelFigures]:
+def measure_models(zoo: Zoo, table: Table, blend: PooledScores) -> list[ModelFigures]:
     """The models of the manifest, those of one recipe and different folds as one; F2 of none without predictions."""
     from tqdm import tqdm
 
@@ -136,7 +136,7 @@ def measure_models(zoo: Zoo, table: Table, blend: Predictions) -> list[ModelFigu
     return found
 
 
-def score_images(pool: Predictions, table: Table, labels: Labels, kind: str) -> NDArray[np.float64]:
+def score_images(pool: PooledScores, table: Table, labels: Labels, kind: str) -> NDArray[np.float64]:
     """F2 of each image by cross-fitted rules for this kind of labels, (images,); NaN for one without a label of it."""
     truth = table.targets[pool.rows]
     f2 = np.full(len(truth), np.nan)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.ensemble.blend import Scores
 from inference.manifest.labels import Labels
 from inference.manifest.records import ALL
 from training.scoring.thresholds import (
@@ -15,7 +16,7 @@ from training.scoring.thresholds import (
     search_groups,
     search_single,
 )
-from zoo.f2 import Scores, find_threshold, score_samples
+from zoo.f2 import find_threshold, score_samples
 
 
 def score_network(scores: Scores, truth: NDArray[np.bool_], labels: Labels, group: str) -> dict[str, float]:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.ensemble.blend import Scores
 from inference.ensemble.decide import decide
 from inference.manifest.labels import Labels
 from inference.manifest.records import Decision, GroupDecision
-from zoo.f2 import THRESHOLDS, Scores, count_above, score_counts, score_samples
+from zoo.f2 import THRESHOLDS, count_above, score_counts, score_samples
 
 MINIMA = (0, 1, 2)
 MAXIMA = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15)  # and all of the group, which is tried first
@@ -21,7 +22,7 @@ EVERY = slice(None)
 
 
 @dataclass(frozen=True)
-class Rule:
+class GroupRule:
     """A group's decision, its threshold as a place in THRESHOLDS."""
 
     place: int
@@ -66,7 +67,7 @@ class RankedGroup:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RankedScores:
     """Scores and truth, made ready for the search.
 
     `true`: labels of each image, (images, 1); `bare`: each image's F2 where it would be given none and so gets its one
@@ -144,7 +145,7 @@ def cross_fit(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> float
     return float(score_samples(decide_crossed(scores, truth, labels), truth).mean())
 
 
-def rank_groups(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> Evidence:
+def rank_groups(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> RankedScores:
     """Sort each image's labels once, so that a rule costs one look-up an image; `scores`, `truth`: (images, labels)."""
     groups = {}
     for group, columns in labels.groups.items():
@@ -156,19 +157,19 @@ def rank_groups(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> Evi
         groups[group] = RankedGroup(count_above(part).astype(np.int16), hits)
     true = truth.sum(axis=1, keepdims=True, dtype=np.int16)
     best_is_true = np.take_along_axis(truth, scores.argmax(axis=1)[:, None], axis=1)
-    return Evidence(groups, true, score_counts(best_is_true, np.ones_like(true), true))
+    return RankedScores(groups, true, score_counts(best_is_true, np.ones_like(true), true))
 
 
-def search_single(evidence: Evidence) -> dict[str, Rule]:
+def search_single(evidence: RankedScores) -> dict[str, GroupRule]:
     """The best threshold that all groups share; of equal ones, the lowest."""
     counts = reduce(Counts.__add__, (ranked.take(0, ranked.size) for ranked in evidence.groups.values()))
     place = int(evidence.score(counts).argmax())
-    return {group: Rule(place, 0, ranked.size) for group, ranked in evidence.groups.items()}
+    return {group: GroupRule(place, 0, ranked.size) for group, ranked in evidence.groups.items()}
 
 
 def search_groups(
-    evidence: Evidence, start: Mapping[str, Rule], minima: Sequence[int], maxima: Sequence[int]
-) -> dict[str, Rule]:
+    evidence: RankedScores, start: Mapping[str, GroupRule], minima: Sequence[int], maxima: Sequence[int]
+) -> dict[str, GroupRule]:
     """Better one group's rule after another until none can be; never worse than `start`.
 
     Of equal rules, the one with fewer limits, then the one with the lower threshold.
@@ -188,17 +189,17 @@ def search_groups(
                     place = int(means.argmax())
                     if means[place] > best + SMALLEST_GAIN:
                         best, improved = float(means[place]), True
-                        rules[group] = Rule(place, minimum, maximum)
+                        rules[group] = GroupRule(place, minimum, maximum)
             total = elsewhere + take_by(ranked, rules[group])
     return rules
 
 
-def take_by(ranked: RankedGroup, rule: Rule) -> Counts:
+def take_by(ranked: RankedGroup, rule: GroupRule) -> Counts:
     """What one rule takes, (images, 1)."""
     return ranked.take(rule.minimum, rule.maximum, [rule.place])
 
 
-def declare_rules(rules: Mapping[str, Rule]) -> dict[str, GroupDecision]:
+def declare_rules(rules: Mapping[str, GroupRule]) -> dict[str, GroupDecision]:
     """The rules as the manifest declares them."""
     return {
         group: GroupDecision(float(THRESHOLDS[rule.place]), rule.minimum, rule.maximum) for group, rule in rules.items()

@@ -1,1 +1,1 @@
-"""The second stage: many members' scores to one, and one score to labels, fitted out of fold."""
+"""From out-of-fold predictions to blend weights, stackers, thresholds and their honest F2."""

@@ -18,7 +18,7 @@ SMALLEST_GAIN = 1e-5
 
 
 @dataclass(frozen=True)
-class Parts:
+class Candidates:
     """The scores to be weighed, of the labels of one group that are candidates.
 
     `scores`: (parts, images, candidates); `truth`: (images, candidates).
@@ -72,13 +72,13 @@ def fit_weights(
 
 def gather_parts(
     scores: Mapping[str, NDArray[np.floating[Any]]], truth: NDArray[np.bool_], columns: Sequence[int]
-) -> Parts:
+) -> Candidates:
     """The candidates of a group: the labels that rank highest by the largest score of any part."""
     places = np.array(columns)
     stacked = np.stack([part[:, places] for part in scores.values()]).astype(np.float32)
     size = min(CANDIDATES, len(places))
     chosen = np.argpartition(-stacked.max(axis=0), size - 1, axis=1)[:, :size]
-    return Parts(
+    return Candidates(
         tuple(scores),
         np.take_along_axis(stacked, chosen[None], axis=2),
         np.take_along_axis(truth[:, places], chosen, axis=1),
@@ -86,7 +86,7 @@ def gather_parts(
 
 
 def _search(
-    parts: Parts,
+    parts: Candidates,
     start: NDArray[np.float64],
     taken: NDArray[np.int64],
     hits: NDArray[np.int64],

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
+from inference.ensemble.blend import Scores
 from inference.manifest.records import Calibration
-from zoo.f2 import Scores
 
 MOST_POINTS = 64
 # Bits of a float32 that are dropped to make cells of scores: the others are a float16's precision at any size.

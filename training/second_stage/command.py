@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Fit the second stage and declare it in the manifest."""
+    from training.second_stage.fit_ensemble import StageSettings, fit_second_stage
     from training.second_stage.fitted import LayerSettings
-    from training.second_stage.run import StageSettings, fit_second_stage
 
     settings = StageSettings(
         manifest=arguments.manifest,

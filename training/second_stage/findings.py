@@ -110,7 +110,7 @@ def draw_curves(
     return curves
 
 
-def slice_frequencies(taken: Mapping[str, NDArray[np.bool_]], truth: NDArray[np.bool_]) -> tuple[FrequencySlice, ...]:
+def slice_by_frequency(taken: Mapping[str, NDArray[np.bool_]], truth: NDArray[np.bool_]) -> tuple[FrequencySlice, ...]:
     """F2 of the pairs of labels of similar frequency, by method; `taken`, `truth`: (images, labels)."""
     counts = truth.sum(axis=0)
     bounds = (1, *FREQUENCIES, np.inf)
@@ -123,12 +123,12 @@ def slice_frequencies(taken: Mapping[str, NDArray[np.bool_]], truth: NDArray[np.
     for name, (low, high) in zip(names, pairwise(bounds), strict=True):
         columns = np.flatnonzero((counts >= low) & (counts < high))
         if len(columns):
-            f2 = {method: score_pairs(part[:, columns], truth[:, columns]) for method, part in taken.items()}
+            f2 = {method: score_label_pairs(part[:, columns], truth[:, columns]) for method, part in taken.items()}
             slices.append(FrequencySlice(name, len(columns), f2))
     return tuple(slices)
 
 
-def score_pairs(taken: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+def score_label_pairs(taken: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """F2 of all pairs of image and label together, as scikit-learn's average="micro"."""
     one = score_samples(taken.reshape(1, -1), truth.reshape(1, -1))
     return float(one[0])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from inference.manifest.labels import Labels
 from inference.manifest.records import ALL, BLEND
 from training.second_stage.blend_weights import fit_weights
-from training.second_stage.member_scores import Evidence
+from training.second_stage.member_scores import MemberScores
 from training.second_stage.stackers.cnn import CnnSettings, CnnStacker, fit_cnn, predict_cnn
 from training.second_stage.stackers.trees import PairStacker, fit_pairs, score_pairs
 
@@ -40,7 +40,7 @@ class Layers:
     trees: PairStacker | None
 
 
-def fit_layers(evidence: Evidence, labels: Labels, settings: LayerSettings, purpose: str) -> Layers:
+def fit_layers(evidence: MemberScores, labels: Labels, settings: LayerSettings, purpose: str) -> Layers:
     """Fit all layers to the images of `evidence`; `purpose` is told beside the progress."""
     weights = fit_blend(evidence, labels)
     cnns = {}
@@ -52,7 +52,7 @@ def fit_layers(evidence: Evidence, labels: Labels, settings: LayerSettings, purp
     return Layers(weights, cnns, trees)
 
 
-def score_layers(layers: Layers, evidence: Evidence, labels: Labels) -> dict[str, NDArray[np.float32]]:
+def score_layers(layers: Layers, evidence: MemberScores, labels: Labels) -> dict[str, NDArray[np.float32]]:
     """By part, the scores of the images of `evidence`, (images, labels); members may have NaN where they cover labels.
 
     As the kernel makes them (inference/ensemble/second_stage.py), by torch and LightGBM.
@@ -72,17 +72,17 @@ def score_layers(layers: Layers, evidence: Evidence, labels: Labels) -> dict[str
     return scored
 
 
-def take_group(evidence: Evidence, labels: Labels, group: str) -> NDArray[np.float16]:
+def take_group(evidence: MemberScores, labels: Labels, group: str) -> NDArray[np.float16]:
     """What a CNN of a group looks at, (images, members that cover it, labels of the group)."""
     return evidence.scores[:, list_places(evidence, labels, group)][:, :, labels.columns(group)]
 
 
-def list_places(evidence: Evidence, labels: Labels, group: str) -> list[int]:
+def list_places(evidence: MemberScores, labels: Labels, group: str) -> list[int]:
     """Places of the members that cover a group; of all members for all labels."""
     return [place for place, groups in enumerate(evidence.covers) if group == ALL or group in groups]
 
 
-def fit_blend(evidence: Evidence, labels: Labels) -> dict[str, dict[str, float]]:
+def fit_blend(evidence: MemberScores, labels: Labels) -> dict[str, dict[str, float]]:
     """The weights of the members that cover each group."""
     scores = {name: evidence.scores[:, place] for place, name in enumerate(evidence.members)}
     covers = {
@@ -92,7 +92,7 @@ def fit_blend(evidence: Evidence, labels: Labels) -> dict[str, dict[str, float]]
 
 
 def blend_members(
-    evidence: Evidence, labels: Labels, weights: Mapping[str, Mapping[str, float]]
+    evidence: MemberScores, labels: Labels, weights: Mapping[str, Mapping[str, float]]
 ) -> NDArray[np.float32]:
     """The weighted mean of the members that have a score, (images, labels); 0 where none has."""
     blended = np.zeros((len(evidence.rows), len(labels.ids)), np.float32)

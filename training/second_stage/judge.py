@@ -22,13 +22,13 @@ from training.second_stage.fitted import (
     fit_layers,
     score_layers,
 )
-from training.second_stage.member_scores import Evidence
+from training.second_stage.member_scores import MemberScores
 from zoo.f2 import find_threshold, score_samples
 
 SINGLE, MEAN, BOTH, MIX = "best single model", "mean", "cnn_both", "mix"
 RULES = ("one threshold", "a threshold a group", "and numbers of labels", "expected F2")
 COUNTS, EXPECTED = RULES[2], RULES[3]
-Parts = dict[str, NDArray[np.float32]]
+MethodScores = dict[str, NDArray[np.float32]]
 Weights = Mapping[str, Mapping[str, float]]
 
 
@@ -58,7 +58,7 @@ class Nested:
     f2: Mapping[tuple[str, str], NDArray[np.float64]]
     taken: Mapping[str, NDArray[np.bool_]]
     chances: NDArray[np.float32]
-    parts: Parts
+    parts: MethodScores
     outer: tuple["Outer", ...]
 
 
@@ -73,7 +73,7 @@ class Outer:
 
 
 def judge_methods(
-    evidence: Evidence, labels: Labels, settings: LayerSettings, folds: int, tell: Callable[[str], None]
+    evidence: MemberScores, labels: Labels, settings: LayerSettings, folds: int, tell: Callable[[str], None]
 ) -> Nested:
     """Fit and judge everything `folds` times, each time on the images of one fold.
 
@@ -87,7 +87,7 @@ def judge_methods(
     f2: dict[tuple[str, str], NDArray[np.float64]] = {}
     taken = {method: np.zeros(evidence.truth.shape, np.bool_) for method in methods}
     chances = np.zeros(evidence.truth.shape, np.float32)
-    parts: Parts = {}
+    parts: MethodScores = {}
     outer = []
     for fold in range(folds):
         inside, held_out = np.flatnonzero(owners != fold), np.flatnonzero(owners == fold)
@@ -116,10 +116,10 @@ def judge_methods(
     return Nested(f2, taken, chances, parts, tuple(outer))
 
 
-def cross_layers(evidence: Evidence, labels: Labels, settings: LayerSettings, purpose: str) -> Parts:
+def cross_layers(evidence: MemberScores, labels: Labels, settings: LayerSettings, purpose: str) -> MethodScores:
     """Each part's scores of all images, each half by layers fitted to the other."""
     halves = np.random.default_rng(settings.seed + 1).permutation(len(evidence.rows)) % 2
-    parts: Parts = {}
+    parts: MethodScores = {}
     for half in range(2):
         layers = fit_layers(evidence.take(np.flatnonzero(halves != half)), labels, settings, f"{purpose} {half + 1}/2")
         other = np.flatnonzero(halves == half)
@@ -136,7 +136,7 @@ def list_methods(settings: LayerSettings) -> list[str]:
 
 
 def score_method(
-    method: str, parts: Parts, mix: Weights, evidence: Evidence, labels: Labels, single: int
+    method: str, parts: MethodScores, mix: Weights, evidence: MemberScores, labels: Labels, single: int
 ) -> NDArray[np.float32]:
     """The scores of a method, (images, labels); `single`: the place of the member that stands alone."""
     if method == SINGLE:
@@ -156,7 +156,7 @@ def score_method(
     return mix_parts(parts, mix, labels) if method == MIX else parts[method]
 
 
-def mix_parts(parts: Parts, mix: Weights, labels: Labels) -> NDArray[np.float32]:
+def mix_parts(parts: MethodScores, mix: Weights, labels: Labels) -> NDArray[np.float32]:
     """The weighted mean of the parts, by group, (images, labels)."""
     mixed = np.zeros_like(parts[BLEND])
     for group, weights in mix.items():
@@ -166,7 +166,7 @@ def mix_parts(parts: Parts, mix: Weights, labels: Labels) -> NDArray[np.float32]
     return mixed
 
 
-def choose_single(evidence: Evidence, labels: Labels) -> int:
+def choose_single(evidence: MemberScores, labels: Labels) -> int:
     """The place of the member with the best F2 at one threshold, of those that cover the most groups."""
     most = max(len(groups) for groups in evidence.covers)
     places = [place for place, groups in enumerate(evidence.covers) if len(groups) == most]

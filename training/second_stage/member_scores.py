@@ -22,7 +22,7 @@ from zoo.train_table import Table
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MemberScores:
     """Scores and truth of the same images.
 
     `members`: their names, in the order of `scores`; `covers`: the groups that each covers; `rows`: places of the
@@ -37,7 +37,7 @@ class Evidence:
     truth: NDArray[np.bool_]
     traits: NDArray[np.float32]
 
-    def take(self, places: NDArray[np.int64]) -> "Evidence":
+    def take(self, places: NDArray[np.int64]) -> "MemberScores":
         """Those of some images, as places in `rows`."""
         return dataclasses.replace(
             self,
@@ -47,14 +47,14 @@ class Evidence:
             traits=self.traits[places],
         )
 
-    def leave_out(self, member: str) -> "Evidence":
+    def leave_out(self, member: str) -> "MemberScores":
         """With a member that has no score, as in a kernel that had no time for it."""
         scores = self.scores.copy()
         scores[:, self.members.index(member)] = np.nan
         return dataclasses.replace(self, scores=scores)
 
 
-def gather_evidence(zoo: Zoo, table: Table) -> Evidence:
+def gather_evidence(zoo: Zoo, table: Table) -> MemberScores:
     """The out-of-fold scores of all models of a zoo, those of one recipe put together.
 
     Raises ManifestError or TrainingError: as read_out_of_fold; an image that train.csv lacks; an image that two folds
@@ -93,10 +93,10 @@ def gather_evidence(zoo: Zoo, table: Table) -> Evidence:
         )
     covers = tuple(zoo.manifest.groups_of(models[0]) for models in members.values())
     traits = np.full((len(rows), len(TRAITS)), np.nan, np.float32)
-    return Evidence(tuple(members), covers, rows, gathered[rows], table.targets[rows], traits)
+    return MemberScores(tuple(members), covers, rows, gathered[rows], table.targets[rows], traits)
 
 
-def measure_evidence(evidence: Evidence, ids: Sequence[str], folder: Path, draft: Draft | None) -> Evidence:
+def measure_evidence(evidence: MemberScores, ids: Sequence[str], folder: Path, draft: Draft | None) -> MemberScores:
     """With the traits of the images in `folder`; NaN for those that are missing or broken, as for the kernel.
 
     `ids`: of the images, in the order of the evidence; `draft`: how far the kernel decodes JPEG files reduced.

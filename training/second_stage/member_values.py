@@ -10,14 +10,14 @@ from inference.manifest.records import Manifest, list_members
 from inference.manifest.values import View
 from training.second_stage.fitted import score_layers
 from training.second_stage.judge import Nested, Outer, mix_parts
-from training.second_stage.member_scores import Evidence
+from training.second_stage.member_scores import MemberScores
 from zoo.f2 import score_samples
 
 # Of each outer fold; the trees take a second for a hundred images of a large zoo, and there are many members.
 IMAGES = 2000
 
 
-def measure_members(evidence: Evidence, labels: Labels, nested: Nested, rule: str) -> dict[str, float]:
+def measure_members(evidence: MemberScores, labels: Labels, nested: Nested, rule: str) -> dict[str, float]:
     """For each member, the mean F2 that is lost without it on images held out by the outer folds; it may be negative.
 
     Nothing is fitted again: as in the kernel, the member's scores are filled by the others', and the mix and the rules
@@ -35,7 +35,7 @@ def measure_members(evidence: Evidence, labels: Labels, nested: Nested, rule: st
 
 
 def score_whole(
-    outer: Outer, evidence: Evidence, labels: Labels, rule: str
+    outer: Outer, evidence: MemberScores, labels: Labels, rule: str
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """F2 of each image by the layers, mix and rules of an outer fold."""
     scores = mix_parts(score_layers(outer.layers, evidence, labels), outer.mix, labels)

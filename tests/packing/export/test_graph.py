@@ -11,7 +11,7 @@ import timm
 import torch
 from onnx import TensorProto, helper
 
-from packing.export.export import Pictures, trace_graph
+from packing.export.export_zoo import KernelNetwork, trace_graph
 from packing.export.graph import pool_globally
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
@@ -46,7 +46,7 @@ def test_squeeze_and_excitation_is_pooled_in_blocks_and_answers_as_torch_does() 
     torch.manual_seed(0)
     network = timm.create_model("test_efficientnet", num_classes=5).eval()
     model: Any = SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-    pictures = Pictures(network, model).eval()
+    pictures = KernelNetwork(network, model).eval()
     graph = trace_graph(pictures, 64)
     onnx.checker.check_model(graph)
     kinds = [node.op_type for node in graph.graph.node]

@@ -16,8 +16,8 @@ from inference.images.read import read_image
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import Labels, read_labels
 from inference.manifest.records import Manifest, Model
-from packing.export import export
-from packing.export.export import export_zoo
+from packing.export import export_zoo as export
+from packing.export.export_zoo import export_zoo
 from packing.export.int8 import widen_groups
 from packing.export.parity import Judge, Parity, list_examples
 from tests.conftest import LABELS, ZOO, Precise, Workshop, write_rows

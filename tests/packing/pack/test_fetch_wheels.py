@@ -15,8 +15,8 @@ from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.models.wheels import CUDNN_LIBRARIES
 from packing.check.check import check_bundle
-from packing.pack.bundle import pack
 from packing.pack.fetch_wheels import CUDNN, IMAGE_LIBRARIES, ONNXRUNTIME, fetch_wheels, verify_wheel
+from packing.pack.write_bundle import pack
 from tests.conftest import NAMES, ROOT, Workshop
 from tests.packing.pack.elf import list_needed
 

@@ -13,7 +13,7 @@ import pytest
 from inference.basics.errors import PackError
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME
-from packing.pack.bundle import pack
+from packing.pack.write_bundle import pack
 from packing.upload.client import read_answer
 from packing.upload.upload import Upload, follow_kernel, prepare_upload, push_kernel, upload_dataset
 from tests.conftest import NAMES, ROOT, Workshop

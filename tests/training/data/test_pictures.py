@@ -11,7 +11,7 @@ from inference.images.geometry import Draft, Geometry
 from inference.images.read import decode_image, read_picture, read_squares
 from inference.manifest.records import Resize
 from training.data.pictures import Pictures, check_pictures, find_pictures, open_cache
-from training.second_stage.member_scores import Evidence, measure_evidence
+from training.second_stage.member_scores import MemberScores, measure_evidence
 
 GEOMETRY = Geometry(24, Resize(), "bilinear")
 
@@ -98,7 +98,7 @@ def test_reduced_as_the_kernel_reads_them_are_squares_and_traits_and_not_what_tr
     draft = Draft(1.0, frozenset([GEOMETRY]))
     pictures = Pictures(paths, draft=draft)
     scores = np.zeros((3, 1, 1), np.float16)
-    evidence = Evidence(("one",), (("tag",),), np.arange(3), scores, scores[0] > 0, np.zeros((3, 4), np.float32))
+    evidence = MemberScores(("one",), (("tag",),), np.arange(3), scores, scores[0] > 0, np.zeros((3, 4), np.float32))
     traits = measure_evidence(evidence, ids, tmp_path, draft).traits
     for row, path in enumerate(paths):
         assert path is not None

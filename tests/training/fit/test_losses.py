@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from training.fit.losses import focal_loss, lovasz_hinge, make_loss, smooth_cross_entropy
-from training.recipe import Loss
+from training.recipe import LossSettings
 
 
 def draw(images: int, labels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,14 +88,14 @@ def test_at_a_decision_of_one_margin_the_lovasz_hinge_is_the_jaccard_loss() -> N
 @pytest.mark.parametrize("name", ["bce", "focal", "lovasz", "focal_lovasz"])
 def test_gradients_are_the_numerical_ones(name: str) -> None:
     logits, targets = draw(5, 8, seed=3)
-    loss = make_loss(Loss(name=name, smoothing=0.05, gamma=1.5, lovasz=0.7))  # type: ignore[arg-type]
+    loss = make_loss(LossSettings(name=name, smoothing=0.05, gamma=1.5, lovasz=0.7))  # type: ignore[arg-type]
     assert gradcheck(lambda given: loss(given, targets), logits.requires_grad_())
 
 
 @pytest.mark.parametrize("name", ["bce", "focal", "lovasz", "focal_lovasz"])
 def test_extreme_logits_give_finite_losses_and_gradients(name: str) -> None:
     logits = torch.tensor([[80.0, -80.0, 80.0, -80.0]], requires_grad=True)
-    loss = make_loss(Loss(name=name))(logits, torch.tensor([[1.0, 0.0, 0.0, 1.0]]))  # type: ignore[arg-type]
+    loss = make_loss(LossSettings(name=name))(logits, torch.tensor([[1.0, 0.0, 0.0, 1.0]]))  # type: ignore[arg-type]
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
     assert logits.grad is not None and torch.isfinite(logits.grad).all()
@@ -103,7 +103,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(name: str) -> None:
 
 def test_the_weight_joins_focal_and_lovasz() -> None:
     logits, targets = draw(5, 8)
-    both = make_loss(Loss(name="focal_lovasz", gamma=2.0, lovasz=0.25))(logits, targets).item()
+    both = make_loss(LossSettings(name="focal_lovasz", gamma=2.0, lovasz=0.25))(logits, targets).item()
     assert both == pytest.approx(focal_slowly(logits, targets, 2.0) + 0.25 * lovasz_slowly(logits, targets))
 
 
@@ -111,5 +111,5 @@ def test_a_better_prediction_has_a_lower_loss() -> None:
     logits, targets = draw(5, 8)
     better = logits + (2 * targets - 1)
     for name in ("bce", "focal", "lovasz", "focal_lovasz"):
-        loss = make_loss(Loss(name=name))  # type: ignore[arg-type]
+        loss = make_loss(LossSettings(name=name))  # type: ignore[arg-type]
         assert loss(better, targets) < loss(logits, targets), name

@@ -432,7 +432,7 @@ def test_a_page_that_breaks_while_it_is_written_leaves_nothing(
         path.write_bytes(b"half a page")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.pages.explore.render_page", lambda *_: "a page")
+    monkeypatch.setattr("training.pages.explore.render_explore_page", lambda *_: "a page")
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OutputError, match="cannot be written: No space left on device"):
         explore(museum, tmp_path / "explore.html", images=1)

@@ -8,7 +8,7 @@ from sklearn.metrics import fbeta_score
 from inference.ensemble.decide import decide
 from inference.manifest.labels import Labels
 from inference.manifest.records import Decision, GroupDecision
-from training.scoring.thresholds import Rule, cross_fit, declare_rules, fit_decision, rank_groups, take_by
+from training.scoring.thresholds import GroupRule, cross_fit, declare_rules, fit_decision, rank_groups, take_by
 from zoo.f2 import THRESHOLDS
 
 
@@ -104,7 +104,7 @@ def test_the_search_counts_as_the_kernel_decides_with_equal_scores_and_images_wi
     scores[:10] = np.minimum(scores[:10], 0.55)
     random = np.random.default_rng(seed)
     for _ in range(20):
-        rules = {group: Rule(int(random.integers(90, 199)), int(random.integers(2)), 3) for group in labels.groups}
+        rules = {group: GroupRule(int(random.integers(90, 199)), int(random.integers(2)), 3) for group in labels.groups}
         evidence = rank_groups(scores, truth, labels)
         counts = [take_by(ranked, rules[group]) for group, ranked in evidence.groups.items()]
         expected = score_slowly(decide(scores, labels, Decision(declare_rules(rules), ())), truth)

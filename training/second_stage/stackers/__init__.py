@@ -1,0 +1,1 @@
+"""The CNN and tree stackers, fitted and exported to ONNX."""

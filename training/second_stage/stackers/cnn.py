@@ -7,7 +7,6 @@ members' logits, and start by correcting nothing.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from inference.basics.errors import TrainingError
-from inference.ensemble.blend import fill_members
+from inference.ensemble.blend import Scores, fill_members
 from training.data.samples import draw_from
 
-Scores = NDArray[np.floating[Any]]
 CLIP = 1e-4  # of a probability before its logit is taken; float16 scores hold exact zeros
 # Added to a label's deviation before it divides: that of the rarest labels is next to nothing.
 FLOOR = 0.02

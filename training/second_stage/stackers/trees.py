@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from inference.basics.errors import TrainingError
 from inference.basics.files import replace_file
 from inference.ensemble.blend import fill_members
-from inference.ensemble.pairs import compute_features, find_pairs
+from inference.ensemble.pairs import Floats, Integers, compute_features, find_pairs
 from inference.manifest.labels import Labels
-from training.second_stage.member_scores import Evidence
+from training.second_stage.member_scores import MemberScores
 from zoo.onnx_limits import NEWEST_IR
 
 if TYPE_CHECKING:
     from lightgbm import Booster
+    from onnx import ModelProto
 
 
 # Pairs that trees are fitted to: some hundred megabytes of features.
@@ -37,7 +38,9 @@ class PairStacker:
     counts: NDArray[np.int64]
 
 
-def fit_pairs(evidence: Evidence, labels: Labels, weights: Mapping[str, Mapping[str, float]], seed: int) -> PairStacker:
+def fit_pairs(
+    evidence: MemberScores, labels: Labels, weights: Mapping[str, Mapping[str, float]], seed: int
+) -> PairStacker:
     """Fit trees to all images of `evidence`; `weights`: of the blend, whose heaviest members are combined in pairs."""
     heaviest = sorted(evidence.members, key=lambda name: -sum(given.get(name, 0.0) for given in weights.values()))
     filled = fill_members(order_members(evidence, tuple(heaviest)))
@@ -50,7 +53,7 @@ def fit_pairs(evidence: Evidence, labels: Labels, weights: Mapping[str, Mapping[
 
 
 def score_pairs(
-    stacker: PairStacker, evidence: Evidence, labels: Labels, blended: NDArray[np.float32]
+    stacker: PairStacker, evidence: MemberScores, labels: Labels, blended: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Scores of all images, (images, labels): the trees' for the pairs, and `blended` for the others."""
     scored = blended.copy()
@@ -63,18 +66,11 @@ def score_pairs(
     return scored
 
 
-def order_members(evidence: Evidence, members: tuple[str, ...]) -> NDArray[np.float32]:
+def order_members(evidence: MemberScores, members: tuple[str, ...]) -> NDArray[np.float32]:
     """The scores, (images, members, labels), of members in another order."""
     return evidence.scores[:, [evidence.members.index(name) for name in members]].astype(np.float32)
 
 
-if TYPE_CHECKING:
-    from lightgbm import Booster
-    from onnx import ModelProto
-
-
-Floats = NDArray[np.float32]
-Integers = NDArray[np.integer[Any]]
 COVERED = 0.995
 # Pairs that are compared with all labels of their image at a time, and images whose features are computed at a time.
 PAIR_CHUNK = 4096

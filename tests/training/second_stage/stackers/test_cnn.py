@@ -10,11 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import training.second_stage.stackers.export as cnn_export
+import training.second_stage.stackers.export_stackers as cnn_export
 from inference.basics.errors import ExportError, TrainingError
 from inference.ensemble.blend import fill_members
 from training.second_stage.stackers.cnn import CnnSettings, CnnStacker, drop_members, fit_cnn, predict_cnn
-from training.second_stage.stackers.export import export_cnn
+from training.second_stage.stackers.export_stackers import export_cnn
 
 SMALL = CnnSettings(channels=4, features=4, rank=16, epochs=10, batch_size=64, learning_rate=1e-2)
 IMAGES = 1200

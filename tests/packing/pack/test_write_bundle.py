@@ -14,9 +14,9 @@ from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from packing.accelerators import ACCELERATORS, find_accelerator
 from packing.check.check import check_bundle
-from packing.pack.bundle import pack
 from packing.pack.metadata import Names
 from packing.pack.metadata import slugify as make_slug
+from packing.pack.write_bundle import pack
 from tests.conftest import NAMES, Workshop
 
 

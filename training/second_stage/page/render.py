@@ -54,18 +54,18 @@ class Peak:
     f2: float
 
 
-def write_page(findings: Findings, path: Path) -> None:
+def write_ensemble_page(findings: Findings, path: Path) -> None:
     """Write the page of a fit, whole or not at all; the same findings give the same bytes. Raises OutputError."""
-    page = render_page(findings)
+    page = render_ensemble_page(findings)
     with replace_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
-def render_page(findings: Findings) -> str:
+def render_ensemble_page(findings: Findings) -> str:
     """The page as HTML; names of members and groups are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from training.second_stage.page import plots
+    from training.second_stage.page import curves
     from zoo.plots import choose_colours
 
     environment = Environment(
@@ -78,7 +78,7 @@ def render_page(findings: Findings) -> str:
     groups = list(dict.fromkeys([*findings.weights, *findings.curves, *findings.mix]))
     colours = dict(zip(groups, choose_colours(len(groups)), strict=True))
     sliced = list(dict.fromkeys(method for one in findings.slices for method in one.f2))
-    method_colours = plots.choose_method_colours(sliced)
+    method_colours = curves.choose_method_colours(sliced)
     named = {one.name for one in findings.methods}
     return environment.get_template(TEMPLATE.name).render(
         found=findings,
@@ -103,9 +103,9 @@ def render_page(findings: Findings) -> str:
         value_axis=choose_axis(findings.values.values()),
         peaks={group: find_peak(curve) for group, curve in findings.curves.items()},
         plots={
-            "thresholds": plots.plot_thresholds(findings.curves, colours) if findings.curves else None,
-            "reliability": plots.plot_reliability(findings.curves, colours) if findings.curves else None,
-            "slices": plots.plot_slices(findings.slices, method_colours) if findings.slices else None,
+            "thresholds": curves.plot_thresholds(findings.curves, colours) if findings.curves else None,
+            "reliability": curves.plot_reliability(findings.curves, colours) if findings.curves else None,
+            "slices": curves.plot_slices(findings.slices, method_colours) if findings.slices else None,
         },
     )
 

@@ -23,7 +23,7 @@ from packing.export.graph import pool_globally
 from packing.export.int8 import KEPT, quantize_graph
 from packing.export.parity import Judge, list_examples
 from packing.export.sources import hash_source
-from packing.export.trace_views import add_views
+from packing.export.trace_views import trace_views
 from zoo.networks import load_network
 from zoo.onnx_export import trace_module
 from zoo.onnx_limits import OPSET, PARITY_LIMIT
@@ -34,7 +34,7 @@ MOST_AT_ONCE = 4096
 REDUCED: tuple[Precision, ...] = ("fp16", "int8")
 
 
-class Pictures(torch.nn.Module):
+class KernelNetwork(torch.nn.Module):
     """A timm model that takes uint8 pictures (batch, height, width, 3) and gives probabilities (batch, labels)."""
 
     def __init__(self, network: torch.nn.Module, model: Model) -> None:
@@ -109,8 +109,8 @@ def export_model(
     Raises ExportError, and leaves no file, where the probabilities differ by more than 1e-4.
     """
     path = out / f"{model.name}.onnx"
-    graph = trace_graph(Pictures(network, model), model.image_size)
-    add_views(graph, outputs)
+    graph = trace_graph(KernelNetwork(network, model), model.image_size)
+    trace_views(graph, outputs)
     with replace_file(path) as temporary:
         onnx.save(graph, temporary)
         batch = judge.batches[0]
@@ -152,7 +152,7 @@ def describe_entry(precision: Precision, entry: OnnxEntry, limit: float) -> str:
     return told if entry.f2_loss <= limit else f"{told}  not used: loses more than {limit} (`runtime.f2_loss`)"
 
 
-def trace_graph(pictures: Pictures, image_size: int) -> onnx.ModelProto:
+def trace_graph(pictures: KernelNetwork, image_size: int) -> onnx.ModelProto:
     """The ONNX graph of a model, batch size left open; raises ExportError where torch cannot trace it."""
     example = torch.zeros(EXPORT_BATCH, image_size, image_size, 3, dtype=torch.uint8)
     graph = trace_module(pictures, example, "image", "probabilities", MOST_AT_ONCE)

@@ -27,7 +27,7 @@ from inference.manifest.file import read_manifest, verify_files
 from tests.conftest import ROOT
 from training.__main__ import main
 from training.fit import loop
-from training.fit.run import hide_rare_labels
+from training.fit.train_folds import hide_rare_labels
 
 RECIPE = {
     "architecture": "test_resnet",
@@ -262,7 +262,7 @@ def test_a_state_of_another_recipe_is_refused_with_what_differs(
 
     recipe = write_recipe(tmp_path, epochs=2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("training.fit.run.Report.write_epochs", stop)
+        patch.setattr("training.fit.train_folds.Report.write_epochs", stop)
         run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0", "--save-minutes", "0")
     recipe = write_recipe(tmp_path, epochs=2, optimizer__learning_rate=0.5)
     state = tmp_path / "zoo" / "blue_f0.state"
@@ -327,7 +327,7 @@ def test_the_rounded_weights_are_the_ones_that_predict(
     def round_away(module: torch.nn.Module, _: str) -> dict[str, torch.Tensor]:
         return {name: torch.zeros(tensor.shape) for name, tensor in module.state_dict().items()}
 
-    monkeypatch.setattr("training.fit.run.round_weights", round_away)
+    monkeypatch.setattr("training.fit.train_folds.round_weights", round_away)
     assert run_fit(museum, write_recipe(tmp_path), tmp_path, "--fold", "0") == 0
     assert set(np.load(tmp_path / "blue_f0.oof.npy").ravel()) == {0.5}
 
@@ -455,7 +455,7 @@ def test_what_could_not_be_declared_in_the_end_is_refused_before_training(
     def train(*_: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("training.fit.run.train_network", train)
+    monkeypatch.setattr("training.fit.train_folds.train_network", train)
     recipe, own = zoo.parent / "blue.toml", tmp_path / "own"
     # A manifest that does not lie above what it is to declare.
     (tmp_path / "elsewhere").mkdir()

@@ -26,7 +26,7 @@ from packing.pack.metadata import (
     make_dataset_metadata,
     make_kernel_metadata,
 )
-from packing.pack.notebook import render_notebook
+from packing.pack.render_notebook import render_notebook
 
 SCRIPT = "inference.pyz"
 LABELS = "labels.csv"

@@ -14,7 +14,7 @@ from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import read_labels
 from inference.manifest.records import Model
 from inference.models.views import VIEWS
-from packing.export.export import export_model, export_zoo
+from packing.export.export_zoo import export_model, export_zoo
 from packing.export.parity import Examples, Judge
 from packing.export.sources import hash_source
 from tests.conftest import ROOT, ZOO, Workshop

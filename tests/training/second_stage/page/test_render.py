@@ -12,7 +12,7 @@ import pytest
 from inference.basics.errors import OutputError
 from training.second_stage.calibration import Reliability
 from training.second_stage.findings import Findings, FrequencySlice, GroupCurves, Judged
-from training.second_stage.page.report import TEMPLATE, choose_axis, render_page, write_page
+from training.second_stage.page.render import TEMPLATE, choose_axis, render_ensemble_page, write_ensemble_page
 
 THRESHOLDS = tuple(float(threshold) for threshold in np.round(np.arange(0.005, 1, 0.005), 3))
 HOSTILE = "<script>alert('x')</script>$^ & \"b\""
@@ -116,12 +116,12 @@ class PageReader(HTMLParser):
 
 
 def read(findings: Findings) -> PageReader:
-    return PageReader(render_page(findings))
+    return PageReader(render_ensemble_page(findings))
 
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return render_page(make_findings())
+    return render_ensemble_page(make_findings())
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +301,7 @@ def test_names_are_escaped(page: PageReader) -> None:
         slices=(FrequencySlice("20 to 99", 1, {HOSTILE: 0.5}),),
         methods=(*found.methods, Judged(HOSTILE, 0.6, 0.1, 0.05, 0.15)),
     )
-    text = render_page(hostile)
+    text = render_ensemble_page(hostile)
     assert "<script" not in text
     shown = PageReader(text)
     assert {tag for tag, _ in shown.tags} == {tag for tag, _ in page.tags}
@@ -371,7 +371,7 @@ def test_an_axis_has_room_for_its_values_and_zero(values: list[float], inside: l
 
 
 def test_the_same_findings_give_the_same_bytes_in_the_file(text: str, tmp_path: Path) -> None:
-    write_page(make_findings(), tmp_path / "page.html")
+    write_ensemble_page(make_findings(), tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == text.encode()
 
 
@@ -382,10 +382,10 @@ def test_a_page_that_breaks_leaves_the_old_one(tmp_path: Path, monkeypatch: pyte
 
     path = tmp_path / "page.html"
     path.write_bytes(b"an older page")
-    monkeypatch.setattr("training.second_stage.page.report.render_page", lambda *_: "a page")
+    monkeypatch.setattr("training.second_stage.page.render.render_ensemble_page", lambda *_: "a page")
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OutputError) as caught:
-        write_page(make_findings(), path)
+        write_ensemble_page(make_findings(), path)
     assert str(caught.value) == f"{path}: cannot be written: No space left on device"
     assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
     assert path.read_bytes() == b"an older page"
@@ -393,9 +393,9 @@ def test_a_page_that_breaks_leaves_the_old_one(tmp_path: Path, monkeypatch: pyte
 
 def test_matplotlib_is_not_needed_before_a_page_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # to import it is an error now
-    for name in ("zoo.plots", "training.pages.explore_plots", "training.second_stage.page.plots"):
+    for name in ("zoo.plots", "training.pages.explore_plots", "training.second_stage.page.curves"):
         monkeypatch.delitem(sys.modules, name, raising=False)
         monkeypatch.delattr(name, raising=False)
     module = runpy.run_path(str(TEMPLATE.with_name("report.py")))
     with pytest.raises(ModuleNotFoundError, match="matplotlib"):
-        module["render_page"](make_findings())
+        module["render_ensemble_page"](make_findings())

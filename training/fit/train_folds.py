@@ -24,7 +24,7 @@ from training.data.samples import SquareSamples, TrainingSamples
 from training.fit.distil import AttentionTransfer, load_teacher
 from training.fit.initial import start_network
 from training.fit.loop import Course, train_network
-from training.fit.predict import predict_views
+from training.fit.predict_views import predict_views
 from training.fit.progress import Report
 from training.fit.weights import round_weights
 from training.recipe import Recipe, name_fold, read_recipe

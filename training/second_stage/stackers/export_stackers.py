@@ -9,14 +9,14 @@ import torch
 
 from inference.basics.errors import ExportError
 from inference.basics.files import hash_file, replace_file
-from inference.ensemble.blend import fill_members
+from inference.ensemble.blend import Scores, fill_members
 from inference.ensemble.pairs import compute_features, find_pairs, name_features
 from inference.manifest.labels import Labels
 from inference.manifest.records import ALL, BLEND, FileEntry, Stacker
 from training.second_stage.fitted import APART, TREES, Layers, list_places, take_group
 from training.second_stage.judge import Weights
-from training.second_stage.member_scores import Evidence
-from training.second_stage.stackers.cnn import CnnStacker, Scores, predict_cnn
+from training.second_stage.member_scores import MemberScores
+from training.second_stage.stackers.cnn import CnnStacker, predict_cnn
 from training.second_stage.stackers.trees import export_trees, order_members
 from zoo.onnx_export import trace_module
 from zoo.onnx_limits import PARITY_LIMIT
@@ -57,7 +57,7 @@ def name_parts(mix: Weights) -> dict[str, dict[str, float]]:
 
 
 def export_layers(
-    layers: Layers, mix: Weights, evidence: Evidence, labels: Labels, folder: Path
+    layers: Layers, mix: Weights, evidence: MemberScores, labels: Labels, folder: Path
 ) -> tuple[Stacker, ...]:
     """Write FOLDER/NAME.onnx of each stacker that the mix uses; their entries, as files of FOLDER beside the manifest.
 

@@ -10,7 +10,7 @@ from inference.basics.errors import RehearsalError, SubmissionError
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME
 from inference.task.ids import read_ids
-from packing.dry_run.script import Rehearsal, rehearse
+from packing.dry_run.run_script import Rehearsal, rehearse
 from tests.conftest import ROOT, Workshop
 
 SANDBOX = ROOT / "packing" / "dry_run" / "sandbox.py"

@@ -18,13 +18,13 @@ from inference.manifest.file import write_manifest
 from inference.manifest.labels import Labels
 from inference.manifest.records import BLEND, Ensemble, Stacker, list_members
 from training.second_stage.blend_weights import fit_weights
-from training.second_stage.findings import Findings, describe_findings, draw_curves, judge_nested, slice_frequencies
+from training.second_stage.findings import Findings, describe_findings, draw_curves, judge_nested, slice_by_frequency
 from training.second_stage.fitted import LayerSettings, fit_layers
 from training.second_stage.judge import MIX, Rules, Weights, fit_rules, judge_methods, list_methods, mix_parts
-from training.second_stage.member_scores import Evidence, gather_evidence, measure_evidence
+from training.second_stage.member_scores import MemberScores, gather_evidence, measure_evidence
 from training.second_stage.member_values import divide_values, measure_members
-from training.second_stage.page.report import write_page
-from training.second_stage.stackers.export import FOLDER, export_layers, name_parts
+from training.second_stage.page.render import write_ensemble_page
+from training.second_stage.stackers.export_stackers import FOLDER, export_layers, name_parts
 from zoo.out_of_fold import Zoo, open_zoo
 from zoo.text import NAMED
 from zoo.train_table import read_table
@@ -84,13 +84,13 @@ def fit_second_stage(settings: StageSettings) -> Findings:
         mix=mix if methods[-1] == MIX else {},
         values=values,
         curves=draw_curves(scores[methods[-1]], nested.chances, evidence.truth, labels, rules[methods[-1]]),
-        slices=slice_frequencies({name: nested.taken[name] for name in scores}, evidence.truth),
+        slices=slice_by_frequency({name: nested.taken[name] for name in scores}, evidence.truth),
     )
     with replace_folder(zoo.home / FOLDER) as folder:
         stackers = export_layers(layers, mix, evidence, labels, folder)
         findings = found(parity={stacker.name: stacker.parity for stacker in stackers})
         write_figures(findings, folder / FIGURES)
-        write_page(findings, folder / PAGE)
+        write_ensemble_page(findings, folder / PAGE)
     declare(zoo, layers.weights, stackers, mix, rules, rule, values)
     print(f"\n{describe_findings(findings)}\n\n{zoo.home / FOLDER / PAGE}")
     return findings
@@ -113,7 +113,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def check_number(evidence: Evidence, settings: StageSettings) -> None:
+def check_number(evidence: MemberScores, settings: StageSettings) -> None:
     """Raises TrainingError where there are too few folds, or too few images for them: two in each inner half."""
     if settings.folds < 2:
         raise TrainingError(f"--folds: found {settings.folds}; wanted at least 2: one judges what the others fit")
@@ -125,7 +125,7 @@ def check_number(evidence: Evidence, settings: StageSettings) -> None:
         )
 
 
-def describe_evidence(evidence: Evidence, labels: Labels) -> str:
+def describe_evidence(evidence: MemberScores, labels: Labels) -> str:
     """What there is to fit to, and the labels that no image has: a stacker cannot learn them, they keep the blend's."""
     lines = [f"{len(evidence.members)} members, {len(evidence.rows)} images that all of them held out"]
     absent = [labels.names[column] for column in np.flatnonzero(~evidence.truth.any(axis=0))]

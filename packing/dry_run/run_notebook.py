@@ -26,10 +26,10 @@ from inference.task.ids import read_ids
 from inference.task.submission import check_submission
 from packing.dry_run.environment import prepare_image
 from packing.dry_run.limits import GB, KERNEL, Limits, hold_limits
-from packing.dry_run.script import Rehearsal, write_sample
+from packing.dry_run.run_script import Rehearsal, write_sample
 from packing.dry_run.walls import Walls, build_walls
 from packing.pack.metadata import NOTEBOOK
-from packing.pack.notebook import check_notebook
+from packing.pack.render_notebook import check_notebook
 
 Layout = Literal["newer", "older"]
 RESULTS = ("submission.csv", "run_log.json")
@@ -109,7 +109,7 @@ def rehearse_like_kaggle(
             failure = error
         finally:
             spent = time.monotonic() - started
-            write_page(notebook, out / PAGE)
+            write_notebook_page(notebook, out / PAGE)
         if failure or held.count_kills():
             what = describe_failure(failure, held.count_kills(), limits, seconds)
             raise RehearsalError(f"{kernel / NOTEBOOK}: {what}; see {out / PAGE}") from failure
@@ -200,7 +200,7 @@ def describe_failure(failure: Exception | None, kills: int, limits: Limits, seco
     return "its Python died"
 
 
-def write_page(notebook: nbformat.NotebookNode, path: Path) -> None:
+def write_notebook_page(notebook: nbformat.NotebookNode, path: Path) -> None:
     """The executed notebook as one HTML file; the code of cells with the tag `hide-input` is left out."""
     settings = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": ["hide-input"]}})
     page, _ = nbconvert.HTMLExporter(config=settings).from_notebook_node(notebook)  # type: ignore[no-untyped-call]

@@ -11,15 +11,15 @@ import pytest
 
 import packing.dry_run.environment
 import packing.dry_run.limits
-import packing.dry_run.notebook
+import packing.dry_run.run_notebook
 from inference.basics.errors import RehearsalError
 from packing.dry_run.cgroups import make_group
 from packing.dry_run.environment import MARKER, find_interpreter, prepare_image
 from packing.dry_run.limits import Limits
-from packing.dry_run.notebook import rehearse_like_kaggle
+from packing.dry_run.run_notebook import rehearse_like_kaggle
 from packing.dry_run.walls import Walls, build_walls
-from packing.pack.bundle import pack
 from packing.pack.fetch_wheels import ONNXRUNTIME
+from packing.pack.write_bundle import pack
 from tests.conftest import NAMES, ROOT, Workshop
 
 BUILD = ROOT / "build"
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of zmq, tornado and nbconve
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """This Python instead of an environment like Kaggle's image."""
-    monkeypatch.setattr(packing.dry_run.notebook, "prepare_image", lambda cache, python: Path(sys.executable))
+    monkeypatch.setattr(packing.dry_run.run_notebook, "prepare_image", lambda cache, python: Path(sys.executable))
 
 
 def write_notebook(bundle: Path, *cells: str) -> Path:
@@ -43,7 +43,7 @@ def write_notebook(bundle: Path, *cells: str) -> Path:
 
 @pytest.mark.parametrize("layout", ["newer", "older"])
 def test_the_notebook_ends_in_a_valid_submission_and_a_page_in_both_layouts(
-    layout: packing.dry_run.notebook.Layout, here: None, workshop: Workshop, tmp_path: Path
+    layout: packing.dry_run.run_notebook.Layout, here: None, workshop: Workshop, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     rehearsed = rehearse_like_kaggle(

@@ -19,7 +19,7 @@ from packing.accelerators import ACCELERATORS, Rates, find_accelerator, find_rat
 from packing.plan.chart import draw_plan
 from packing.plan.estimate import estimate_decoding, estimate_seconds
 from packing.plan.measured import read_measured
-from packing.plan.plan import RunPlan, describe_plan, make_plan
+from packing.plan.run_plan import RunPlan, describe_plan, make_plan
 from packing.plan.work import Work, count_work
 from tests.conftest import Workshop
 
