@@ -1,6 +1,7 @@
 """The rules of the house, each a function from a checkout to the list of its breaches."""
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,32 @@ def find_circles(root: Path) -> list[str]:
     for name in graph:
         visit(name, ())
     return found
+
+
+def find_broken_imports(root: Path) -> list[str]:
+    """Names that benchmarks, tests or the notebook import from the rooms, and that are not defined there."""
+    modules, found = list_modules(root), []
+    defined = {name: set(list_definitions(tree)) for name, tree in modules.items()}
+    sources = {path: path.read_text(encoding="utf-8") for path in sorted((root / "benchmarks").rglob("*.py"))}
+    notebook = root / "kernel_template.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    sources[notebook] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    for path, source in sources.items():
+        for one in list_imports(ast.parse(source)):
+            module, _, name = one.rpartition(".")
+            if one.partition(".")[0] in FLOORS and one not in modules and name not in defined.get(module, ()):
+                found.append(f"{path.relative_to(root).as_posix()} imports {one}, which does not exist")
+    return found
+
+
+def list_definitions(tree: ast.Module) -> Iterator[str]:
+    """The names that a module defines or imports at its top."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom):
+            yield from (child.id for child in ast.walk(node) if isinstance(child, ast.Name))
+            yield from (child.asname or child.name for child in ast.walk(node) if isinstance(child, ast.alias))
 
 
 def find_unreached(root: Path) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.copy_figures import END, MEASURED, RESULTS, find_loose, list_pages, main, read_figures
+from benchmarks.documents.copy_figures import END, MEASURED, RESULTS, find_loose, list_pages, main, read_figures
 from tests.conftest import ROOT
 
 BLOCK = "<!-- figures: demo-f2 -->\n| figure | value |\n|---|---|\n| demo, F2 | 0.9059 |\n" + END + "\n"
@@ -45,7 +45,7 @@ def test_a_stale_value_is_found_and_rewritten(tmp_path: Path, capsys: pytest.Cap
     make_pages(tmp_path, BLOCK.replace("0.9059", "0.8"))
     assert main(["--check"], tmp_path) == 1
     found = "README.md:4: found `| demo, F2 | 0.8 |`; wanted `| demo, F2 | 0.9059 |`"
-    assert capsys.readouterr().err == f"{found}; run python -m benchmarks.copy_figures\n"
+    assert capsys.readouterr().err == f"{found}; run python -m benchmarks.documents.copy_figures\n"
     assert main([], tmp_path) == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == BLOCK
 

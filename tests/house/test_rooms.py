@@ -17,6 +17,7 @@ Rule = Callable[[Path], list[str]]
 ALL_RULES = (
     rules.find_upward_imports,
     rules.find_circles,
+    rules.find_broken_imports,
     rules.find_unreached,
     rules.find_foreign_packages,
     rules.find_homeless_tests,
@@ -48,6 +49,12 @@ BREACHES: list[tuple[Rule, str, str, str]] = [
         "inference/basics/errors.py",
         "\nfrom inference.basics.files import hash_file\n",
         "inference.basics.errors imports inference.basics.files imports inference.basics.errors",
+    ),
+    (
+        rules.find_broken_imports,
+        "benchmarks/kernel.py",
+        "\n\ndef walk() -> None:\n    from inference.sessions import ModelSession\n",
+        "benchmarks/kernel.py imports inference.sessions.ModelSession, which does not exist",
     ),
     (
         rules.find_unreached,
@@ -140,7 +147,7 @@ def test_the_kernel_reads_no_object_arrays() -> None:
         (name, ast.unparse(node))
         for name, tree in rules.list_modules(ROOT).items()
         for node in ast.walk(tree)
-        if name.startswith("inference") and isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"
+        if name.startswith(("inference", "zoo")) and isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"
     ]
     assert calls and all("allow_pickle=False" in call for _, call in calls), calls
 
