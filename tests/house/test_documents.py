@@ -1,35 +1,60 @@
-"""What README and docs/ tell a reader to type is there to be typed, and what they link to is there to be read."""
+"""What README and docs/ tell a reader to type exists, and so does what they link to and name."""
 
+import importlib.util
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from build_kernel import PARSER
 from tests.conftest import ROOT
+from training.__main__ import PARSER as TRAINING
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
 
-def find_commands(text: str) -> list[list[str]]:
-    """The arguments of each `python build_kernel.py` in the shell blocks of a document."""
+def find_lines(text: str) -> list[list[str]]:
+    """The words of each command in the shell blocks of a document."""
     blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
-    words = (shlex.split(line, comments=True) for line in blocks.splitlines())
-    return [line[2:] for line in words if line[:2] == ["python", "build_kernel.py"]]
+    return [words for words in (shlex.split(line, comments=True) for line in blocks.splitlines()) if words]
+
+
+def find_paths(text: str) -> Iterator[str]:
+    """The folders and programs of this repository that a document names in backticks."""
+    rooms = "inference|zoo|packing|training|demo|tests|benchmarks|docs"
+    yield from re.findall(rf"`((?:{rooms})/(?:[a-z_/\d]*/|[a-z_/\d]*\.(?:py|sh|md)))`", text)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
-def test_every_command_of_a_document_is_one_that_there_is(document: Path) -> None:
-    for command in find_commands(document.read_text(encoding="utf-8")):
-        assert callable(PARSER.parse_args(command).run)
+def test_every_command_of_a_document_parses(document: Path) -> None:
+    for words in find_lines(document.read_text(encoding="utf-8")):
+        if words[:2] == ["python", "build_kernel.py"]:
+            assert callable(PARSER.parse_args(words[2:]).run)
+        elif words[:3] == ["python", "-m", "training"]:
+            assert callable(TRAINING.parse_args(words[3:]).run)
+        elif words[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(words[2]), words[2]
+        else:
+            assert words[0] in ("make", "cp", "sha256sum", ".venv/bin/python"), words
 
 
-def test_the_readme_goes_the_whole_road() -> None:
-    told = [command[0] for command in find_commands((ROOT / "README.md").read_text(encoding="utf-8"))]
-    road = ["add", "export", "pack", "check", "dry-run", "upload"]
-    assert [name for name in dict.fromkeys(told) if name in road] == road
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_every_file_and_module_that_a_document_names_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for name in find_paths(text):
+        assert (ROOT / name).exists(), name
+    for module in re.findall(r"python\s+-m ([\w.]+)", text):
+        assert importlib.util.find_spec(module), module
+
+
+def test_the_readme_goes_the_whole_road_on_one_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    steps = [words[2] for words in find_lines(text) if words[:2] == ["python", "build_kernel.py"]]
+    assert list(dict.fromkeys(steps)) == ["add", "export", "pack", "check", "dry-run", "upload"]
+    assert len(text.splitlines()) <= 150 and len(text.split()) <= 1200
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
