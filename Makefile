@@ -3,10 +3,10 @@ RUN := .venv/bin/python
 
 .PHONY: demo test lint
 
-demo: .venv  ## the whole road on the demo museum: build/demo/submission.csv and its F2
+demo: .venv  ## the full pipeline on the built-in demo dataset: build/demo/submission.csv and its F2
 	$(RUN) build_kernel.py demo --out build/demo
 
-test: .venv lint  ## all that CI runs
+test: .venv lint  ## everything that CI runs
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv
@@ -15,7 +15,7 @@ lint: .venv
 	$(RUN) -m mypy
 
 .venv: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: this is Python %d.%d; name one from 3.11 on: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: found Python %d.%d; wanted 3.11 or newer; run make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch .venv

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""From trained checkpoints to a Kaggle bundle, with one subcommand per step."""
+"""Command line: from trained checkpoints to a Kaggle bundle, one subcommand per step."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from zoo.commands import build_parser, run_command
 
 
 def run_step(words: Sequence[str]) -> None:
-    """Run one subcommand inside another; raises VitrineError."""
+    """Run one subcommand inside another. Raises VitrineError."""
     arguments = PARSER.parse_args(words)
     arguments.run(arguments)
 
@@ -27,7 +27,7 @@ PARSER = build_parser("python build_kernel.py", "From trained checkpoints to a K
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run one subcommand; 1 after an error, which takes one line."""
+    """Run one subcommand; return 0, or 1 after an error, which is printed on one line."""
     return run_command(PARSER, given)
 
 

@@ -1,6 +1,6 @@
-"""What decoding JPEG files reduced saves (`runtime.draft`), and how far the squares then are from those of all pixels.
+"""Time saved by decoding JPEG files at reduced size (`runtime.draft`), and the differences in the resized squares.
 
-python -m benchmarks.draft                a table: processor time of one thread, and differences of 255
+python -m benchmarks.draft                a table: CPU time of one thread, and differences in pixel values (0 to 255)
 """
 
 import argparse
@@ -24,9 +24,9 @@ FACTORS = (1.0, 1.5, 2.0)
 
 
 def lay_photos(size: tuple[int, int], enlarged: bool) -> Image.Image:
-    """scikit-learn's two photographs side by side until `size` is full; or the first, enlarged to it.
+    """Tile scikit-learn's two photographs to `size`, or enlarge the first to it.
 
-    Side by side, a photograph of 3000x2000 with the detail of a small one; enlarged, one that is too smooth.
+    Tiled, a photograph of 3000x2000 has the detail of a small one; enlarged, it is too smooth.
     """
     if enlarged:
         return PHOTOS[0].resize(size, Image.Resampling.BICUBIC)
@@ -39,17 +39,17 @@ def lay_photos(size: tuple[int, int], enlarged: bool) -> Image.Image:
 
 
 def time_best(work: Callable[[], object], rounds: int) -> float:
-    """Milliseconds of processor time of the fastest of `rounds`."""
-    taken = []
+    """Return the CPU time of the fastest of `rounds`, milliseconds."""
+    spent = []
     for _ in range(rounds):
         started = time.process_time()
         work()
-        taken.append(time.process_time() - started)
-    return min(taken) * 1000
+        spent.append(time.process_time() - started)
+    return min(spent) * 1000
 
 
 def measure_draft(path: Path, geometry: Geometry, rounds: int) -> None:
-    """A line for every factor: what was decoded, its time, and the differences to the square of all pixels."""
+    """Print per factor the decoded size, its time, and the differences from the square made of all pixels."""
     whole = read_squares(path, [geometry])[geometry].astype(float)
     before = time_best(lambda: read_squares(path, [geometry]), rounds)
     width, height = decode_image(path).image.size
@@ -57,20 +57,20 @@ def measure_draft(path: Path, geometry: Geometry, rounds: int) -> None:
     for factor in FACTORS:
         draft = Draft(factor, frozenset([geometry]))
         decoded = decode_image(path, draft=draft).image.size
-        taken = time_best(lambda draft=draft: read_squares(path, [geometry], draft=draft), rounds)  # type: ignore[misc]
-        apart = np.abs(read_squares(path, [geometry], draft=draft)[geometry] - whole)
-        figures = f"{apart.mean():.2f} | {np.percentile(apart, 99.9):.0f} | {apart.max():.0f}"
+        spent = time_best(lambda draft=draft: read_squares(path, [geometry], draft=draft), rounds)  # type: ignore[misc]
+        difference = np.abs(read_squares(path, [geometry], draft=draft)[geometry] - whole)
+        figures = f"{difference.mean():.2f} | {np.percentile(difference, 99.9):.0f} | {difference.max():.0f}"
         print(
-            f"| | {factor:g} | {decoded[0]}x{decoded[1]} | {taken:.1f} | {before / taken:.1f} | {figures} |", flush=True
+            f"| | {factor:g} | {decoded[0]}x{decoded[1]} | {spent:.1f} | {before / spent:.1f} | {figures} |", flush=True
         )
 
 
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.draft", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="the fastest counts (10)")
-    parser.add_argument("--size", type=int, default=320, metavar="PX", help="of the square (320)")
-    parser.add_argument("photos", nargs="*", type=Path, help="JPEG files of yours to measure too")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="the fastest of N counts (10)")
+    parser.add_argument("--size", type=int, default=320, metavar="PX", help="side of the square (320)")
+    parser.add_argument("photos", nargs="*", type=Path, help="more JPEG files to measure")
     given = parser.parse_args()
     geometry = Geometry(given.size, Resize(), "bilinear")
     print("| photograph | factor | decoded | ms | times | mean | 99.9 % | most |\n|---|---|---|---|---|---|---|---|")

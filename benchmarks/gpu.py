@@ -1,13 +1,13 @@
-"""Ours on an NVIDIA GPU against torch on the same one: the same weights in fp16, in turn, in one run.
+"""Comparison of Vitrine with torch on an NVIDIA GPU: the same weights in fp16, alternating in one run.
 
 python -m benchmarks.gpu --accelerator T4x2                     the networks of peer_kernel, then their packed script
 python -m benchmarks.gpu --peak-tflops 989 --batches 64 128 256
 python -m benchmarks.gpu --device cpu                           a trial of this script: one tiny network, fp32
 
-A way takes uint8 pictures in the host's memory and gives their probabilities there: ours by ModelSession, torch's in
-eager mode and compiled, both channels_last. Each runs with the batch size that was its fastest in a trial; the fastest
-round counts. Then the packed script over PNG files, against what its sessions took alone. torch and onnxruntime-gpu
-share a process, so both must be built for one CUDA. Of several GPUs the first is used.
+A way is a function from uint8 images to probabilities, both in host memory: ours with ModelSession, torch in eager mode
+and compiled, both channels_last. Each runs with the batch size that was fastest in a trial; the fastest round counts.
+Then the packed script runs on PNG files, compared with its sessions alone. torch and onnxruntime-gpu share a process,
+so both must be built for the same CUDA. With several GPUs, the first is used.
 """
 
 import argparse
@@ -38,33 +38,33 @@ from packing.plan.work import count_work
 TINY = {"test_resnet": 96}
 OURS, EAGER, COMPILED = "ours", "torch eager", "torch.compile"
 VIEWS = 2
-# By device: batch sizes, pictures of a measurement, and PNG files for the packed script.
+# By device: batch sizes, images per measurement, and PNG files for the packed script.
 SIZES = {"cuda": (32, 64, 128), "cpu": (8, 16)}
 PICTURES, FILES = {"cuda": 1024, "cpu": 64}, {"cuda": 4000, "cpu": 64}
 
 Batch = NDArray[np.uint8]  # (images, size, size, 3)
 Way = Callable[[Batch], NDArray[np.float32]]
-Seconds = dict[str, list[dict[str, float]]]  # way -> by round, of each network
+Seconds = dict[str, list[dict[str, float]]]  # way -> per round: network -> seconds
 Figures = dict[str, Any]
 
 
 class Reduced(torch.nn.Module):
-    """A network in another precision and channels_last, for pictures in float32, with answers in it."""
+    """A network in another precision and channels_last, with input and output in float32."""
 
     def __init__(self, network: torch.nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.network, self.dtype = network.to(dtype).to(memory_format=torch.channels_last), dtype
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Logits (images, labels)."""
-        answer: torch.Tensor = self.network(pictures.to(self.dtype, memory_format=torch.channels_last))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (images, labels)."""
+        answer: torch.Tensor = self.network(images.to(self.dtype, memory_format=torch.channels_last))
         return answer.float()
 
 
 def explain_missing() -> str | None:
-    """Why nothing can be measured on a GPU here, in one line; None where it can."""
+    """Return the reason why no GPU can be measured, on one line; None if it can."""
     if not torch.cuda.is_available():
-        return f"torch {torch.__version__} finds no CUDA device; --device cpu tries this script without one"
+        return f"torch {torch.__version__} finds no CUDA device; --device cpu runs a trial without one"
     if CUDA not in onnxruntime.get_available_providers():
         return f"onnxruntime cannot use the GPU: {explain_cpu(())}"
     return None
@@ -73,13 +73,13 @@ def explain_missing() -> str | None:
 def open_ways(
     model: Model, path: Path, network: torch.nn.Module, outputs: int, device: str, mode: str
 ) -> dict[str, Way]:
-    """Each way to run one model; raises RuntimeError where our session is not on the device that is asked for."""
+    """Return the ways to run one model. Raises RuntimeError: the session is on another device than requested."""
     session = ModelSession(model.name, path, outputs, gpus=int(device == "cuda"))
     if device == "cuda" and session.provider != CUDA:
         raise RuntimeError(f"{model.name} runs on {session.provider}: {explain_cpu(())}")
     dtype = torch.float16 if device == "cuda" else torch.float32
     eager = KernelNetwork(Reduced(network, dtype), model).eval().to(device)
-    # As one graph for each batch size, or an error: nothing of it is to run in eager mode unnoticed.
+    # One graph per batch size, or an error, so that no part runs in eager mode unnoticed.
     compiled = torch.compile(eager, fullgraph=True, dynamic=False, mode=mode)
 
     def run_torch(module: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> NDArray[np.float32]:
@@ -95,7 +95,7 @@ def open_ways(
 
 
 def time_way(way: Way, pictures: Batch, size: int) -> float:
-    """Seconds of a picture in batches of `size`, whole ones only; infinity where memory does not suffice for one."""
+    """Return the seconds per image in full batches of `size`; infinity if a batch runs out of memory."""
     whole, started = len(pictures) // size * size, time.perf_counter()
     try:
         for start in range(0, whole, size):
@@ -106,15 +106,15 @@ def time_way(way: Way, pictures: Batch, size: int) -> float:
 
 
 def find_best(way: Way, pictures: Batch, sizes: Sequence[int]) -> int:
-    """The fastest batch size; each is tried twice, as a first batch may compile or search for algorithms."""
+    """Find the fastest batch size; each is run twice, because a first batch may compile or search for algorithms."""
     seconds = {size: [time_way(way, part, size) for part in (pictures[: 2 * size], pictures)][1] for size in sizes}
     if min(seconds.values()) == float("inf"):
-        raise RuntimeError("memory does not suffice for any of --batches")
+        raise RuntimeError("out of memory with all sizes of --batches")
     return min(sizes, key=seconds.__getitem__)
 
 
 def compare_ways(folder: Path, device: str, sizes: Sequence[int], rounds: int, mode: str) -> Figures:
-    """Of each network: images/s, fastest batch sizes, differences between answers, TFLOP/s that we reach."""
+    """Measure per network images/s, fastest batch sizes, differences in probability, and TFLOP/s of our way."""
     images, ending = PICTURES[device], ".fp16" if device == "cuda" else ""
     seconds: Seconds = {way: [{} for _ in range(rounds)] for way in (EAGER, COMPILED, OURS)}
     best, differences, work = {}, {}, {}
@@ -130,7 +130,7 @@ def compare_ways(folder: Path, device: str, sizes: Sequence[int], rounds: int, m
         for number in range(rounds):
             for way, run in ways.items():
                 seconds[way][number][model.name] = images * time_way(run, pictures, best[model.name][way])
-        torch.compiler.reset()  # it compiles a function for a few shapes only, all networks taken together
+        torch.compiler.reset()  # a function is compiled for a limited number of shapes, over all networks
     for spent in itertools.chain(*seconds.values()):
         spent[ZOO] = sum(spent.values())
     table = summarise(images, seconds)
@@ -139,33 +139,39 @@ def compare_ways(folder: Path, device: str, sizes: Sequence[int], rounds: int, m
 
 
 def time_from_files(bundle: Path, folder: Path, images: int, rounds: int, precision: Precision, device: str) -> float:
-    """Images/s of the packed script over PNG files, the fastest round."""
+    """Return images/s of the packed script on PNG files in the fastest round."""
     rates = []
     for _ in range(rounds):
         rates.append(run_script(bundle, folder, images, ["--precision", precision, "--strict"]).rate)
         log = json.loads((folder / "run_log.json").read_text(encoding="utf-8"))
         if (device == "cuda" and log["providers"] != [CUDA]) or set(log["precisions"].values()) != {precision}:
-            raise RuntimeError(f"{bundle}: ran on {log['providers']} in {log['precisions']}; wanted {precision}")
+            raise RuntimeError(
+                f"{bundle}: found a run on {log['providers']} in {log['precisions']}; wanted {precision}"
+            )
     return max(rates)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The arguments."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="where files go")
-    parser.add_argument("--device", choices=tuple(SIZES), default="cuda", help="cpu: a trial, without a figure")
-    parser.add_argument("--batches", type=int, nargs="+", metavar="N", help="sizes, seven at most (32 64 128)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of all ways in turn (3)")
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="output folder")
+    parser.add_argument("--device", choices=tuple(SIZES), default="cuda", help="cpu: a trial without valid figures")
+    parser.add_argument("--batches", type=int, nargs="+", metavar="N", help="batch sizes, at most seven (32 64 128)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of all ways, alternating (3)")
     parser.add_argument("--files", type=int, metavar="N", help="PNG files for the packed script (4000)")
-    parser.add_argument("--compile-mode", default="default", help="of torch.compile; max-autotune takes long (default)")
+    parser.add_argument(
+        "--compile-mode", default="default", help="mode of torch.compile; max-autotune takes long (default)"
+    )
     peak = parser.add_mutually_exclusive_group()
-    peak.add_argument("--accelerator", choices=[one.name for one in ACCELERATORS], help="whose published peak counts")
+    peak.add_argument(
+        "--accelerator", choices=[one.name for one in ACCELERATORS], help="the accelerator with the published peak"
+    )
     peak.add_argument("--peak-tflops", type=float, metavar="X", help="the device's peak in fp16")
     return parser
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Print the figures, and write them to DIR/gpu.json; 1 where there is no GPU to measure."""
+    """Print the figures and write them to DIR/gpu.json; return 1 if there is no usable GPU."""
     arguments = build_parser().parse_args(given)
     device, rounds, trial = arguments.device, arguments.rounds, arguments.device == "cpu"
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
@@ -173,9 +179,9 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"error: {missing}", file=sys.stderr)
         return 1
     if trial:
-        print("a trial of this script on the CPU, with a tiny network in fp32: none of its figures says anything")
+        print("trial of this script on the CPU, with a tiny network in fp32: its figures have no meaning")
     else:
-        onnxruntime.preload_dlls()  # what torch has loaded stays
+        onnxruntime.preload_dlls()  # keeps the libraries that torch has loaded
         torch.backends.cudnn.benchmark = True
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}")
     precision: Precision = "fp32" if trial else "fp16"

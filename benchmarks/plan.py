@@ -1,11 +1,11 @@
-"""Prediction against measurement on this machine's CPU: what `build_kernel.py plan` says, and what ONNX Runtime does.
+"""Estimates of `build_kernel.py plan` compared with measurements of ONNX Runtime on this machine's CPU.
 
-python -m benchmarks.plan              the two rates from four networks, and what they say of the others
+python -m benchmarks.plan              fits the two rates to four networks, and estimates the others with them
 
-Networks have random weights. They take turns, round by round, and the fastest batch of each counts. Its seconds are the
-processor time of the session's threads by their number: on a machine with other work, a clock on the wall tells more of
-that. `wall` is what the wall clock said for the fastest batch by it, 1.00 where nothing else ran and every thread had
-work all the time. The rates are the least squares of relative errors, neither below 0; put them into the row `CPU` of
+Networks have random weights. They alternate, round by round, and the fastest batch of each counts. Its seconds are the
+CPU time of the session's threads divided by their number, because wall-clock time includes other work of the machine.
+`wall` is the ratio of the fastest wall-clock time to that: 1.00 if nothing else ran and all threads were always busy.
+The rates minimise the squares of relative errors, and are not negative; copy them to the row `CPU` of
 packing/accelerators.py.
 """
 
@@ -33,7 +33,7 @@ from packing.plan.work import Work, count_work
 
 LABELS = 1103  # iMet 2019's
 FITTED = ("resnet34@224", "legacy_seresnext50_32x4d@224", "efficientnet_lite0@224", "pnasnet5large@331")
-# The first seven were seen while the model of packing/plan/estimate.py was chosen; the others were not.
+# The first seven were used to choose the model of packing/plan/estimate.py; the others were not.
 PREDICTED = (
     "legacy_seresnext101_32x4d@224",
     "legacy_senet154@224",
@@ -51,21 +51,21 @@ PREDICTED = (
 
 
 def export_random(network: str, folder: Path) -> Path:
-    """The ONNX file of ARCHITECTURE@SIZE with random weights; one that is there stays."""
+    """Export ARCHITECTURE@SIZE with random weights unless the file exists; return its path."""
     architecture, _, size = network.partition("@")
     path = folder / f"{network}.onnx"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         model = Model(network, architecture, "all", int(size), (0.5,) * 3, (0.5,) * 3, "bilinear")
-        pictures = KernelNetwork(timm.create_model(architecture, num_classes=LABELS).eval(), model)
-        graph = trace_graph(pictures.eval(), int(size))
+        whole = KernelNetwork(timm.create_model(architecture, num_classes=LABELS).eval(), model)
+        graph = trace_graph(whole.eval(), int(size))
         trace_views(graph, LABELS)
         onnx.save(graph, path)
     return path
 
 
 def measure_fastest(paths: Mapping[str, Path], batch: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """Seconds an image of each network's fastest batch, by the processor and by the wall clock."""
+    """Return the seconds per image of each network's fastest batch, as CPU time and as wall-clock time."""
     cores = len(os.sched_getaffinity(0))
     sessions = {network: ModelSession(network, path, LABELS) for network, path in paths.items()}
     fastest = dict.fromkeys(paths, (float("inf"), float("inf")))
@@ -73,9 +73,9 @@ def measure_fastest(paths: Mapping[str, Path], batch: int, rounds: int) -> dict[
     for _ in range(rounds):
         for network, session in sessions.items():
             size = int(network.partition("@")[2])
-            pictures = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+            images = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
             wall, busy = time.perf_counter(), time.process_time()
-            session.predict(pictures)
+            session.predict(images)
             spent = ((time.process_time() - busy) / cores / batch, (time.perf_counter() - wall) / batch)
             fastest[network] = (min(fastest[network][0], spent[0]), min(fastest[network][1], spent[1]))
         print(".", end="", file=sys.stderr, flush=True)
@@ -84,7 +84,7 @@ def measure_fastest(paths: Mapping[str, Path], batch: int, rounds: int) -> dict[
 
 
 def fit_rates(works: Sequence[Work], seconds: Sequence[float], batch: int) -> Rates:
-    """TFLOP/s and GB/s that explain the seconds an image best."""
+    """Fit TFLOP/s and GB/s to the seconds per image."""
     one_tflop, one_gigabyte = Rates(1, float("inf"), 1, ""), Rates(float("inf"), 1, 1, "")
     parts = [[estimate_seconds(work, unit, "fp32", batch) for unit in (one_tflop, one_gigabyte)] for work in works]
     relative: NDArray[np.float64] = np.array(parts) / np.array(seconds)[:, None]
@@ -93,11 +93,11 @@ def fit_rates(works: Sequence[Work], seconds: Sequence[float], batch: int) -> Ra
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Print the table, and write it as JSON."""
+    """Print the table and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/plan"), metavar="DIR", help="where files go")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="batches of each network (20)")
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images of a batch (8)")
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/plan"), metavar="DIR", help="output folder")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="batches per network (20)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images per batch (8)")
     arguments = parser.parse_args(given)
     networks = (*FITTED, *PREDICTED)
     works = {name: count_work(name.partition("@")[0], LABELS, int(name.partition("@")[2])) for name in networks}
@@ -107,30 +107,26 @@ def main(given: Sequence[str] | None = None) -> int:
     fitted = fit_rates([works[name] for name in FITTED], [seconds[name] for name in FITTED], arguments.batch)
     table = find_accelerator("CPU").rates["fp32"]
     print(f"rates: {500 * fitted.tflops:.1f} G multiply-adds/s, {fitted.bandwidth:.1f} GB/s")
-    header = (
-        f"{'G madds':>7} {'MB moved':>8} {'measured':>8} {'predicted':>9} {'error':>6} {'the table':>9} {'wall':>5}"
-    )
+    header = f"{'G madds':>7} {'MB moved':>8} {'measured':>8} {'estimated':>9} {'error':>6} {'table':>9} {'wall':>5}"
     print(f"{'':32} {header}  images/s")
     rows = []
     for name in networks:
         work, measured = works[name], 1 / seconds[name]
-        said, tabled = (1 / estimate_seconds(work, rates, "fp32", arguments.batch) for rates in (fitted, table))
-        error, other = said / measured - 1, tabled / measured - 1
+        estimated, tabled = (1 / estimate_seconds(work, rates, "fp32", arguments.batch) for rates in (fitted, table))
+        error, other = estimated / measured - 1, tabled / measured - 1
         wall = spent[name][1] / spent[name][0]
         row = {"network": name, "fitted": name in FITTED, "measured": measured, "error": error}
         rows.append(row | {"table": other, "wall": wall})
         mark = "fitted" if name in FITTED else ""
         print(
-            f"{name:32} {work.multiply_adds / 1e9:7.2f} {work.moved / 1e6:8.0f} {measured:8.2f} {said:9.2f} "
+            f"{name:32} {work.multiply_adds / 1e9:7.2f} {work.moved / 1e6:8.0f} {measured:8.2f} {estimated:9.2f} "
             f"{error:+6.0%} {other:+9.0%} {wall:5.2f} {mark}"
         )
     result = {"tflops": fitted.tflops, "bandwidth": fitted.bandwidth, "batch": arguments.batch, "networks": rows}
     (arguments.out / "plan.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     unused = [abs(row["error"]) for row in rows if not row["fitted"]]
     within = sum(error <= 0.2 for error in unused)
-    print(
-        f"{within} of {len(unused)} networks that set nothing are within 20 %; the largest error is {max(unused):.0%}"
-    )
+    print(f"{within} of {len(unused)} networks not used to fit the rates: within 20 %; largest error {max(unused):.0%}")
     return 0
 
 

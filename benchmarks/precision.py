@@ -1,7 +1,7 @@
-"""What int8 gains on a CPU and loses in F2, and fp16 loses.
+"""Speed of int8 on a CPU, and loss of F2 with int8 and fp16.
 
 python -m benchmarks.precision speed                            resnet34 and SE-ResNeXt50, random weights, 320 px
-python -m benchmarks.precision loss --zoo DIR --data DIR        fold 0 of a trained zoo, on its held-out images
+python -m benchmarks.precision loss --zoo DIR --data DIR        models of fold 0, on their held-out images
 """
 
 import argparse
@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from benchmarks.plan import LABELS, export_random
 from inference.ensemble.blend import blend
 from inference.ensemble.decide import decide
-from inference.ensemble.second_stage import leave_stackers_out
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.labels import read_labels
-from inference.manifest.records import Ensemble, Manifest
+from inference.manifest.records import Ensemble, Manifest, remove_stackers
 from inference.manifest.values import Precision
 from inference.models.precision import compare_sessions
 from inference.models.sessions import ModelSession
@@ -39,7 +38,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 def measure_speed(out: Path, rounds: int) -> None:
-    """Images/s of both architectures in fp32 and int8, alternating, the fastest of `rounds`."""
+    """Print images/s of both architectures in fp32 and int8, alternating, the fastest of `rounds`."""
     random = np.random.default_rng(0)
     batches = [random.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8) for _ in range(2)]
     for architecture in ARCHITECTURES:
@@ -52,14 +51,11 @@ def measure_speed(out: Path, rounds: int) -> None:
             sessions = [ModelSession(architecture, path, LABELS) for path in (fp32, int8)]
             trials = [compare_sessions(sessions[0], sessions[1], batches[0]) for _ in range(rounds)]
             whole, small = min(one.first for one in trials), min(one.rival for one in trials)
-            print(
-                f"| {architecture} | {kept} | {1 / whole:.2f} | {1 / small:.2f} | {whole / small:.2f} |",
-                flush=True,
-            )
+            print(f"| {architecture} | {kept} | {1 / whole:.2f} | {1 / small:.2f} | {whole / small:.2f} |", flush=True)
 
 
 def measure_loss(zoo: Path, data: Path, out: Path, judged: int) -> None:
-    """Export the zoo's models of fold 0 with parity on its held-out images; F2 of each and of their blend on others."""
+    """Export the models of fold 0; print the F2 of each and of their blend on held-out images not used for parity."""
     manifest = read_manifest(zoo / MANIFEST_NAME)
     weights = manifest.ensemble.weights
     models = tuple(
@@ -70,7 +66,7 @@ def measure_loss(zoo: Path, data: Path, out: Path, judged: int) -> None:
     names = {model.name for model in models}
     own = {group: {name: weight for name, weight in given.items() if name in names} for group, given in weights.items()}
     alone = dataclasses.replace(
-        leave_stackers_out(manifest), models=models, ensemble=Ensemble(own), runtime=manifest.runtime
+        remove_stackers(manifest), models=models, ensemble=Ensemble(own), runtime=manifest.runtime
     )
     home, held = out / "zoo", out / "held"
     for folder in (home, held):
@@ -98,8 +94,8 @@ def measure_loss(zoo: Path, data: Path, out: Path, judged: int) -> None:
         entries = next(one.onnx for one in exported.models if one.name == model.name)
         for precision in PRECISIONS:
             session = ModelSession(model.name, out / "onnx" / entries[precision].file, len(labels.columns(model.group)))
-            said = np.concatenate([session.predict(batch) for batch in batches])
-            answers[precision][model.name] = said.astype(np.float16)
+            scores = np.concatenate([session.predict(batch) for batch in batches])
+            answers[precision][model.name] = scores.astype(np.float16)
         single = {group: {model.name: 1.0} for group in exported.labels.groups}
         lone = dataclasses.replace(exported, models=(model,), ensemble=Ensemble(single))
         found = {precision: score(lone, answers[precision]) for precision in PRECISIONS}
@@ -116,10 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description="Figures of fp16 and int8.")
     parser.add_argument("what", choices=("speed", "loss"))
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks/precision"))
-    parser.add_argument("--rounds", type=int, default=4, help="of speed: of which the fastest counts (4)")
-    parser.add_argument("--zoo", type=Path, help="of loss: its folder")
-    parser.add_argument("--data", type=Path, help="of loss: train.csv and train/")
-    parser.add_argument("--judged", type=int, default=2000, help="of loss: held-out images beyond export's (2000)")
+    parser.add_argument("--rounds", type=int, default=4, help="for speed: the fastest of N counts (4)")
+    parser.add_argument("--zoo", type=Path, help="for loss: folder of the models")
+    parser.add_argument("--data", type=Path, help="for loss: folder of train.csv and train/")
+    parser.add_argument(
+        "--judged", type=int, default=2000, help="for loss: held-out images in addition to those of the export (2000)"
+    )
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     if given.what == "speed":

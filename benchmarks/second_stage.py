@@ -1,6 +1,6 @@
 """The second stage at iMet's size: seconds and memory for 38,801 images, 1103 labels and 14 members.
 
-python -m benchmarks.second_stage            blend, CNNs, expected F2 and the submission; then with the trees too
+python -m benchmarks.second_stage            blend, CNNs, expected F2 and the submission; then the same with trees
 """
 
 import argparse
@@ -42,10 +42,10 @@ from training.second_stage.stackers.export_stackers import FOLDER, export_layers
 from training.second_stage.stackers.trees import fit_pairs
 
 IMAGES, MEMBERS, CULTURES, TAGS = 38_801, 14, 398, 705
-FITTED = 1500  # images that the stackers are fitted to, which makes their cost real, not their quality
-BRIEF = CnnSettings(epochs=1, updates=1)  # a CNN costs the same whatever it has learnt
+FITTED = 1500  # images to fit the stackers to; enough for a realistic cost, not for a realistic quality
+BRIEF = CnnSettings(epochs=1, updates=1)  # the cost of a CNN does not depend on its weights
 ROWS = 1000
-TRUE_LABELS = 3.17  # an image of iMet 2019
+TRUE_LABELS = 3.17  # per image of iMet 2019
 LABELS = Labels(
     tuple(range(CULTURES + TAGS)),
     tuple(f"{'culture' if label < CULTURES else 'tag'}::{label}" for label in range(CULTURES + TAGS)),
@@ -55,21 +55,21 @@ NAMES = tuple(f"member{place}" for place in range(MEMBERS))
 
 
 def draw_images(images: int, seed: int) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float16]]]:
-    """Truth (rows, labels) and scores (rows, members, labels), part by part: a long tail, members that agree."""
+    """Yield truth (rows, labels) and scores (rows, members, labels) in parts: rare labels, correlated members."""
     random = np.random.default_rng(seed)
-    chances = 1 / (1 + np.arange(CULTURES + TAGS)) ** 0.8
-    chances = np.random.default_rng(0).permutation(np.minimum(chances * TRUE_LABELS / chances.sum(), 0.5))
-    base = np.log(chances / (1 - chances))
+    frequency = 1 / (1 + np.arange(CULTURES + TAGS)) ** 0.8
+    frequency = np.random.default_rng(0).permutation(np.minimum(frequency * TRUE_LABELS / frequency.sum(), 0.5))
+    base = np.log(frequency / (1 - frequency))
     for start in range(0, images, ROWS):
         rows = min(ROWS, images - start)
-        truth = random.random((rows, len(chances))) < chances
+        truth = random.random((rows, len(frequency))) < frequency
         shared = base + 4 * truth + random.normal(0, 1, truth.shape)
-        own = random.normal(0, 0.7, (rows, MEMBERS, len(chances)))
+        own = random.normal(0, 0.7, (rows, MEMBERS, len(frequency)))
         yield truth, (1 / (1 + np.exp(-(shared[:, None] + own)))).astype(np.float16)
 
 
 def write_store(folder: Path) -> None:
-    """MEMBER.npy of each member, float16 (images, labels), as a kernel keeps them."""
+    """Write MEMBER.npy of each member, float16 (images, labels), like a kernel."""
     arrays = [
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, (IMAGES, CULTURES + TAGS)) for name in NAMES
     ]
@@ -83,7 +83,7 @@ def write_store(folder: Path) -> None:
 
 
 def fit_stackers(folder: Path) -> Manifest:
-    """A manifest of 14 members with every stacker, fitted to invented images."""
+    """Fit every stacker to random data; return a manifest of 14 members."""
     parts = list(draw_images(FITTED, seed=2))
     truth, scores = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
     traits = np.zeros((FITTED, 4), np.float32)
@@ -101,9 +101,9 @@ def fit_stackers(folder: Path) -> Manifest:
         Model(name, "resnet18", ALL, 224, (0.5,) * 3, (0.5,) * 3, "bicubic", checkpoint=None) for name in NAMES
     )
     rule = GroupDecision(0.1, 0, 10)
-    nothing = FileEntry("labels.csv", "0" * 64)
+    unused = FileEntry("labels.csv", "0" * 64)
     return Manifest(
-        labels=LabelsEntry(nothing.file, nothing.sha256, {"culture": "culture::", "tag": "tag::"}),
+        labels=LabelsEntry(unused.file, unused.sha256, {"culture": "culture::", "tag": "tag::"}),
         models=models,
         ensemble=Ensemble({group: dict.fromkeys(NAMES, 1.0) for group in LABELS.groups}, stackers, name_parts(mix)),
         decision=Decision(
@@ -116,7 +116,7 @@ def fit_stackers(folder: Path) -> Manifest:
 
 
 def leave_trees_out(manifest: Manifest) -> Manifest:
-    """The same without the tree stacker."""
+    """Return the manifest without the tree stacker."""
     mix = {
         group: {name: one for name, one in given.items() if name != TREES}
         for group, given in manifest.ensemble.mix.items()
@@ -125,7 +125,7 @@ def leave_trees_out(manifest: Manifest) -> Manifest:
 
 
 class Memory:
-    """The largest anonymous memory of this process while it is watched, in bytes: mapped files do not count."""
+    """Peak anonymous memory of this process inside the block, in bytes, without mapped files."""
 
     def __init__(self) -> None:
         self.peak = 0
@@ -147,7 +147,7 @@ class Memory:
 
 
 def measure(folder: Path, manifest: Manifest, ids: list[str]) -> dict[str, float]:
-    """Seconds and MB from the mapped store to submission.csv."""
+    """Measure seconds and peak MB from the memory-mapped scores to submission.csv."""
     with Memory() as memory:
         before = time.perf_counter()
         scores = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES}
@@ -160,8 +160,8 @@ def measure(folder: Path, manifest: Manifest, ids: list[str]) -> dict[str, float
 
 
 def read_ids() -> list[str]:
-    """The ids of iMet's stage-2 test where they are at hand, else invented ones."""
-    path = Path("../shared/imet2019/sample_submission.csv.gz")
+    """Return the ids of iMet's stage-2 test if their file exists, else invented ids."""
+    path = Path("build/benchmarks/sample_submission.csv.gz")
     if not path.exists():
         return [f"{place:016x}" for place in range(IMAGES)]
     plain = Path("build/benchmarks/sample_submission.csv")
@@ -170,7 +170,7 @@ def read_ids() -> list[str]:
 
 
 def measure_apart(folder: Path, manifest: Manifest) -> dict[str, float]:
-    """As measure, in a process of its own: what fitting has taken must not count."""
+    """Measure in a separate process, because the memory of fitting must not count."""
     write_manifest(manifest, folder / MANIFEST_NAME)
     command = [sys.executable, "-m", "benchmarks.second_stage", "--measure"]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
@@ -178,9 +178,9 @@ def measure_apart(folder: Path, manifest: Manifest) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the figures, and write them to build/benchmarks/second_stage.json."""
+    """Print the figures and write them to build/benchmarks/second_stage.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true", help="only measure what an earlier run has made")
+    parser.add_argument("--measure", action="store_true", help="only measure the files of an earlier run")
     given = parser.parse_args()
     folder = Path("build/benchmarks/second_stage")
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)

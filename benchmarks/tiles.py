@@ -1,6 +1,6 @@
-"""Whether tiles help on long images: F2 of the demo's bundle with and without them, at the manifest's thresholds.
+"""Effect of tiles on long images: F2 of the demo's bundle with and without them, at the manifest's thresholds.
 
-python -m benchmarks.tiles                on what `make demo` leaves in build/demo, and more long exhibits
+python -m benchmarks.tiles                on the output of `make demo` in build/demo, and more long images
 """
 
 import argparse
@@ -37,9 +37,9 @@ RESAMPLES = 9999
 
 
 def measure_tiles(demo: Path, out: Path, exhibits: int) -> None:
-    """A line a way: F2 of the long exhibits and of the museum's 600, the gain with its interval, images a second.
+    """Print per setting the F2 of the long images and of the demo's 600, the gain with its interval, and images/s.
 
-    The long ones are those among the first `exhibits` of the test part, which nothing was trained on.
+    The long images are among the first `exhibits` of the test part, which was not used for training.
     """
     museum = demo / "museum"
     known = read_ids(museum / "sample_submission.csv")
@@ -56,9 +56,9 @@ def measure_tiles(demo: Path, out: Path, exhibits: int) -> None:
     labels = read_labels(demo / "bundle" / "dataset" / manifest.labels.file, manifest.labels.groups)
     ids = read_ids(out / "sample_submission.csv")
     own = {one.id for one in long}
-    parts = {"long": np.array([one in own for one in ids]), "museum": np.array([one in set(known) for one in ids])}
-    common = int((parts["long"] & parts["museum"]).sum())
-    print(f"{len(long)} long exhibits, {common} of them in the museum's {len(known)}")
+    parts = {"long": np.array([one in own for one in ids]), "demo": np.array([one in set(known) for one in ids])}
+    common = int((parts["long"] & parts["demo"]).sum())
+    print(f"{len(long)} long images, {common} of them in the demo's {len(known)}")
     before: NDArray[np.float64] | None = None
     for name, tiles in WAYS.items():
         scores, rate = score_way(demo, out, tiles, ids, labels)
@@ -70,14 +70,14 @@ def measure_tiles(demo: Path, out: Path, exhibits: int) -> None:
 
 
 def is_long(one: Exhibit) -> bool:
-    """Whether the limit makes tiles of it."""
+    """Return whether the aspect ratio is above the limit."""
     return max(one.width, one.height) > ASPECT * min(one.width, one.height)
 
 
 def score_way(
     demo: Path, out: Path, tiles: dict[str, object] | None, ids: list[str], labels: Labels
 ) -> tuple[NDArray[np.float64], float]:
-    """F2 of each image by scikit-learn, (images,), and the images a second, of a bundle whose models have `tiles`."""
+    """Run the bundle with `tiles` for all models; return the F2 per image by scikit-learn, (images,), and images/s."""
     bundle = out / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
     shutil.copytree(demo / "bundle" / "dataset", bundle)
@@ -86,24 +86,18 @@ def score_way(
         model["tiles"] = tiles
     (bundle / MANIFEST_NAME).write_text(json.dumps(document), encoding="utf-8")
     command = [sys.executable, str(bundle / "inference.pyz"), "--bundle", str(bundle), "--images", str(out / "test")]
-    command += [
-        "--sample",
-        str(out / "sample_submission.csv"),
-        "--out",
-        str(out / "submission.csv"),
-        "--fresh",
-        "--strict",
-    ]
+    command += ["--sample", str(out / "sample_submission.csv"), "--out", str(out / "submission.csv")]
+    command += ["--fresh", "--strict"]
     subprocess.run(command, check=True, capture_output=True)
     rate = json.loads((out / "run_log.json").read_text(encoding="utf-8"))["images_per_second"]
-    truth, taken = (read_table(out / f"{name}.csv", labels).order_targets(ids) for name in ("truth", "submission"))
-    # Turned round, an image is to scikit-learn what a label is otherwise.
-    scores: NDArray[np.float64] = fbeta_score(truth.T, taken.T, beta=2, average=None, zero_division=0)
+    truth, given = (read_table(out / f"{name}.csv", labels).order_targets(ids) for name in ("truth", "submission"))
+    # Transposed, because with average=None scikit-learn scores each column.
+    scores: NDArray[np.float64] = fbeta_score(truth.T, given.T, beta=2, average=None, zero_division=0)
     return scores, rate
 
 
 def bootstrap(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % interval of a mean over images, by the percentiles of resamples."""
+    """Return the 95 % percentile bootstrap interval of a mean over images."""
     rows = np.random.default_rng(0).integers(len(differences), size=(RESAMPLES, len(differences)))
     low, high = np.percentile(differences[rows].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
@@ -112,10 +106,12 @@ def bootstrap(differences: NDArray[np.float64]) -> tuple[float, float]:
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tiles", description=__doc__.splitlines()[0])
-    parser.add_argument("--demo", type=Path, default=Path("build/demo"), metavar="DIR", help="what `make demo` leaves")
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/tiles"), metavar="DIR", help="scratch")
+    parser.add_argument("--demo", type=Path, default=Path("build/demo"), metavar="DIR", help="output of `make demo`")
     parser.add_argument(
-        "--exhibits", type=int, default=8000, metavar="N", help="of which the long ones are taken (8000)"
+        "--out", type=Path, default=Path("build/benchmarks/tiles"), metavar="DIR", help="working folder"
+    )
+    parser.add_argument(
+        "--exhibits", type=int, default=8000, metavar="N", help="number of images to search for long ones (8000)"
     )
     given = parser.parse_args()
     make_folder(given.out)

@@ -1,1 +1,1 @@
-"""The museum, a procedural dataset, and the tiny zoo trained on it."""
+"""The demo dataset, which is drawn by code, and the small zoo trained on it."""

@@ -1,4 +1,4 @@
-"""python -m demo: the museum alone, for whoever wants to train on it."""
+"""Command line `python -m demo`: write the demo dataset, to train on it."""
 
 import argparse
 import sys
@@ -11,25 +11,25 @@ from inference.basics.errors import VitrineError
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Write the museum; 1 after an error, told in one line."""
+    """Write the dataset; return 0, or 1 after an error (one line)."""
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="Write the demo museum, labelled pictures in the shape of iMet 2019.",
+        description="Write the demo dataset, labelled images in the format of iMet 2019.",
         epilog="example:\n  python -m demo --out build/museum",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("build/museum"), metavar="DIR", help="where to (build/museum)")
+    parser.add_argument("--out", type=Path, default=Path("build/museum"), metavar="DIR", help="folder (build/museum)")
     parser.add_argument(
-        "--train", type=int, default=TRAIN_EXHIBITS, metavar="N", help=f"training pictures ({TRAIN_EXHIBITS})"
+        "--train", type=int, default=TRAIN_EXHIBITS, metavar="N", help=f"training images ({TRAIN_EXHIBITS})"
     )
-    parser.add_argument("--test", type=int, default=TEST_EXHIBITS, metavar="N", help=f"test pictures ({TEST_EXHIBITS})")
+    parser.add_argument("--test", type=int, default=TEST_EXHIBITS, metavar="N", help=f"test images ({TEST_EXHIBITS})")
     arguments = parser.parse_args(given)
     try:
         write_museum(arguments.out, arguments.train, arguments.test)
     except VitrineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{arguments.out}: {arguments.train} training and {arguments.test} test pictures")
+    print(f"{arguments.out}: {arguments.train} training and {arguments.test} test images")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the museum owns: labels with a long tail, and which exhibit has which of them; no pictures yet."""
+"""Exhibits of the demo dataset, without their images: ids, sizes, and labels with a long tail."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ NAMES = tuple(f"culture::{name}" for name in CULTURES) + tuple(f"tag::{name}" fo
 # Probabilities of 0, 1, … labels of a group.
 CULTURES_AN_EXHIBIT = (0.12, 0.80, 0.08)
 TAGS_AN_EXHIBIT = (0.0, 0.38, 0.34, 0.20, 0.08)
-# Annotators of the training part overlooked labels, cultures more often; the truth of the test part is complete.
+# Shares of labels missing in train.csv; the labels of the test images are complete.
 OVERLOOKED_CULTURE, OVERLOOKED_TAG = 0.10, 0.05
 LONG_SHARE = 0.012
 
@@ -33,51 +33,54 @@ Part = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One picture to be: its labels as they are, and as the tables have them; sizes in pixels."""
+    """One image to draw."""
 
     id: str
     part: Part
     index: int
     width: int
+    """In pixels."""
     height: int
     labels: tuple[int, ...]
-    noted: tuple[int, ...]
+    """True labels."""
+    annotated: tuple[int, ...]
+    """Labels in the tables; in the training part some are missing."""
 
     @property
     def cultures(self) -> tuple[str, ...]:
-        """Names of its cultures."""
+        """Return the names of its cultures."""
         return tuple(CULTURES[label] for label in self.labels if label < len(CULTURES))
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Names of the things on it."""
+        """Return the names of its tags, the things to draw."""
         return tuple(TAGS[label - len(CULTURES)] for label in self.labels if label >= len(CULTURES))
 
 
 def make_random(part: Part, index: int, purpose: str) -> np.random.Generator:
-    """A generator of its own for each exhibit and purpose, so that nothing depends on what was made before."""
+    """Return a separate generator for each exhibit and purpose, so that exhibits do not depend on each other."""
     digest = hashlib.blake2b(f"{SEED}/{part}/{index}/{purpose}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest))
 
 
 def make_exhibit(part: Part, index: int) -> Exhibit:
-    """The exhibit at a place of a part; the same whatever else is made."""
+    """Return the exhibit at an index of a part; the result does not depend on other exhibits."""
     random = make_random(part, index, "labels")
     cultures = _draw_labels(random, len(CULTURES), CULTURES_AN_EXHIBIT)
     tags = [len(CULTURES) + tag for tag in _draw_labels(random, len(TAGS), TAGS_AN_EXHIBIT)]
     labels = tuple(sorted([*cultures, *tags]))
     width, height = _draw_size(random)
-    noted = labels
+    annotated = labels
     if part == "train":
         rates = np.where(np.array(labels) < len(CULTURES), OVERLOOKED_CULTURE, OVERLOOKED_TAG)
         seen = random.random(len(labels)) >= rates
-        noted = tuple(label for label, kept in zip(labels, seen, strict=True) if kept) or labels
+        annotated = tuple(label for label, kept in zip(labels, seen, strict=True) if kept) or labels
     digest = hashlib.blake2b(f"{SEED}/{part}/{index}".encode()).hexdigest()
-    return Exhibit(digest[: int(random.integers(12, 17))], part, index, width, height, labels, noted)
+    return Exhibit(digest[: int(random.integers(12, 17))], part, index, width, height, labels, annotated)
 
 
 def list_exhibits(part: Part, count: int) -> list[Exhibit]:
-    """The first `count` exhibits of a part, in the order of their making."""
+    """Return the first `count` exhibits of a part."""
     return [make_exhibit(part, index) for index in range(count)]
 
 
@@ -88,7 +91,7 @@ def _draw_labels(random: np.random.Generator, choices: int, counts: Sequence[flo
 
 @cache
 def _share_labels(choices: int) -> NDArray[np.float64]:
-    # Zipf's law over a fixed shuffle, so that the alphabet says nothing about frequency.
+    # Zipf's law on shuffled labels, so that the frequency does not follow the alphabet.
     weights = (np.random.default_rng(SEED + choices).permutation(choices) + 1.8) ** -1.2
     shares: NDArray[np.float64] = weights / weights.sum()
     return shares

@@ -1,4 +1,4 @@
-"""build_kernel.py demo: every step on the built-in museum, by the commands that a user would type."""
+"""Command `build_kernel.py demo`: every step on the built-in demo dataset, with the commands that a user would type."""
 
 import argparse
 import shlex
@@ -13,14 +13,14 @@ TEST_IMAGES = 600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The output folder."""
+    """Add the option for the output folder."""
     parser.add_argument(
         "--out", type=Path, default=Path("build/demo"), metavar="DIR", help="output folder (build/demo)"
     )
 
 
 def make_command(run_step: Callable[[Sequence[str]], None]) -> Command:
-    """The demo; `run_step` runs build_kernel.py with the given arguments."""
+    """Return the command `demo`; `run_step` runs build_kernel.py with the given arguments."""
 
     def run(arguments: argparse.Namespace) -> None:
         walk_demo(arguments.out, run_step)
@@ -30,29 +30,19 @@ def make_command(run_step: Callable[[Sequence[str]], None]) -> Command:
 
 
 def walk_demo(out: Path, run_step: Callable[[Sequence[str]], None]) -> None:
-    """Draw the museum, then export, pack and run its zoo, and print the F2; raises VitrineError."""
+    """Write the dataset; export, pack and run the demo zoo; print the F2. Raises VitrineError."""
     from demo.museum import write_museum
     from demo.report import print_report
 
     museum, onnx, bundle = out / "museum", out / "onnx", out / "bundle"
     write_museum(museum, train_images=0, test_images=TEST_IMAGES)
     images, sample = museum / "test", museum / "sample_submission.csv"
+    inputs = ["--images", images, "--sample", sample]
     names = ["--slug", "museum-bundle", "--title", "Museum bundle"]
     for step in (
         ["export", "--manifest", MANIFEST, "--images", images, "--out", onnx, "--precisions", "fp32"],
         ["pack", "--manifest", MANIFEST, "--onnx", onnx, "--out", bundle, *names],
-        [
-            "dry-run",
-            "--bundle",
-            bundle / "dataset",
-            "--images",
-            images,
-            "--sample",
-            sample,
-            "--out",
-            out,
-            "--predictions",
-        ],
+        ["dry-run", "--bundle", bundle / "dataset", *inputs, "--out", out, "--predictions"],
     ):
         words = [str(word) for word in step]
         print(f"$ python build_kernel.py {shlex.join(words)}", flush=True)

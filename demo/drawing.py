@@ -1,4 +1,4 @@
-"""Pictures of exhibits: a culture's palette and ornament, and things upon it."""
+"""Images of exhibits: the palette and ornament of a culture, and one shape per tag."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Style:
-    """How a culture looks: the ground, its inks, and the pattern of its border."""
+    """Colours and ornament of a culture."""
 
     ground: Colour
     inks: tuple[Colour, Colour, Colour]
     ornament: str
+    """Pattern of the border."""
 
 
-# Neighbours share a palette: only the ornament tells them apart.
+# Each palette has two cultures, which differ in their ornament only.
 PALETTES: tuple[tuple[Colour, tuple[Colour, Colour, Colour]], ...] = (
     ((206, 150, 98), ((110, 38, 22), (38, 32, 30), (240, 220, 180))),
     ((60, 74, 112), ((222, 186, 84), (226, 226, 214), (150, 48, 56))),
@@ -31,16 +32,8 @@ PALETTES: tuple[tuple[Colour, tuple[Colour, Colour, Colour]], ...] = (
     ((92, 128, 116), ((240, 236, 220), (44, 36, 52), (224, 160, 72))),
 )
 ORNAMENTS_IN_ORDER = (
-    "steps",
-    "dots",
-    "waves",
-    "zigzag",
-    "meander",
-    "stripes",
-    "scales",
-    "diamonds",
-    "crosses",
-    "triangles",
+    *("steps", "dots", "waves", "zigzag", "meander"),
+    *("stripes", "scales", "diamonds", "crosses", "triangles"),
 )
 STYLES: Mapping[str, Style] = {
     culture: Style(*PALETTES[index // 2], ornament)
@@ -51,11 +44,11 @@ PLAIN = Style((150, 146, 140), ((60, 58, 56), (224, 222, 216), (104, 92, 84)), "
 BORDER = 0.13  # of the shorter side
 SMALLEST, LARGEST = 0.32, 0.5  # of the shorter side
 TILT = 18.0  # degrees
-TRIES = 12  # places tried for each thing; the one least covered is taken
+TRIES = 12  # random places per shape; the least covered place is used
 
 
 def draw_exhibit(exhibit: Exhibit) -> Image.Image:
-    """The RGB picture of an exhibit; the same pixels every time."""
+    """Draw the RGB image of an exhibit; deterministic."""
     random = make_random(exhibit.part, exhibit.index, "picture")
     styles = [STYLES[culture] for culture in exhibit.cultures] or [PLAIN]
     picture = _paint_ground(exhibit, styles, random)
@@ -112,7 +105,7 @@ def _mix(ink: Colour, random: np.random.Generator) -> Colour:
 
 
 def _age(picture: Image.Image, random: np.random.Generator) -> Image.Image:
-    """Uneven light, grain and a soft lens, as photographs of old things have."""
+    """Add uneven light, grain and blur, as in photographs of old objects."""
     softened = picture.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 1.1)))
     pixels = np.asarray(softened).astype(np.float32)
     height, width, _ = pixels.shape

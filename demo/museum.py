@@ -1,4 +1,4 @@
-"""The museum as a folder in the shape of Kaggle's iMet 2019."""
+"""Writing the demo dataset in the format of Kaggle's iMet 2019."""
 
 import csv
 import multiprocessing
@@ -14,15 +14,14 @@ from demo.drawing import draw_exhibit
 from inference.basics.errors import OutputError
 from inference.basics.files import make_folder, replace_file
 
-CONSTANT_ANSWER = "0 1 2"  # Kaggle's sample says the same of every image
+CONSTANT_ANSWER = "0 1 2"  # label ids of every image in Kaggle's sample submission
 
 
 def write_museum(folder: Path, train_images: int = TRAIN_EXHIBITS, test_images: int = TEST_EXHIBITS) -> None:
-    """labels.csv, train.csv, sample_submission.csv and truth.csv, with pictures in train/ and test/.
+    """Write labels.csv, train.csv, sample_submission.csv, truth.csv, and the images in train/ and test/.
 
-    train.csv always has every training exhibit, of which the first `train_images` are drawn; the tables of the test
-    part have the `test_images` that are drawn. A picture that is there already stays. Raises OutputError, also for a
-    number of pictures that the museum does not have.
+    train.csv always lists all training images, of which the first `train_images` are drawn; the other tables list the
+    `test_images`. Existing images are skipped. Raises OutputError: a number is out of range, or writing fails.
     """
     if not 0 <= train_images <= TRAIN_EXHIBITS:
         raise OutputError(f"--train: found {train_images}; wanted 0 to {TRAIN_EXHIBITS}, the rows of train.csv")
@@ -38,18 +37,18 @@ def write_museum(folder: Path, train_images: int = TRAIN_EXHIBITS, test_images: 
 
 
 def draw_pictures(folder: Path, exhibits: Sequence[Exhibit]) -> None:
-    """PART/ID.png for each exhibit, by all cores, with a progress bar."""
+    """Draw PART/ID.png for each exhibit on all cores, with a progress bar."""
     for part in {exhibit.part for exhibit in exhibits}:
         make_folder(folder / part)
     wanted = [(exhibit, folder / exhibit.part / f"{exhibit.id}.png") for exhibit in exhibits]
     missing = [(exhibit, path) for exhibit, path in wanted if not path.exists()]
     if not missing:
         return
-    # A fork copies the locks of threads that torch or tqdm started; Python 3.12 warns, and may hang.
+    # A fork copies the locks of threads started by torch or tqdm; Python 3.12 warns about it, and may hang.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
         done = pool.map(_write_picture, missing, chunksize=16)
-        for _ in tqdm(done, total=len(missing), desc="museum", unit="picture", leave=False):
+        for _ in tqdm(done, total=len(missing), desc="drawing", unit="image", leave=False):
             pass
 
 
@@ -60,7 +59,7 @@ def _write_picture(wanted: tuple[Exhibit, Path]) -> None:
 
 
 def _list_rows(exhibits: Iterable[Exhibit]) -> list[tuple[str, str]]:
-    return [(exhibit.id, " ".join(map(str, exhibit.noted))) for exhibit in exhibits]
+    return [(exhibit.id, " ".join(map(str, exhibit.annotated))) for exhibit in exhibits]
 
 
 def _write_table(path: Path, header: tuple[str, str], rows: Iterable[tuple[object, object]]) -> None:

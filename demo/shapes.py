@@ -1,4 +1,4 @@
-"""The things that can be depicted, as strokes and fills in a unit square, y downwards."""
+"""Shapes of the tags, as lines and filled areas in a unit square, with y downwards."""
 
 import math
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Literal
 from PIL import Image, ImageDraw
 
 Point = tuple[float, float]
-# ("fill", polygon) | ("disc", two corners) | ("hole", two corners) | ("line", polyline); `hole` takes away.
+# ("fill", polygon) | ("disc", two corners) | ("hole", two corners) | ("line", polyline); `hole` erases.
 Stroke = tuple[Literal["fill", "disc", "hole", "line"], tuple[Point, ...]]
 
-DETAIL = 2  # drawn larger, then reduced: smooth edges
+DETAIL = 2  # factor of drawing larger and reducing, for smooth edges
 LINE_WIDTH = 0.09
 
 
@@ -142,7 +142,7 @@ SHAPES: Mapping[str, tuple[Stroke, ...]] = {
 
 
 def draw_shape(name: str, size: int, degrees: float) -> Image.Image:
-    """A mask ('L', size x size) of one thing, turned by `degrees`."""
+    """Draw the mask of a shape, rotated by `degrees`; mode L, size x size."""
     side = size * DETAIL
     mask = Image.new("L", (side, side))
     pencil = ImageDraw.Draw(mask)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the demo's zoo from nothing and declares it in weights_manifest.json: about half an hour on two cores.
+# Trains the demo zoo and writes its entries to weights_manifest.json; takes about half an hour on two cores.
 set -eu
 cd "$(dirname "$0")/.."
 python=.venv/bin/python

@@ -1,4 +1,4 @@
-"""The command line of the bundle: python inference.pyz."""
+"""Command line of the bundle: python inference.pyz."""
 
 import argparse
 import sys
@@ -9,22 +9,21 @@ from pathlib import Path
 from inference import __version__
 from inference.basics.errors import VitrineError
 
-EXAMPLE = """Predictions are kept in OUT.work beside the submission while the run lasts: a run that was killed goes on
-from there when it is started again, and ends with the same submission. A run that comes to its end removes the folder,
-so the next one starts over.
+EXAMPLE = """A run saves its predictions in OUT.work and removes that folder at the end. To continue a killed run, start
+the same command again; it ends with the same submission.
 
-exit codes: 0 complete; 3 valid, but something was left out, as the lines with DEGRADED and run_log.json say; 1 failed
+exit codes: 0 complete; 3 valid but degraded, see the lines with DEGRADED or run_log.json; 1 failed
 
 example:
   python inference.pyz --bundle . --images ../imet-2019-fgvc6/test --sample ../imet-2019-fgvc6/sample_submission.csv \\
       --out submission.csv --time-limit 32400
 """
-# Exit codes; 1 is an error, 2 argparse's.
+# Exit codes; an error is 1, argparse uses 2.
 COMPLETE, DEGRADED = 0, 3
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The arguments of one run."""
+    """Return the parser for the options of one run."""
     parser = argparse.ArgumentParser(
         prog="inference.pyz",
         description="Run a bundle's models over a folder of images; write submission.csv and, beside it, run_log.json.",
@@ -32,47 +31,41 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--bundle", type=Path, required=True, help="folder of weights_manifest.json and the ONNX files")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the test images, named by their id")
-    parser.add_argument(
-        "--sample", type=Path, required=True, help="sample_submission.csv: which images, in which order"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the submission to write")
-    parser.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="done before, with a valid file (manifest's)"
-    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of the test images; file names are the ids")
+    parser.add_argument("--sample", type=Path, required=True, help="sample_submission.csv: image ids in their order")
+    parser.add_argument("--out", type=Path, required=True, help="submission to write")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="time limit (default: the manifest's)")
     parser.add_argument(
         "--started-at",
         type=float,
         default=time.time(),
         metavar="SECONDS",
-        help="when the limit began to count, in seconds since 1970 (now)",
+        help="moment from which the time limit counts, in seconds since 1970 (default: now)",
     )
-    parser.add_argument("--fresh", action="store_true", help="do not continue a run that was killed: start over")
-    parser.add_argument(
-        "--strict", action="store_true", help="end with an error where the submission would lack something"
-    )
+    parser.add_argument("--fresh", action="store_true", help="start over instead of continuing a killed run")
+    parser.add_argument("--strict", action="store_true", help="fail instead of writing a degraded submission")
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8"),
-        help="of all models that have it within the manifest's limit (whichever is measured faster)",
+        help="for all models that have it within the manifest's limit of F2 loss (default: the faster one)",
     )
-    parser.add_argument("--predictions", type=Path, metavar="DIR", help="keep each model's probabilities here as .npy")
+    parser.add_argument("--predictions", type=Path, metavar="DIR", help="also write each model's probabilities as .npy")
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; 0 when a checked submission is written, 3 when it lacks something, 1 after an error, told in one line."""
+    """Run; return the exit code: 0 for a complete submission, 3 for a degraded one, 1 after an error (one line)."""
     given = build_parser().parse_args(arguments)
     try:
-        # Here and not above, so that --help does not wait for numpy and ONNX Runtime.
+        # Imported here so that --help does not wait for numpy and ONNX Runtime.
         from inference.run.predict import Request, run
     except (ImportError, MemoryError) as error:
         cause: BaseException = error
-        while cause.__cause__:  # numpy tells at length what may be wrong, and last what is
+        while cause.__cause__:  # numpy's own error is long; its last cause is the actual one
             cause = cause.__cause__
-        told = " ".join(str(cause).split()) or type(cause).__name__
-        print(f"error: numpy, Pillow and onnxruntime are needed, and cannot be loaded: {told}", file=sys.stderr)
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        print(f"error: cannot load numpy, Pillow and onnxruntime: {reason}", file=sys.stderr)
         return 1
     try:
         complete = run(Request(**vars(given)))
@@ -80,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except MemoryError as error:
-        print(f"error: memory does not suffice: {str(error) or 'no more is told'}", file=sys.stderr)
+        print(f"error: out of memory ({str(error) or 'no details given'})", file=sys.stderr)
         return 1
     return COMPLETE if complete else DEGRADED
 

@@ -1,4 +1,4 @@
-"""A tiny zoo, a bundle of it and a folder of images, made once for all tests."""
+"""Fixtures made once for all tests: a tiny zoo, its bundle and a folder of images."""
 
 import csv
 import dataclasses
@@ -33,10 +33,12 @@ ZOO = {
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where things are: the zoo at home, its export, its pack, and images to run it on."""
+    """Paths of a tiny zoo."""
 
     home: Path
+    """Folder of the manifest and the checkpoints."""
     onnx: Path
+    """Folder of the export."""
     bundle: Path
     images: Path
     sample: Path
@@ -57,14 +59,14 @@ def write_rows(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...
 
 
 def write_picture(path: Path, size: tuple[int, int], seed: int) -> Path:
-    """Smooth random colours, so that resizing matters."""
+    """Write an image of smooth random colours, so that resizing matters."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
     return path
 
 
 def write_network(path: Path, architecture: str, outputs: int, seed: int) -> Path:
-    """A network with random weights whose answers differ from image to image."""
+    """Write a checkpoint with random weights whose predictions differ between images."""
     torch.manual_seed(seed)
     network = timm.create_model(architecture, num_classes=outputs)
     with torch.no_grad():
@@ -76,7 +78,7 @@ def write_network(path: Path, architecture: str, outputs: int, seed: int) -> Pat
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """Shared by all tests of the session: look, do not touch; `own_workshop` may be changed."""
+    """A zoo shared by all tests, which must not change it; `own_workshop` may be changed."""
     root = tmp_path_factory.mktemp("workshop")
     home, images = root / "home", root / "images"
     home.mkdir()
@@ -88,7 +90,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     for seed, (name, (architecture, group, size, resize)) in enumerate(ZOO.items()):
         outputs = sum(group in ("all", label.partition("::")[0]) for label in LABELS)
         checkpoint = write_network(home / f"{name}.safetensors", architecture, outputs, seed)
-        addition = Addition(checkpoint, architecture, size, group, name, resize)
+        addition = Addition(checkpoint, architecture, size, group, name, resize.rule, resize.percentage)
         add_model(home / MANIFEST_NAME, addition, labels, train)
     ids = [f"{index:012x}" for index in range(20)]
     for index, name in enumerate(ids):
@@ -111,7 +113,7 @@ def own_workshop(workshop: Workshop, tmp_path: Path) -> Workshop:
 
 @dataclass(frozen=True)
 class Precise:
-    """The workshop's zoo in all precisions, whatever they lose, its pictures, and a train.csv that has them."""
+    """Paths of the zoo in all precisions, with any loss of F2, and of images with their train.csv."""
 
     home: Path
     onnx: Path

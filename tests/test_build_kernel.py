@@ -1,4 +1,4 @@
-"""The command as a user types it."""
+"""build_kernel.py as a subprocess."""
 
 import subprocess
 import sys
@@ -25,8 +25,8 @@ def test_help_shows_an_example_that_parses(command: str) -> None:
     assert example.startswith(f"python build_kernel.py {command} ")
 
 
-def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
-    """From a checkpoint to a checked submission, as the README tells it."""
+def test_the_full_pipeline(workshop: Workshop, tmp_path: Path) -> None:
+    """From a checkpoint to a checked submission, with the commands of the README."""
     for name in ("everything.safetensors", "labels.csv", "train.csv"):
         (tmp_path / name).write_bytes((workshop.home / name).read_bytes())
     added = call(
@@ -38,8 +38,8 @@ def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
     assert exported.stdout.startswith("build/onnx/everything.onnx  1.5 MB  opset 18  parity "), exported.stderr
     packed = call("pack", "--owner", "me", "--accelerator", "P100", cwd=tmp_path)
     assert packed.stdout.splitlines()[:2] == [
-        "note: Kaggle has retired the P100: a kernel that asks for it runs on NvidiaTeslaT4, which is two T4s. "
-        "The bundle itself still runs on a P100 elsewhere, with `--wheels cudnn`",
+        "note: Kaggle has retired the P100: a kernel that requests it runs on NvidiaTeslaT4, which has two T4s. "
+        "The bundle still runs on a P100 outside Kaggle, with `--wheels cudnn`",
         "note: Kaggle's image has no onnxruntime; `pack --wheels` includes it",
     ], packed.stderr
     assert "me/vitrine-bundle" in packed.stdout
@@ -49,16 +49,16 @@ def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
         "--out", "build/run", "--limit", 3, "--time-limit", "1h", cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert "build/run/submission.csv: valid" in run.stdout and "the limit of 1:00:00" in run.stdout
+    assert "build/run/submission.csv: valid" in run.stdout and "the time limit of 1:00:00" in run.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("check", "absent"), "absent: no such bundle; `build_kernel.py pack` makes one"),
+        (("check", "absent"), "absent: no such bundle; make one with `build_kernel.py pack`"),
         (("export", "--manifest", "no.json", "--images", "x"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
-        (("pack", "--accelerator", "V100"), "no accelerator 'V100'; wanted one of: T4x2, P100, L4, CPU"),
-        (("upload", "absent"), "absent: no such bundle; `build_kernel.py pack` makes one"),
+        (("pack", "--accelerator", "V100"), "--accelerator: found 'V100'; wanted one of: T4x2, P100, L4, CPU"),
+        (("upload", "absent"), "absent: no such bundle; make one with `build_kernel.py pack`"),
         (("pack", "--manifest", "no.json"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
         (("pack", "--manifest", "no.json", "--slug", "x"), "dataset-metadata.json: `id`: found 'your-kaggle-name/x'; wanted a slug of 6 to 50 of a-z, 0-9 and -"),
         (
@@ -67,7 +67,7 @@ def test_the_whole_road_by_command(workshop: Workshop, tmp_path: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_failure_is_one_line_and_exit_1(
+def test_a_failure_prints_one_line_and_exits_1(
     arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
@@ -76,7 +76,7 @@ def test_a_failure_is_one_line_and_exit_1(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unusable_time_limit_is_refused_by_the_parser(tmp_path: Path) -> None:
+def test_an_invalid_time_limit_is_refused_by_the_parser(tmp_path: Path) -> None:
     finished = call("dry-run", "--bundle", "b", "--images", "i", "--sample", "s", "--out", "o", "--time-limit", "soon")
     assert finished.returncode == 2
     assert "argument --time-limit: found 'soon'; wanted a time such as 9h, 90m or 32400" in finished.stderr

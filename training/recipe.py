@@ -1,4 +1,4 @@
-"""A recipe: how one network is trained, in a TOML file of its own. Strictly parsed: an unknown key is refused."""
+"""Recipes: TOML files that describe how a network is trained. An unknown key is an error."""
 
 import dataclasses
 import math
@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from inference.basics.errors import ManifestError, TrainingError
 from inference.manifest.records import ALL, Resize
-from inference.manifest.schema import Rule, parse_record
-from inference.manifest.values import FlatName, NotNegative, Probability
+from inference.manifest.schema import parse_record
+from inference.manifest.values import FlatName, NotNegative, Probability, Rule
 
 LossName = Literal["bce", "focal", "lovasz", "focal_lovasz"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
@@ -28,92 +28,96 @@ Share = Annotated[float, Rule("a number above 0, at most 1", lambda number: 0 < 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """`name`: any of timm's (timm.optim.list_optimizers()); `learning_rate`: the highest of the schedule."""
+    """An optimizer of timm."""
 
     name: str = "adam"
+    """One of timm.optim.list_optimizers()."""
     learning_rate: Positive = 1e-3
+    """The highest of the schedule."""
     weight_decay: NotNegative = 0.0
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """`one_cycle`: Smith and Topin, Super-Convergence, 2018; `warmup`: the part of updates in which the rate rises."""
+    """The learning rate over the updates of the weights."""
 
     name: ScheduleName = "one_cycle"
+    """Source of one_cycle: Smith and Topin, Super-Convergence, 2018."""
     warmup: Annotated[float, Rule("a number from 0 to below 1", lambda number: 0 <= number < 1)] = 0.2
+    """Share of the updates in which the rate rises."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """timm's RandomResizedCrop, horizontal flip and RandomErasing.
-
-    `smallest_crop`: the least part of an image's area that is shown; `flip`, `erase`: their probabilities.
-    """
+    """Settings of timm's RandomResizedCrop, horizontal flip and RandomErasing."""
 
     smallest_crop: Share = 0.5
+    """Smallest share of an image's area that a crop may have."""
     flip: Probability = 0.5
     erase: Probability = 0.0
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """`smoothing`: of the labels, for bce; `gamma`: of the focal loss; `lovasz`: its weight beside the focal loss."""
+    """The loss and its parameters (training/fit/losses.py)."""
 
     name: LossName = "bce"
     smoothing: Annotated[float, Rule("a number from 0 to below 1", lambda number: 0 <= number < 1)] = 0.0
+    """Label smoothing of bce."""
     gamma: NotNegative = 2.0
+    """Exponent of the focal loss."""
     lovasz: Positive = 0.1
+    """Weight of the Lovász hinge in focal_lovasz, where the focal loss has weight 1."""
 
 
 @dataclass(frozen=True)
 class Initial:
-    """Weights to start from; a head for other labels is left out. Neither: random ones.
-
-    `pretrained`: the tag of timm's weights, as in `resnet34.a1_in1k` the a1_in1k (downloaded where they are not cached,
-    "default" for timm's choice); `checkpoint`: a safetensors file, relative to the recipe.
-    """
+    """Weights to start from, without a head for other labels; random weights if neither field is set."""
 
     pretrained: str | None = None
+    """Tag of timm's weights, such as a1_in1k in `resnet34.a1_in1k`, or "default"; downloaded if not cached."""
     checkpoint: str | None = None
+    """A safetensors file, relative to the recipe."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Attention transfer from a trained model: Zagoruyko and Komodakis 2017, activation-based.
-
-    `manifest`: relative to the recipe; `model`: its name there without _f0, _f1: the model of the same fold teaches;
-    `weight`: of the transfer loss; the paper's 500 stands beside a cross-entropy summed over classes, not a mean.
-    """
+    """A trained model for attention transfer: Zagoruyko and Komodakis 2017, activation-based."""
 
     manifest: str
+    """Relative to the recipe."""
     model: str
+    """Name in the manifest without _f0, _f1: the model of the same fold teaches."""
     weight: Positive = 1.0
+    """Of the transfer loss. The paper's 500 is for a cross-entropy summed over classes; bce is a mean."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One network; it is called after its file.
-
-    An update of the weights sees `batch_size` x `accumulate` images a process. `ema`: the decay of the average of
-    weights that predicts, 0 for none. `smallest_count`: labels with fewer training images are hidden from it. `cache`:
-    side in px of the decoded images that are kept, 0 for none. `validation`: how many held-out images are looked at
-    after each epoch, 0 for all. `precision`: of the weights in the checkpoint.
-    """
+    """The training of one network per fold."""
 
     name: FlatName
+    """The file's name without .toml."""
     architecture: str
     image_size: Annotated[int, Rule("a whole number from 8 to 4096", lambda size: 8 <= size <= 4096)]
     epochs: Annotated[int, _at_least(1)]
     group: str = ALL
     folds: Annotated[int, _at_least(2)] = 5
     batch_size: Annotated[int, _at_least(2)] = 32
+    """Images per batch and process."""
     accumulate: Annotated[int, _at_least(1)] = 1
+    """Batches per update of the weights."""
     seed: Annotated[int, _at_least(0)] = 0
     ema: Annotated[float, Rule("a number from 0 to below 1", lambda decay: 0 <= decay < 1)] = 0.0
+    """Decay of the moving average of the weights, which then predicts; 0: no average."""
     smallest_count: Annotated[int, _at_least(0)] = 0
+    """Labels with fewer training images are hidden from the network."""
     cache: Annotated[int, _at_least(0)] = 0
+    """Side in px of the decoded images that are kept in a file; 0: no cache."""
     validation: Annotated[int, _at_least(0)] = 0
+    """Number of held-out images that are predicted after each epoch; 0: all."""
     precision: StoredPrecision = "fp16"
+    """Of the weights in the checkpoint."""
     resize: Resize = dataclasses.field(default_factory=Resize)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -124,17 +128,17 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe of a file, its own paths made absolute; raises TrainingError naming the file and the key."""
+    """Read a recipe and make its paths absolute; raises TrainingError naming the file and the key."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TrainingError(f"{path}: no such recipe; some are in {Path(__file__).parent / 'recipes'}") from None
+        raise TrainingError(f"{path}: no such recipe; examples are in {Path(__file__).parent / 'recipes'}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainingError(f"{path}: not a recipe: {error}") from error
     if "name" in document:
-        raise TrainingError(f"{path}: `name`: unknown key; a recipe is called after its file")
+        raise TrainingError(f"{path}: `name`: unknown key; a recipe is named after its file; remove the key")
     if not re.fullmatch(r"[\w.-]+", path.stem, re.A):
-        raise TrainingError(f"{path}: found the name {path.stem!r}; wanted letters, digits, '.', '_' and '-'")
+        raise TrainingError(f"{path}: found the name {path.stem!r}; wanted letters, digits, '.', '_', '-'; rename it")
     try:
         recipe: Recipe = parse_record(Recipe, {"name": path.stem, **document})
     except ManifestError as error:
@@ -145,7 +149,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def name_fold(recipe: Recipe, fold: int) -> str:
-    """The name of a recipe's network that holds out `fold`: in the manifest, and of its files."""
+    """Return the name of the network that holds out `fold`, in the manifest and of its files."""
     return f"{recipe.name}_f{fold}"
 
 

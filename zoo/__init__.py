@@ -1,1 +1,1 @@
-"""What packing, training and the demo share: the manifest as it is edited, networks, ONNX tracing, tables, plots."""
+"""Shared code of packing, training and demo: editing the manifest, networks, ONNX tracing, tables, plots."""

@@ -1,4 +1,4 @@
-"""Checkpoint files: weights of any common wrapping in, safetensors out."""
+"""Checkpoint files: reads weights in any common wrapper, writes safetensors."""
 
 import pickle
 import warnings
@@ -19,9 +19,9 @@ StateDict = Mapping[str, torch.Tensor]
 
 
 def read_state(path: Path) -> StateDict:
-    """The weights in a .safetensors file, or in a file of torch.save that holds tensors and nothing else.
+    """Read the weights in a .safetensors file, or in a torch.save file that holds only tensors.
 
-    A `state_dict` or `model` wrapper and a `module.` prefix are taken off. Raises CheckpointError naming the file.
+    Removes a `state_dict` or `model` wrapper and a `module.` prefix. Raises CheckpointError naming the file.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
@@ -31,7 +31,7 @@ def read_state(path: Path) -> StateDict:
             loaded = safetensors.torch.load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
+                warnings.simplefilter("ignore")  # about pickle protocols; unreadable files raise below
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -55,7 +55,7 @@ def read_state(path: Path) -> StateDict:
 
 
 def write_checkpoint(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a state as safetensors, whole or not at all; the same state gives the same bytes."""
+    """Write a state as safetensors, atomically; the same state gives the same bytes."""
     with replace_file(path) as temporary:
-        # safetensors' own save_file creates files that only their owner may read.
+        # Not safetensors' save_file: its files are readable only by their owner.
         temporary.write_bytes(safetensors.torch.save(state))

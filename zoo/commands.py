@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from inference.basics.errors import VitrineError
 from inference.manifest.file import MANIFEST_NAME
 
+Settings = TypeVar("Settings")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -26,7 +28,7 @@ class Command:
 
 
 def build_parser(program: str, purpose: str, commands: Sequence[Command]) -> argparse.ArgumentParser:
-    """The parser of a table of subcommands; `program`: what a user types before a subcommand, such as `python x.py`."""
+    """Build the parser of a table of subcommands; `program`: the command line before them, such as `python x.py`."""
     epilog = f"`{program} COMMAND --help` shows an example of each."
     parser = argparse.ArgumentParser(
         prog=program.removeprefix("python ") if program.endswith(".py") else program, description=purpose, epilog=epilog
@@ -46,7 +48,7 @@ def build_parser(program: str, purpose: str, commands: Sequence[Command]) -> arg
 
 
 def run_command(parser: argparse.ArgumentParser, given: Sequence[str] | None = None) -> int:
-    """Run the subcommand that the arguments name; 0 after success, 1 after an error, which takes one line."""
+    """Run the subcommand that the arguments name; return exit code 0, or 1 after an error, printed in one line."""
     arguments = parser.parse_args(given)
     try:
         arguments.run(arguments)
@@ -57,6 +59,11 @@ def run_command(parser: argparse.ArgumentParser, given: Sequence[str] | None = N
         print(f"error: {error}; `make .venv` installs all packages", file=sys.stderr)
         return 1
     return 0
+
+
+def read_settings(kind: type[Settings], arguments: argparse.Namespace) -> Settings:
+    """The dataclass `kind` from the arguments of the same names."""
+    return kind(**{name: getattr(arguments, name) for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
 
 
 def add_manifest(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +78,7 @@ def add_manifest(parser: argparse.ArgumentParser) -> None:
 
 
 def read_duration(text: str) -> float:
-    """'9h', '90m', '32400s' or '32400' in seconds: the type of an argument."""
+    """Return the seconds of '9h', '90m', '32400s' or '32400'; a type for argparse."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not found or float(found[1]) == 0:
         raise argparse.ArgumentTypeError(f"found {text!r}; wanted a time such as 9h, 90m or 32400")

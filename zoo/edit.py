@@ -1,4 +1,4 @@
-"""The manifest at home: started from labels.csv and train.csv, and grown model by model; nobody writes JSON by hand."""
+"""Editing the manifest: created from labels.csv and train.csv, extended by one model at a time."""
 
 import dataclasses
 from pathlib import Path
@@ -22,16 +22,16 @@ from inference.manifest.records import (
 from zoo.f2 import score_counts
 from zoo.train_table import Table, read_table
 
-# Where a decision starts until `build_kernel.py ensemble` has fitted it: the 1st place of iMet 2019 took culture
-# above 0.28 and tag above 0.10, up to eight labels.
+# Decision until `build_kernel.py ensemble` fits one. The 1st place of iMet 2019 selected culture above 0.28 and tag
+# above 0.10, up to eight labels.
 UNFITTED = GroupDecision(threshold=0.2, minimum=0, maximum=8)
 LONGEST_PRIOR = 20
 
 
 def open_manifest(path: Path, labels: Path | None, train: Path | None) -> Manifest:
-    """The manifest at `path`, or where there is none yet one without models, from labels.csv and train.csv.
+    """Read the manifest at `path`, or create one without models from labels.csv and train.csv if it is missing.
 
-    Nothing is written yet. Raises ManifestError, LabelsError or TableError naming the file.
+    Writes nothing. Raises ManifestError, LabelsError or TableError naming the file.
     """
     if not path.exists():
         if not (labels and train):
@@ -43,9 +43,9 @@ def open_manifest(path: Path, labels: Path | None, train: Path | None) -> Manife
 
 
 def create_manifest(path: Path, labels: Path, train: Path) -> Manifest:
-    """A manifest without models; its groups are the prefixes in labels.csv, its prior comes from train.csv.
+    """Create a manifest without models; the prefixes in labels.csv are its groups, train.csv gives its prior.
 
-    Nothing is written yet. Raises LabelsError or TableError naming the file.
+    Writes nothing. Raises LabelsError or TableError naming the file.
     """
     prefixes = read_group_prefixes(labels)
     names = read_labels(labels, prefixes)
@@ -58,20 +58,20 @@ def create_manifest(path: Path, labels: Path, train: Path) -> Manifest:
 
 
 def choose_prior(table: Table, labels: Labels) -> tuple[int, ...]:
-    """The k most frequent labels, with the k whose F2 is highest when every image of train.csv is given them.
+    """Return the prior labels: the k most frequent, with the k that has the highest F2 on all images of train.csv.
 
-    No better answer exists for an image that cannot be read.
+    They are the best prediction for an image that cannot be read.
     """
     counts = table.targets.sum(axis=0)
     ranked = np.lexsort((labels.ids, -counts))[: min(LONGEST_PRIOR, int((counts > 0).sum()))]
-    hits = table.targets[:, ranked].cumsum(axis=1)  # (images, labels given)
-    given = np.arange(1, len(ranked) + 1)
-    scores = score_counts(hits, given, table.targets.sum(axis=1, keepdims=True)).mean(axis=0)
+    hits = table.targets[:, ranked].cumsum(axis=1)  # (images, labels predicted)
+    predicted = np.arange(1, len(ranked) + 1)
+    scores = score_counts(hits, predicted, table.targets.sum(axis=1, keepdims=True)).mean(axis=0)
     return tuple(sorted(labels.ids[column] for column in ranked[: int(scores.argmax()) + 1]))
 
 
 def append_model(manifest: Manifest, model: Model, path: Path) -> None:
-    """Write the manifest with one model more to `path`; the model joins the blend of its groups with weight 1.
+    """Write the manifest with an added model to `path`; the model gets weight 1 in the blend of its groups.
 
     Raises ManifestError.
     """
@@ -85,7 +85,7 @@ def append_model(manifest: Manifest, model: Model, path: Path) -> None:
 
 
 def declare_file(file: Path, folder: Path) -> FileEntry:
-    """The entry of a file below `folder`, the manifest's; raises ManifestError where it lies elsewhere."""
+    """Return the entry of a file in the manifest's `folder`; raises ManifestError: missing, or elsewhere."""
     if not file.is_file():
         raise ManifestError(f"{file}: no such file")
     try:
@@ -98,9 +98,9 @@ def declare_file(file: Path, folder: Path) -> FileEntry:
 
 
 def declare_out_of_fold(scores: Path, folder: Path, outputs: int) -> OutOfFold:
-    """The entry of NAME.oof.npy and NAME.oof.ids.txt below `folder`, the manifest's; `outputs`: labels of the group.
+    """Return the entry of NAME.oof.npy and NAME.oof.ids.txt in the manifest's `folder`; `outputs`: labels of the group.
 
-    Raises ManifestError where they lie elsewhere or are no predictions of that many labels.
+    Raises ManifestError: a file is missing or elsewhere, or its shape or dtype is wrong.
     """
     ids = scores.with_suffix(".ids.txt")
     entry = OutOfFold(declare_file(scores, folder), declare_file(ids, folder))

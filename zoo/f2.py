@@ -1,4 +1,4 @@
-"""Sample-mean F2, fast enough to search over: each image's F-beta with beta 2, averaged."""
+"""Sample-mean F2: the F-beta of each image with beta 2, averaged over images; fast enough for a search."""
 
 from typing import Any
 
@@ -7,28 +7,28 @@ from numpy.typing import NDArray
 
 from inference.ensemble.blend import Scores
 
-# Rounded to what JSON prints shortly; finer steps move F2 by less than its noise on thousands of images.
+# Rounded for short JSON; finer steps change F2 by less than its noise on thousands of images.
 THRESHOLDS = np.round(np.arange(0.005, 1, 0.005), 3)
 
 
-def score_counts(hits: NDArray[Any], taken: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
-    """F2 of each image from its numbers of labels taken rightly, taken, and true; 0 where it has none at all.
+def score_counts(hits: NDArray[Any], predicted: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
+    """Return F2 of each image from its numbers of hits, predicted labels and true labels; 0 without any label.
 
-    5 hits / (4 true + taken), which is (1 + 4) P R / (4 P + R) for precision P and recall R.
+    5 hits / (4 true + predicted), which is (1 + 4) P R / (4 P + R) for precision P and recall R.
     """
-    f2: NDArray[np.float64] = 5 * hits / np.maximum(4 * true + taken, 1)
+    f2: NDArray[np.float64] = 5 * hits / np.maximum(4 * true + predicted, 1)
     return f2
 
 
-def score_samples(taken: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """F2 of each image, (images,), from the labels taken and the true ones, (images, labels) each."""
-    return score_counts((taken & truth).sum(axis=1), taken.sum(axis=1), truth.sum(axis=1))
+def score_samples(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return F2 of each image, (images,), from predicted and true labels, (images, labels) each."""
+    return score_counts((predicted & truth).sum(axis=1), predicted.sum(axis=1), truth.sum(axis=1))
 
 
 def count_above(scores: Scores, thresholds: NDArray[np.float64] = THRESHOLDS) -> NDArray[np.int64]:
-    """How many labels of each image score at or above each threshold, (images, thresholds).
+    """Count the labels of each image that score at or above each threshold, (images, thresholds).
 
-    `scores`: (images, labels); `thresholds`: ascending. Compared in the dtype of the scores, as numpy compares
+    `scores`: (images, labels); `thresholds`: ascending. Compares in the dtype of the scores, as numpy does for
     `scores >= 0.1`.
     """
     width = len(thresholds) + 1
@@ -39,11 +39,11 @@ def count_above(scores: Scores, thresholds: NDArray[np.float64] = THRESHOLDS) ->
 
 
 def find_threshold(scores: Scores, truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """The threshold of THRESHOLDS with the best mean F2 when every label at or above it is taken, and that F2.
+    """Return the threshold of THRESHOLDS with the best mean F2 of the labels at or above it, and that F2.
 
-    `scores`, `truth`: (images, labels). Of equal ones, the lowest.
+    `scores`, `truth`: (images, labels). Of equally good thresholds, returns the lowest.
     """
-    # A label that is not true gets a score below every threshold and so is never a hit.
+    # A score below every threshold, so that a label that is not true is never a hit.
     hits = count_above(np.where(truth, scores, scores.dtype.type(-1)))
     means = score_counts(hits, count_above(scores), truth.sum(axis=1, keepdims=True)).mean(axis=0)
     best = int(means.argmax())

@@ -36,12 +36,13 @@ class Network:
 def create_network(architecture: str, image_size: int, outputs: int) -> Network:
     """Create an untrained network with `outputs` labels, and run it once on an empty image.
 
-    Raises CheckpointError: a name that timm lacks, an image size or a configuration that cannot be used.
+    Raises CheckpointError: a name unknown to timm, an image size or a configuration that cannot be used.
     """
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists the names"
-        raise CheckpointError(f"`architecture`: found {architecture!r}, which timm {timm.__version__} lacks; {hint}")
+        wanted_name = f"wanted a network of timm {timm.__version__}"
+        raise CheckpointError(f"`architecture`: found {architecture!r}; {wanted_name}; {hint}")
     config = timm.get_pretrained_cfg(architecture)
     # Only these have weights that depend on the image size (a ViT's position embedding).
     sized: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
@@ -53,7 +54,7 @@ def create_network(architecture: str, image_size: int, outputs: int) -> Network:
     wanted: dict[str, Any] = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
     if wanted["interpolation"] not in FILTERS:
         raise CheckpointError(
-            f"`architecture`: {architecture} wants {wanted['interpolation']!r} resizing; "
+            f"`architecture`: {architecture} needs {wanted['interpolation']!r} resizing; "
             f"the kernel supports {' and '.join(FILTERS)}: choose another architecture"
         )
     try:
@@ -79,7 +80,7 @@ def load_network(path: Path, architecture: str, image_size: int, outputs: int) -
             raise CheckpointError(
                 f"{path}: the head `{key}` has {len(state[key])} outputs; wanted {outputs}, one per label of the group"
             )
-    for problem, keys in (("lacks", wanted.keys() - state.keys()), ("has surplus", state.keys() - wanted.keys())):
+    for problem, keys in (("missing", wanted.keys() - state.keys()), ("surplus", state.keys() - wanted.keys())):
         if keys:
             raise CheckpointError(f"{path}: {problem} {_name_keys(keys)}; is it a checkpoint of {architecture}?")
     for key, tensor in state.items():

@@ -1,4 +1,4 @@
-"""Predictions on images that a network was not trained on: written beside its checkpoint, read for the decision."""
+"""Out-of-fold predictions: the array files beside the checkpoints, and the pooled predictions of a zoo's models."""
 
 import difflib
 from collections.abc import Sequence
@@ -19,15 +19,47 @@ from zoo.train_table import Table
 
 @dataclass(frozen=True)
 class OutOfFoldScores:
-    """A model's probabilities, float16, (images, labels of its group), and the file and ids of their rows."""
+    """The out-of-fold predictions of one model."""
 
     path: Path
     ids: tuple[str, ...]
     scores: NDArray[np.float16]
+    """(images, labels of the model's group): probabilities."""
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A manifest and its labels."""
+
+    path: Path
+    manifest: Manifest
+    labels: Labels
+
+    @property
+    def home(self) -> Path:
+        """The manifest's folder, where its relative paths start."""
+        return self.path.parent
+
+
+@dataclass(frozen=True)
+class PooledScores:
+    """Out-of-fold predictions of a blend of models."""
+
+    rows: NDArray[np.int64]
+    """Rows of the images in train.csv, ascending."""
+    scores: NDArray[np.float32]
+    """(rows, labels): 0 for labels of other groups than `groups`."""
+    groups: tuple[str, ...]
+    """Groups that the models cover."""
+
+    def kinds(self, labels: Labels) -> tuple[str, ...]:
+        """Return the kinds of F2: 'all' labels if every group is covered, and each group if there are several."""
+        whole = (ALL,) if len(self.groups) == len(labels.groups) else ()
+        return whole if len(labels.groups) == 1 else (*whole, *self.groups)
 
 
 def write_out_of_fold(scores: NDArray[np.floating[Any]], ids: Sequence[str], out: Path, name: str) -> None:
-    """Write NAME.oof.npy (float16, one row an image) and NAME.oof.ids.txt (one id a line)."""
+    """Write NAME.oof.npy (float16, one row per image) and NAME.oof.ids.txt (one id per line)."""
     with replace_file(out / f"{name}.oof.npy") as temporary, temporary.open("wb") as file:
         np.save(file, scores.astype(np.float16))
     with replace_file(out / f"{name}.oof.ids.txt") as temporary:
@@ -35,10 +67,10 @@ def write_out_of_fold(scores: NDArray[np.floating[Any]], ids: Sequence[str], out
 
 
 def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutOfFoldScores:
-    """The predictions that the manifest declares for a model, hashes verified; `key`: where the model stands in it.
+    """Read a model's predictions as declared in the manifest; `key`: the model's key there, such as `models[0]`.
 
-    Raises ManifestError or TrainingError naming the model and the file: none declared, another file than declared, a
-    shape that does not agree with the ids or the labels, a doubled id, a value that is no probability.
+    Raises ManifestError or TrainingError: no declaration, a wrong hash, a shape that does not match the ids and labels,
+    a duplicate id, a value outside 0 to 1.
     """
     if model.out_of_fold is None:
         raise TrainingError(
@@ -60,23 +92,74 @@ def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutO
             f"the images of {ids_path.name}, the labels of {model.group!r}"
         )
     for image, row in zip(ids, scores, strict=True):
-        if not ((row >= 0) & (row <= 1)).all():  # NaN is neither
-            raise TrainingError(f"model {model.name}: {path}: image {image} has {_name_fault(row)}; wanted 0 to 1")
+        if not ((row >= 0) & (row <= 1)).all():  # also true for NaN
+            raise TrainingError(f"model {model.name}: {path}: image {image}: found {_name_fault(row)}; wanted 0 to 1")
     if len(set(ids)) < len(ids):
-        doubled = next(image for place, image in enumerate(ids) if image in ids[:place])
-        raise TrainingError(f"model {model.name}: {ids_path}: image {doubled} is given twice; ids must differ")
+        duplicate = next(image for place, image in enumerate(ids) if image in ids[:place])
+        raise TrainingError(f"model {model.name}: {ids_path}: image {duplicate} is given twice; ids must differ")
     return OutOfFoldScores(path, ids, scores)
+
+
+def _name_fault(row: NDArray[np.float16]) -> str:
+    return "NaN" if np.isnan(row).any() else f"{row.min():g} to {row.max():g}"
+
+
+def open_zoo(path: Path) -> Zoo:
+    """Read a manifest and its labels; raises ManifestError or LabelsError."""
+    manifest = read_manifest(path)
+    verify_files([("labels", manifest.labels)], path.parent)
+    return Zoo(path, manifest, read_labels(path.parent / manifest.labels.file, manifest.labels.groups))
+
+
+def find_models(zoo: Zoo, names: Sequence[str]) -> list[Model]:
+    """Return the models of these names, given with or without _f0, _f1, in the manifest's order.
+
+    Raises TrainingError: unknown name; it names the nearest.
+    """
+    known = {name for model in zoo.manifest.models for name in (model.name, name_member(model))}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
+            raise TrainingError(f"{zoo.path}: no model {name!r}; {hint}")
+    return [model for model in zoo.manifest.models if model.name in names or name_member(model) in names]
+
+
+def pool_blend(zoo: Zoo, table: Table) -> PooledScores:
+    """Return the out-of-fold predictions of the manifest's blend; cross-fitting needs at least two images.
+
+    Raises as pool_predictions, and TrainingError for fewer images.
+    """
+    blend = pool_models(zoo, table)
+    if len(blend.rows) < 2:
+        raise TrainingError(f"{zoo.path}: found 1 image that all models held out; wanted thousands, at least 2")
+    return blend
+
+
+def pool_models(zoo: Zoo, table: Table, models: Sequence[Model] | None = None) -> PooledScores:
+    """Return the out-of-fold predictions of these models with equal weights, or of the manifest's blend.
+
+    Raises as pool_predictions.
+    """
+    if models is None:
+        covered = {group for group, weights in zoo.manifest.ensemble.weights.items() if any(weights.values())}
+    else:
+        covered = {group for model in models for group in zoo.manifest.groups_of(model)}
+    if not covered:
+        raise TrainingError(f"{zoo.path}: no model has a weight above 0; wanted one with out-of-fold predictions")
+    rows, scores = pool_predictions(zoo.manifest, zoo.home, zoo.labels, table.ids, models)
+    return PooledScores(rows, scores, tuple(group for group in zoo.labels.groups if group in covered))
 
 
 def pool_predictions(
     manifest: Manifest, home: Path, labels: Labels, ids: Sequence[str], models: Sequence[Model] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The images that most models held out, as ascending places in `ids`, and the blend's scores, (places, labels).
+    """Return the images that most models held out, as ascending rows of `ids`, and blended scores, (rows, labels).
 
-    `ids`: those of train.csv. A score is the weighted mean over the models that cover the label and held the image
-    out: one fold's for each network of several folds, so it is what the kernel's blend of all folds is worth, if a
-    little low. `models`: only these of the manifest, with equal weights; without, those of its blend. A label that none
-    of them covers scores 0. Raises ManifestError or TrainingError naming the model and the file.
+    `ids`: those of train.csv. `models`: blend these with equal weights; None: the manifest's blend. A score is the
+    weighted mean over models that cover the label and held out the image: of a network with several folds, only one
+    model, so F2 is slightly lower than that of the kernel's blend. A label that no model covers scores 0. Raises
+    ManifestError or TrainingError naming the model and the file.
     """
     weights = _choose_weights(manifest, labels, models)
     chosen = {name for given in weights.values() for name in given}
@@ -107,15 +190,15 @@ def pool_predictions(
         columns = np.array(labels.columns(group))
         if given and not (weighed[most, place] > 0).all():
             raise TrainingError(
-                f"no image was held out by models of every group, so {group!r} has no prediction beside the others; "
-                "all models of a blend must share a fold (same folds file, seed and --limit)"
+                f"no image was held out by models of all groups: {group!r} has no prediction where others have; "
+                "train all models of a blend with the same folds file, seed and --limit"
             )
         summed[np.ix_(most, columns)] /= np.maximum(weighed[most, place], np.finfo(np.float32).tiny)[:, None]
     return most, summed[most]
 
 
 def _choose_weights(manifest: Manifest, labels: Labels, models: Sequence[Model] | None) -> dict[str, dict[str, float]]:
-    """By group, the weight of each model whose predictions count."""
+    """Return the weights above 0 by group and model."""
     if models is None:
         return {
             group: {name: weight for name, weight in manifest.ensemble.weights[group].items() if weight > 0}
@@ -124,86 +207,3 @@ def _choose_weights(manifest: Manifest, labels: Labels, models: Sequence[Model] 
     return {
         group: {model.name: 1.0 for model in models if group in manifest.groups_of(model)} for group in labels.groups
     }
-
-
-def _name_fault(row: NDArray[np.float16]) -> str:
-    return "NaN" if np.isnan(row).any() else f"{row.min():g} to {row.max():g}"
-
-
-@dataclass(frozen=True)
-class Zoo:
-    """A manifest, the folder that its paths start from, and its labels."""
-
-    path: Path
-    manifest: Manifest
-    labels: Labels
-
-    @property
-    def home(self) -> Path:
-        """Where the manifest lies."""
-        return self.path.parent
-
-
-@dataclass(frozen=True)
-class PooledScores:
-    """What a blend of models says of images that they were not trained on.
-
-    `rows`: places of the images in train.csv, ascending; `scores`: (rows, labels), 0 for labels of other groups than
-    `groups`, which the models cover.
-    """
-
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    groups: tuple[str, ...]
-
-    def kinds(self, labels: Labels) -> tuple[str, ...]:
-        """What an F2 can be given of: 'all' labels where every group is covered, and each of several groups."""
-        whole = (ALL,) if len(self.groups) == len(labels.groups) else ()
-        return whole if len(labels.groups) == 1 else (*whole, *self.groups)
-
-
-def open_zoo(path: Path) -> Zoo:
-    """A manifest with its labels; raises ManifestError or LabelsError."""
-    manifest = read_manifest(path)
-    verify_files([("labels", manifest.labels)], path.parent)
-    return Zoo(path, manifest, read_labels(path.parent / manifest.labels.file, manifest.labels.groups))
-
-
-def find_models(zoo: Zoo, names: Sequence[str]) -> list[Model]:
-    """The models of these names, with or without the fold at the end, in the manifest's order.
-
-    Raises TrainingError naming the nearest.
-    """
-    known = {name for model in zoo.manifest.models for name in (model.name, name_member(model))}
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
-            raise TrainingError(f"{zoo.path}: no model {name!r}; {hint}")
-    return [model for model in zoo.manifest.models if model.name in names or name_member(model) in names]
-
-
-def pool_blend(zoo: Zoo, table: Table) -> PooledScores:
-    """The out-of-fold predictions of the manifest's blend, of two images at least, so that rules can be cross-fitted.
-
-    Raises ManifestError or TrainingError naming the model and the file.
-    """
-    blend = pool_models(zoo, table)
-    if len(blend.rows) < 2:
-        raise TrainingError(f"{zoo.path}: its models held out one common image; wanted thousands, and 2 at least")
-    return blend
-
-
-def pool_models(zoo: Zoo, table: Table, models: Sequence[Model] | None = None) -> PooledScores:
-    """The out-of-fold predictions of these models with equal weights, or of the manifest's blend.
-
-    Raises ManifestError or TrainingError naming the model and the file.
-    """
-    if models is None:
-        covered = {group for group, weights in zoo.manifest.ensemble.weights.items() if any(weights.values())}
-    else:
-        covered = {group for model in models for group in zoo.manifest.groups_of(model)}
-    if not covered:
-        raise TrainingError(f"{zoo.path}: no model has a weight above 0; wanted one with out-of-fold predictions")
-    rows, scores = pool_predictions(zoo.manifest, zoo.home, zoo.labels, table.ids, models)
-    return PooledScores(rows, scores, tuple(group for group in zoo.labels.groups if group in covered))

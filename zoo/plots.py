@@ -1,4 +1,4 @@
-"""What all plots of this project's pages share: their size, look and encoding; no pyplot, no state of matplotlib's."""
+"""Size, style and encoding of the plots on all pages, without pyplot and its global state."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 WIDTH = 11.25  # inches, 1080 px of the page
 INK = "#333333"
 GREY = "#999999"
-# ColorBrewer's Dark2 without its orange, which is the test set's.
+# ColorBrewer's Dark2 without orange, the colour of the test set.
 GROUP_COLOURS = ("#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#444444")
 
 
@@ -25,12 +25,12 @@ def make_grid(
     between: float = 0.2,
     aside: float = 0.22,
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure as wide as the page, and its axes (rows, columns).
+    """Create a figure as wide as the page, and its axes, (rows, columns).
 
-    In inches: the height of a row, the margins above and beside all, the space between rows; `aside` is the space
-    between columns for their width.
+    In inches: `height` of a row, margins `top` and `right`, space `between` rows; `aside` is the space between columns
+    relative to their width.
     """
-    # matplotlib's own layout draws everything twice, seconds for a page.
+    # matplotlib's own layout draws everything twice, which takes seconds per page.
     total = rows * height + (rows - 1) * between + top + 0.5
     figure = Figure(figsize=(WIDTH, total))
     figure.subplots_adjust(0.7 / WIDTH, 0.5 / total, 1 - right / WIDTH, 1 - top / total, aside, between / height)
@@ -38,26 +38,26 @@ def make_grid(
 
 
 def style_axes(axes: Axes) -> None:
-    """Thin grey axes left and below, small figures."""
+    """Draw only the left and lower axis, in grey with small numbers."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(labelsize=8, color=GREY, labelcolor=INK)
 
 
 def format_number(number: float, _: int | None = None) -> str:
-    """A whole number with commas; also a tick's, at a place that does not matter."""
+    """Return a whole number with commas; also a tick formatter, which ignores the position."""
     return f"{number:,.0f}"
 
 
 def encode_figure(figure: Figure) -> str:
-    """The figure as an SVG in a data address; the same figure gives the same bytes."""
+    """Return the figure as an SVG in a data URL; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    # Ids in the file are hashes; without a salt of ours they differ from run to run.
+    # Ids in the file are hashes, which differ between runs without a fixed salt.
     with matplotlib.rc_context({"svg.hashsalt": "vitrine"}):
         figure.savefig(buffer, format="svg", dpi=192, metadata={"Date": None, "Creator": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def choose_colours(number: int) -> list[str]:
-    """As many colours for groups, those of GROUP_COLOURS over and over."""
+    """Return `number` colours of groups; GROUP_COLOURS repeat if there are more."""
     return [GROUP_COLOURS[place % len(GROUP_COLOURS)] for place in range(number)]

@@ -22,7 +22,7 @@ class Table:
     """(images, labels): whether the image has the label."""
 
     def order_targets(self, ids: Sequence[str]) -> NDArray[np.bool_]:
-        """The targets of the images `ids` of the table, (ids, labels), in that order."""
+        """Return the targets of the images `ids`, (ids, labels), in that order."""
         rows = {image: row for row, image in enumerate(self.ids)}
         return self.targets[[rows[image] for image in ids]]
 
@@ -30,8 +30,8 @@ class Table:
 def read_table(path: Path, labels: Labels, limit: int | None = None) -> Table:
     """Read train.csv, or its first `limit` rows.
 
-    Raises TableError naming the file and the image: no file, no row, a doubled id, a label that is no whole number or
-    that labels.csv lacks.
+    Raises TableError naming the file and the image: no file, no row, a duplicate id, a label that is no whole number
+    or is not in labels.csv.
     """
     if not path.is_file():
         raise TableError(f"{path}: no such file; wanted a table with the columns {' and '.join(HEADER)}")
@@ -48,7 +48,7 @@ def read_table(path: Path, labels: Labels, limit: int | None = None) -> Table:
             raise TableError(f"{path}: image {image}: found attribute_ids {text!r}; wanted whole numbers") from None
         for label in label_ids:
             if label not in columns:
-                raise TableError(f"{path}: image {image} has label {label}, which labels.csv lacks")
+                raise TableError(f"{path}: image {image}: found label {label}; wanted labels of labels.csv")
         rows[image] = [columns[label] for label in label_ids]
     if not rows:
         raise TableError(f"{path}: has no row; wanted one for each image")

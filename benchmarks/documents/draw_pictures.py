@@ -13,46 +13,65 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from build_kernel import run_step
 from demo.museum import write_museum
 from inference.manifest.file import MANIFEST_NAME
 from training.__main__ import main as run_training
+from zoo.out_of_fold import open_zoo
+from zoo.train_table import read_table
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTH, LIMIT = 1280, 150_000
-EXPLAINED = 3
-"""Training exhibits that Grad-CAM is drawn for; the second is the picture of the docs."""
+EXHIBITS = 40
+"""Training exhibits to draw; the first held-out one with labels of both groups is explained."""
+# Hides every cell of a notebook's page above the one with the heading `Results`.
+SKIP = """<script>for (const cell of document.querySelectorAll("main > div")) {
+    if (cell.querySelector("#Results")) break;
+    cell.style.display = "none";
+}</script>"""
 
 
 def draw_pictures(work: Path, out: Path) -> None:
     """Run the steps in `work` and write the four pictures to `out`."""
     museum, dry_run = work / "museum", work / "dry-run"
-    write_museum(museum, train_images=EXPLAINED, test_images=600)
+    write_museum(museum, train_images=EXHIBITS, test_images=600)
     shutil.copytree(ROOT / "demo" / "zoo", work / "demo" / "zoo", dirs_exist_ok=True)
     shutil.copyfile(ROOT / MANIFEST_NAME, work / MANIFEST_NAME)
     manifest, train = work / MANIFEST_NAME, museum / "train.csv"
     out.mkdir(parents=True, exist_ok=True)
 
-    run(["ensemble", "--manifest", manifest, "--train", train, "--without", "trees"])
+    run(["ensemble", "--manifest", manifest, "--train", train, "--without", "cnn"])
     shoot(work / "second_stage" / "second_stage.html", out / "second-stage-page.png", 1500)
 
     run(["export", "--manifest", manifest, "--images", museum / "test", "--out", work / "onnx", "--precisions", "fp32"])
     run(["pack", "--manifest", manifest, "--onnx", work / "onnx", "--out", work / "bundle", "--wheels"])
     given = ["--images", museum / "test", "--sample", museum / "sample_submission.csv", "--out", dry_run]
     run(["dry-run", "--like-kaggle", "--bundle", work / "bundle" / "dataset", *given])
-    shoot(dry_run / "kernel.html", out / "kernel-page.png", 1500)
+    page = dry_run / "results.html"
+    page.write_text((dry_run / "kernel.html").read_text(encoding="utf-8").replace("</body>", f"{SKIP}</body>"), "utf-8")
+    shoot(page, out / "kernel-page.png", 2300)
 
-    run(["plan", "--manifest", manifest, "--accelerator", "CPU", "--time-limit", "150s", "--out", work / "plan.png"])
+    run(["plan", "--manifest", manifest, "--accelerator", "CPU", "--time-limit", "200s", "--out", work / "plan.png"])
     store(Image.open(work / "plan.png"), out / "plan.png")
 
-    ids = sorted(path.stem for path in (museum / "train").iterdir())
-    words = ["explain", *ids, "--manifest", manifest, "--images", museum / "train", "--train", train]
+    image = choose_exhibit(train, work / "demo" / "zoo" / "everything.oof.ids.txt", museum / "train")
+    words = ["explain", image, "--manifest", manifest, "--images", museum / "train", "--train", train]
     if run_training([*map(str, words), "--out", str(work / "overlays")]):
         raise SystemExit("error: explain failed; its message is above")
-    store(Image.open(work / "overlays" / f"{ids[1]}.png"), out / "grad-cam.png")
+    store(Image.open(work / "overlays" / f"{image}.png"), out / "grad-cam.png")
+
+
+def choose_exhibit(train: Path, held_out: Path, images: Path) -> str:
+    """The first drawn exhibit that was held out and has labels of both groups."""
+    zoo = open_zoo(ROOT / MANIFEST_NAME)
+    table = read_table(train, zoo.labels)
+    ids = [name for name in held_out.read_text(encoding="utf-8").split() if (images / f"{name}.png").exists()]
+    both = np.all([table.targets[:, zoo.labels.columns(group)].any(axis=1) for group in zoo.labels.groups], axis=0)
+    return next(name for name in ids if both[table.ids.index(name)])
 
 
 def run(words: Sequence[object]) -> None:

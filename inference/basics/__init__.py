@@ -1,1 +1,1 @@
-"""Errors, files, tables, memory and the run log: what every other wing uses."""
+"""Errors, files, tables, memory and the run log, used by all other packages."""

@@ -1,48 +1,48 @@
-"""Every error of the project that a user can act on.
+"""All errors of the project that a user can act on.
 
 VitrineError
-├── ManifestError      weights_manifest.json, or a file that it names, is not as declared
-├── TableError         a CSV file cannot be used
-│   ├── LabelsError        labels.csv
-│   └── SubmissionError    sample_submission.csv, or a submission that does not answer it
-├── ImageError         one image cannot be read; it costs that image its scores, never the run
-│   └── ImageMemoryError   not because of what is in its file, but for want of memory
+├── ManifestError      weights_manifest.json is invalid, or a file differs from its entry there
+├── TableError         a CSV file is invalid
+│   ├── LabelsError        labels.csv is invalid
+│   └── SubmissionError    sample_submission.csv is invalid, or a submission does not match it
+├── ImageError         one image cannot be read; it gets the prior labels and the run continues
+│   └── ImageMemoryError   out of memory while reading the image
 ├── ImagesError        the folder of images cannot be used
 ├── SessionError       a model does not load or does not run
-│   └── DeviceMemoryError  its device has not enough memory for the batch
+│   └── DeviceMemoryError  out of memory on its device
 ├── OutputError        a result cannot be written
-├── StoreError         the work of an earlier run cannot be continued
-├── OptionError        an option of the command line makes no sense here
-├── DegradedError      --strict, and the submission would lack something
+├── StoreError         an earlier run cannot be continued
+├── OptionError        a command line option is invalid
+├── DegradedError      the submission would be degraded, and --strict forbids it
 ├── CheckpointError    a checkpoint does not fit its manifest entry
-├── ExportError        an ONNX file is not the checkpoint it was made from
-├── PackError          a bundle cannot be made, or is not what Kaggle accepts
+├── ExportError        the output of an ONNX file differs from that of its checkpoint
+├── PackError          a bundle cannot be built, or Kaggle would refuse it
 ├── RehearsalError     a dry run did not end in a valid submission
-└── TrainingError      training data or settings cannot be used
+└── TrainingError      training data or settings are invalid
 
 A message names the file and the key, label or image, what was found, what was wanted and what to do. Commands print
-it as one line and exit 1.
+it on one line and exit with code 1.
 """
 
 
 class VitrineError(Exception):
-    """Root of the tree."""
+    """The base class of all errors of the project."""
 
 
 class ManifestError(VitrineError):
-    """weights_manifest.json, or a file that it names, is not as declared."""
+    """weights_manifest.json is invalid, or a file differs from its entry there."""
 
 
 class TableError(VitrineError):
-    """A CSV file cannot be used."""
+    """A CSV file is invalid."""
 
 
 class LabelsError(TableError):
-    """labels.csv cannot be used."""
+    """labels.csv is invalid."""
 
 
 class SubmissionError(TableError):
-    """sample_submission.csv cannot be used, or a submission does not answer it."""
+    """sample_submission.csv is invalid, or a submission does not match it."""
 
 
 class ImageError(VitrineError):
@@ -50,7 +50,7 @@ class ImageError(VitrineError):
 
 
 class ImageMemoryError(ImageError):
-    """Memory did not suffice to read an image; it may another time, or elsewhere."""
+    """Out of memory while reading an image; a retry may succeed."""
 
 
 class ImagesError(VitrineError):
@@ -62,7 +62,7 @@ class SessionError(VitrineError):
 
 
 class DeviceMemoryError(SessionError):
-    """A model's device has not enough memory for the batch."""
+    """Out of memory on the device of a model."""
 
 
 class OutputError(VitrineError):
@@ -70,15 +70,15 @@ class OutputError(VitrineError):
 
 
 class StoreError(VitrineError):
-    """The work of an earlier run cannot be continued."""
+    """An earlier run cannot be continued."""
 
 
 class OptionError(VitrineError):
-    """An option of the command line makes no sense here."""
+    """A command line option is invalid."""
 
 
 class DegradedError(VitrineError):
-    """--strict, and the submission would lack something."""
+    """The submission would be degraded, and --strict forbids it."""
 
 
 class CheckpointError(VitrineError):
@@ -86,11 +86,11 @@ class CheckpointError(VitrineError):
 
 
 class ExportError(VitrineError):
-    """An ONNX file is not the checkpoint it was made from."""
+    """The output of an ONNX file differs from that of its checkpoint."""
 
 
 class PackError(VitrineError):
-    """A bundle cannot be made, or is not what Kaggle accepts."""
+    """A bundle cannot be built, or Kaggle would refuse it."""
 
 
 class RehearsalError(VitrineError):
@@ -98,4 +98,4 @@ class RehearsalError(VitrineError):
 
 
 class TrainingError(VitrineError):
-    """Training data or settings cannot be used."""
+    """Training data or settings are invalid."""

@@ -1,4 +1,4 @@
-"""What happened, as JSON for later and as one moving line for now."""
+"""The log of a run: messages and a progress line on stderr, and run_log.json."""
 
 import json
 import platform
@@ -15,31 +15,38 @@ from inference.basics.files import replace_file
 
 
 def join_names(names: Iterable[object]) -> str:
-    """'a, b and c'."""
+    """Join at least one name, as in 'a, b and c'."""
     *first, last = map(str, names)
     return f"{', '.join(first)} and {last}" if first else last
 
 
-PLAIN_INTERVAL = 5.0  # seconds between lines where nobody watches a terminal
-LIVE_INTERVAL = 0.2
-TOLD_IMAGES = 20  # unreadable images told one by one; a folder of them should not hide the progress
+PLAIN_INTERVAL = 5.0  # seconds between progress lines in a file or a pipe
+LIVE_INTERVAL = 0.2  # seconds between updates of the line in a terminal
+SHOWN_IMAGES = 20  # unreadable images printed one by one; more would hide the progress
 
 
 @dataclass
 class RunLog:
-    """Facts and seconds collected during a run, and how it is told; `strict`: whatever degrades it is an error."""
+    """What is recorded during a run, printed to stderr at once and written to run_log.json."""
 
     strict: bool = False
+    """Raise DegradedError where the submission would be degraded."""
     facts: dict[str, Any] = field(default_factory=dict)
+    """Further keys of run_log.json."""
     seconds: dict[str, float] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)  # image id -> reason
-    degraded: list[str] = field(default_factory=list)  # what makes the submission valid but less than it could be
-    notes: list[str] = field(default_factory=list)  # decisions along the way
-    passes: dict[str, list[float]] = field(default_factory=dict)  # model -> [images x views, seconds]
+    """Run time of each stage."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Image id -> reason."""
+    degraded: list[str] = field(default_factory=list)
+    """Reasons why the submission is valid but worse than it could be."""
+    notes: list[str] = field(default_factory=list)
+    """Decisions made during the run."""
+    passes: dict[str, list[float]] = field(default_factory=dict)
+    """Model -> [images times views, seconds]."""
 
     @contextmanager
     def time_stage(self, stage: str) -> Iterator[None]:
-        """Adds the seconds spent inside to a stage."""
+        """Add the seconds spent inside the context to a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -47,35 +54,35 @@ class RunLog:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
     def note_passes(self, model: str, count: int, seconds: float) -> None:
-        """Counts `count` passes of a model, images times views, and their seconds."""
+        """Add `count` passes of a model (images × views) and their seconds."""
         total = self.passes.setdefault(model, [0.0, 0.0])
         total[0] += count
         total[1] += seconds
         self.seconds["sessions"] = self.seconds.get("sessions", 0.0) + seconds
 
     def note_unreadable(self, image_id: str, reason: str) -> None:
-        """Remembers and tells that an image will get the prior's labels."""
+        """Record and print that an image gets the prior labels."""
         self.unreadable[image_id] = reason
         count = len(self.unreadable)
-        if count <= TOLD_IMAGES:
-            print(f"{start_line(sys.stderr)}image {image_id} gets the prior's labels: {reason}", file=sys.stderr)
-        elif count == TOLD_IMAGES + 1:
-            print(f"{start_line(sys.stderr)}further images like these are listed in run_log.json", file=sys.stderr)
+        if count <= SHOWN_IMAGES:
+            print(f"{start_line(sys.stderr)}image {image_id} gets the prior labels: {reason}", file=sys.stderr)
+        elif count == SHOWN_IMAGES + 1:
+            print(f"{start_line(sys.stderr)}run_log.json lists all further unreadable images", file=sys.stderr)
 
     def note(self, decision: str) -> None:
-        """Remembers and tells what was decided along the way."""
+        """Record and print a decision."""
         self.notes.append(decision)
         print(f"{start_line(sys.stderr)}{decision}", file=sys.stderr)
 
     def note_degraded(self, reason: str) -> None:
-        """Remembers and tells, loudly, what the submission lacks; where that is not allowed, raises DegradedError."""
+        """Record and print why the submission is degraded. Raises DegradedError: `strict`."""
         if self.strict:
             raise DegradedError(f"{reason} (--strict)")
         self.degraded.append(reason)
         print(f"{start_line(sys.stderr)}DEGRADED: {reason}", file=sys.stderr)
 
     def write(self, path: Path) -> None:
-        """run_log.json, whole or not at all."""
+        """Write run_log.json atomically. Raises OutputError."""
         document = {
             **self.facts,
             "python": platform.python_version(),
@@ -90,10 +97,10 @@ class RunLog:
 
 
 class Progress:
-    """Images done, images/s and time left against the limit: one line that moves, or a line every few seconds."""
+    """Images done, images/s and the time left: one updated line in a terminal, else one line every few seconds."""
 
     def __init__(self, total: int, started: float, time_limit: float, out: TextIO | None = None) -> None:
-        """`started`: time.perf_counter() when the clock of the limit began; `time_limit` in seconds."""
+        """`started`: time.perf_counter() from which the time limit counts; `time_limit`: seconds."""
         self._total, self._started, self._limit = total, started, time_limit
         self._out = out or sys.stderr
         self._live = self._out.isatty()
@@ -101,7 +108,7 @@ class Progress:
         self._done = 0
 
     def advance(self, images: int) -> None:
-        """Counts images as done and says so when it is time to."""
+        """Add images that are done; print the progress if the interval has passed."""
         self._done += images
         now = time.perf_counter()
         finished = self._done >= self._total
@@ -113,20 +120,20 @@ class Progress:
 
 
 def start_line(out: TextIO) -> str:
-    """What clears the moving line of a terminal; nothing elsewhere."""
+    """Return the control code that clears the progress line of a terminal; empty for other outputs."""
     return "\r\x1b[K" if out.isatty() else ""
 
 
 def describe_progress(done: int, total: int, working: float, elapsed: float, limit: float) -> str:
-    """'320/600 images  81.0/s  3 s to go  limit in 8:59:12'; times in seconds, a missed limit in capitals."""
+    """Format the progress line, as in '320/600 images  80.0/s  done in 0:04  time limit in 8:59:12'; seconds."""
     rate = done / max(working, 1e-9)
     left = limit - elapsed
-    clock = f"limit in {format_seconds(left)}" if left >= 0 else f"LIMIT PASSED {format_seconds(-left)} AGO"
-    return f"{done}/{total} images  {rate:.1f}/s  {format_seconds((total - done) / rate)} to go  {clock}"
+    clock = f"time limit in {format_seconds(left)}" if left >= 0 else f"TIME LIMIT PASSED {format_seconds(-left)} AGO"
+    return f"{done}/{total} images  {rate:.1f}/s  done in {format_seconds((total - done) / rate)}  {clock}"
 
 
 def format_seconds(seconds: float) -> str:
-    """h:mm:ss from an hour on, m:ss below."""
+    """Format as h:mm:ss from one hour on, as m:ss below."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""CSV as it comes from Kaggle and other people's tools: spaces, CRLF or a byte-order mark are no reason to stop."""
+"""CSV files from Kaggle and other tools; spaces around cells, CRLF and a byte-order mark are accepted."""
 
 import csv
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from inference.basics.errors import TableError
 def read_columns(
     path: Path, columns: tuple[str, ...], error: type[TableError] = TableError
 ) -> Iterator[tuple[str, ...]]:
-    """The named columns of each row that is not blank, stripped of surrounding spaces.
+    """Yield the named columns of each row that is not blank, without surrounding spaces.
 
-    Raises `error` naming the file, and the line where a row is too short.
+    Raises `error`: the file is missing or unreadable, has no header or column of that name, or a row is too short.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
             if not any(header):
-                raise error(f"{path}: empty; wanted a header line with {', '.join(columns)}")
+                raise error(f"{path}: found an empty file; wanted a header line with {', '.join(columns)}")
             for column in columns:
                 if column not in header:
                     raise error(f"{path}: no `{column}` column; found {', '.join(header)}")
@@ -28,7 +28,7 @@ def read_columns(
                 if not any(cell.strip() for cell in row):
                     continue
                 if len(row) <= max(places):
-                    raise error(f"{path}: line {rows.line_num} has {len(row)} of {len(header)} columns")
+                    raise error(f"{path}: line {rows.line_num}: found {len(row)} columns; wanted {len(header)}")
                 yield tuple(row[place].strip() for place in places)
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None

@@ -1,1 +1,1 @@
-"""Scores of models to one score per image and label, and scores to labels."""
+"""Blend, stackers and decision: from the models' scores to labels."""

@@ -1,4 +1,4 @@
-"""Chances to labels: for each image the set of labels with the highest expected F2."""
+"""Selection of labels from probabilities: for each image the set of labels with the highest expected F2."""
 
 import math
 from typing import Any
@@ -6,39 +6,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Chances = NDArray[np.floating[Any]]
-# So many images at a time keep the distributions in a core's cache.
-CHUNK = 256
-# What float64 cannot tell apart is no gain.
-SMALLEST_GAIN = 1e-12
+Probabilities = NDArray[np.floating[Any]]
+CHUNK = 256  # images per step, so that the distributions fit into a core's cache
+SMALLEST_GAIN = 1e-12  # smaller differences are rounding errors of float64
 
 
-def decide_expected(chances: Chances, maximum: int) -> NDArray[np.bool_]:
-    """The labels taken, (images, labels): the 1 to `maximum` labels of each image that maximise its expected F2.
+def decide_expected(probabilities: Probabilities, maximum: int) -> NDArray[np.bool_]:
+    """Select the 1 to `maximum` labels of each image that maximise its expected F2, (images, labels).
 
-    `chances`: of each label to be true, from 0 to 1, (images, labels), taken as independent. Then the best k labels
-    are the k likeliest, and the expected F2 of each k follows from how many of those and how many of the others are
-    true (Ye, Chai, Lee and Chieu 2012, Optimizing F-measures: a tale of two approaches; for dependent labels
-    Dembczyński, Waegeman, Cheng and Hüllermeier 2011, An exact algorithm for F-measure maximization). Equal chances
-    rank in label order; of equal expectations the fewer labels are taken. An image without a true label counts 0.
+    `probabilities`: from 0 to 1, (images, labels), assumed to be independent. Then the best k labels are the k most
+    probable, and the expected F2 for each k follows from the numbers of true labels among them and among the others
+    (Ye, Chai, Lee and Chieu 2012, Optimizing F-measures: a tale of two approaches; for dependent labels
+    Dembczyński, Waegeman, Cheng and Hüllermeier 2011, An exact algorithm for F-measure maximization). Equal
+    probabilities rank in label order; of equal F2, the smaller set is selected. Without true labels, F2 is 0.
     """
-    taken = np.zeros(chances.shape, np.bool_)
-    for start in range(0, len(chances), CHUNK):
-        part = chances[start : start + CHUNK].astype(np.float64)
+    selected = np.zeros(probabilities.shape, np.bool_)
+    for start in range(0, len(probabilities), CHUNK):
+        part = probabilities[start : start + CHUNK].astype(np.float64)
         ranked = rank_likeliest(part, min(maximum, part.shape[1]))
         expected = expect_f2(part, ranked)
         best = (expected >= expected.max(axis=0) - SMALLEST_GAIN).argmax(axis=0)
         keep = np.arange(ranked.shape[1]) <= best[:, None]
-        np.put_along_axis(taken[start : start + CHUNK], ranked, keep, axis=1)
-    return taken
+        np.put_along_axis(selected[start : start + CHUNK], ranked, keep, axis=1)
+    return selected
 
 
-def rank_likeliest(chances: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Columns of each image's `count` likeliest labels, the likeliest first, equal ones in label order.
+def rank_likeliest(probabilities: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return the columns of each image's `count` most probable labels, highest first, equal ones in label order.
 
-    `chances`: (images, labels). For the few that are wanted this is faster than a stable sort of all.
+    `probabilities`: (images, labels). For a small `count` this is faster than a stable sort of all labels.
     """
-    left = chances.copy()
+    left = probabilities.copy()
     ranked = np.empty((len(left), count), np.int64)
     for place in range(count):
         ranked[:, place] = left.argmax(axis=1)
@@ -46,54 +44,55 @@ def rank_likeliest(chances: NDArray[np.float64], count: int) -> NDArray[np.int64
     return ranked
 
 
-def expect_f2(chances: NDArray[np.float64], ranked: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Expected F2 of the first 1, 2, ... of the `ranked` columns of each image, (ranked, images).
+def expect_f2(probabilities: NDArray[np.float64], ranked: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the expected F2 of the first 1, 2, ... `ranked` columns of each image, (ranked, images).
 
-    `chances`: (images, labels); `ranked`: (images, ranked).
+    `probabilities`: (images, labels); `ranked`: (images, ranked).
     """
-    first = np.take_along_axis(chances, ranked, axis=1).T
-    rest = chances.copy()
+    images = len(probabilities)
+    first = np.take_along_axis(probabilities, ranked, axis=1).T
+    rest = probabilities.copy()
     np.put_along_axis(rest, ranked, 0, axis=1)
-    hits = [count_none(len(first), len(chances))]  # true ones among the first k, (1 + ranked, images)
-    for chance in first:
+    hits = [count_none(len(first), images)]  # number of true labels among the first k, (1 + ranked, images)
+    for probability in first:
         hits.append(hits[-1].copy())
-        add_label(hits[-1], chance)
-    others = count_none(bound_true(chances), len(chances))  # true ones among all but the first k, (bins, images)
-    for chance in np.ascontiguousarray(rest.T):
-        if chance.any():
-            add_label(others, chance)
-    expected = np.empty((len(first), len(chances)))
+        add_label(hits[-1], probability)
+    others = count_none(bound_true(probabilities), images)  # number of true labels after the first k, (bins, images)
+    for probability in np.ascontiguousarray(rest.T):
+        if probability.any():
+            add_label(others, probability)
+    expected = np.empty((len(first), images))
     misses = np.arange(len(others))
-    for taken in range(len(first), 0, -1):
-        right = np.arange(1, taken + 1)[:, None]
-        f2 = 5 * right / (taken + 4 * (right + misses))
-        expected[taken - 1] = (hits[taken][1 : taken + 1] * (f2 @ others)).sum(axis=0)
-        add_label(others, first[taken - 1])
+    for count in range(len(first), 0, -1):
+        right = np.arange(1, count + 1)[:, None]
+        f2 = 5 * right / (count + 4 * (right + misses))
+        expected[count - 1] = (hits[count][1 : count + 1] * (f2 @ others)).sum(axis=0)
+        add_label(others, first[count - 1])
     return expected
 
 
-def bound_true(chances: NDArray[np.float64]) -> int:
-    """A number of true labels that any image of `chances`, (images, labels), passes with a chance below 2e-8.
+def bound_true(probabilities: NDArray[np.float64]) -> int:
+    """Return a number of true labels that an image exceeds with a probability below 2e-8.
 
-    By Bernstein's inequality a sum of independent labels with mean m passes m + t with a chance of at most
-    exp(-t² / 2(m + t/3)), which t = 6 sqrt(m) + 12 makes at most exp(-18).
+    `probabilities`: (images, labels). By Bernstein's inequality a sum of independent labels with mean m exceeds m + t
+    with a probability of at most exp(-t² / 2(m + t/3)), which is at most exp(-18) for t = 6 sqrt(m) + 12.
     """
-    mean = float(chances.sum(axis=1).max())
-    return min(int(chances.shape[1]), math.ceil(mean + 6 * math.sqrt(mean) + 12))
+    mean = float(probabilities.sum(axis=1).max())
+    return min(int(probabilities.shape[1]), math.ceil(mean + 6 * math.sqrt(mean) + 12))
 
 
 def count_none(most: int, images: int) -> NDArray[np.float64]:
-    """The distribution, over 0 to `most`, of the number of true labels among none: (1 + most, images)."""
+    """Return the distribution of the number of true labels before any label is added, (1 + most, images)."""
     distribution = np.zeros((1 + most, images))
     distribution[0] = 1
     return distribution
 
 
-def add_label(distribution: NDArray[np.float64], chance: NDArray[np.float64]) -> None:
-    """Count one more label in place; the last bin keeps what would pass it.
+def add_label(distribution: NDArray[np.float64], probability: NDArray[np.float64]) -> None:
+    """Add one label to the distribution in place; the last bin also counts all larger numbers.
 
-    `distribution`: over the number of true labels, (bins, images); `chance`: (images,).
+    `distribution`: of the number of true labels, (bins, images); `probability`: of the label, (images,).
     """
-    moved = distribution[:-1] * chance
+    moved = distribution[:-1] * probability
     distribution[:-1] -= moved
     distribution[1:] += moved

@@ -1,4 +1,4 @@
-"""Pairs of image and label: which of them are worth a second look, and what the tree stacker sees of each."""
+"""Pairs of image and label that the tree stacker scores again, and their features."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,19 +11,19 @@ from inference.images.traits import TRAITS
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.integer[Any]]
-# Members that are combined with one another; the fit orders them best first. All 14 of a large zoo would give 1,365
-# sums, products and quotients, these give 30.
+# Number of members whose scores are combined; the fit puts the best members first. The 14 members of a large zoo would
+# give 1,365 sums, products and quotients; 4 members give 30.
 PAIRED = 4
-# Below what float16 can hold, so that a quotient by 0 is large and finite.
+# Below the smallest float16, so that it changes no quotient; a quotient by 0 becomes large and finite.
 SMALLEST = np.float32(1e-8)
 
 
 def find_pairs(scores: Floats, top: int, counts: Integers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The pairs of image and label where some member ranks the label among the image's `top`.
+    """Find the pairs of image and label where a member ranks the label among the image's first `top`.
 
-    `scores`: (images, members, labels), without NaN; `counts`: training images of each label, (labels,): one that has
-    none makes no pair, as there was nothing to learn. Of equal scores, the label of the lower column ranks higher.
-    Returns the rows and the columns of the pairs, sorted by row, then by column.
+    `scores`: (images, members, labels), without NaN; `counts`: training images per label, (labels,); a label with 0
+    makes no pair, as the stacker could not learn it. Of equal scores, the lower column ranks first. Returns the rows
+    and the columns of the pairs, sorted by row, then by column.
     """
     images, members, labels = scores.shape
     if top >= labels:
@@ -39,11 +39,11 @@ def find_pairs(scores: Floats, top: int, counts: Integers) -> tuple[NDArray[np.i
 def compute_features(
     scores: Floats, rows: Integers, columns: Integers, counts: Integers, groups: Integers, traits: Floats
 ) -> Floats:
-    """What the tree stacker sees of each pair, (pairs, features), as `name_features` names it.
+    """Compute the features of each pair in the order of `name_features`, (pairs, features).
 
-    `scores`: (images, members, labels), without NaN; `rows`, `columns`: of the pairs; `counts`: training images of each
-    label, (labels,); `groups`: the place of each label's group, (labels,); `traits`: TRAITS of each image, (images, 4).
-    It holds several arrays of its size: give it some thousand images at a time.
+    `scores`: (images, members, labels), without NaN; `rows`, `columns`: of the pairs; `counts`: training images per
+    label, (labels,); `groups`: index of each label's group, (labels,); `traits`: TRAITS of each image, (images, 4).
+    Needs memory for several arrays of the result's size: call it with a few thousand images at a time.
     """
     values = np.ascontiguousarray(scores[rows, :, columns].T)  # (members, pairs)
     features = [*values]
@@ -63,7 +63,7 @@ def compute_features(
 
 
 def name_features(members: Sequence[str]) -> tuple[str, ...]:
-    """The features of `compute_features`, in their order; `members`: in the order of the scores."""
+    """Return the names of the features of `compute_features`; `members`: in the order of the scores."""
     names = list(members)
     paired = members[:PAIRED]
     for one, two in combinations(paired, 2):
@@ -77,7 +77,7 @@ def name_features(members: Sequence[str]) -> tuple[str, ...]:
 
 
 def _mark_top(scores: Floats, top: int) -> NDArray[np.bool_]:
-    """Whether each label is among its image's `top`, (images, labels); `scores`: of one member, (images, labels)."""
+    """Mark the first `top` labels of each image, (images, labels); `scores`: of one member, (images, labels)."""
     bars = np.partition(scores, -top, axis=1)[:, -top, None]
     marked = scores >= bars
     crowded = np.flatnonzero(marked.sum(axis=1) > top)
@@ -88,7 +88,7 @@ def _mark_top(scores: Floats, top: int) -> NDArray[np.bool_]:
 
 
 def _summarise(values: Floats) -> list[Floats]:
-    """Mean, median, deviation, minimum and maximum over members, (pairs,) each; `values`: (members, pairs)."""
+    """Return mean, median, deviation, minimum and maximum over members, each (pairs,); `values`: (members, pairs)."""
     ordered = np.sort(values, axis=0)
     middle = (len(values) - 1) / 2
     median = (ordered[int(middle)] + ordered[int(middle + 0.5)]) / 2
@@ -96,10 +96,10 @@ def _summarise(values: Floats) -> list[Floats]:
 
 
 def _look_around(mean: Floats, rows: Integers, columns: Integers, groups: Integers) -> list[Floats]:
-    """What the scores of its image tell of a pair, (pairs,) each: how many labels to expect, and how sure the best is.
+    """Return features from all scores of the pair's image, each (pairs,); `mean`: over members, (images, labels).
 
-    `mean`: over members, (images, labels). Sum and highest of the pair's group, the pair's share of that highest, sum
-    and highest of the other groups, 0 where there is none, and the sum of squares of the image.
+    Sum and maximum of the pair's group, the pair's score / that maximum, sum and maximum of the other groups (0 if
+    there is only one group), and the sum of squares. They show how many labels to expect, and how certain the best is.
     """
     inside = np.zeros((2, len(mean), int(groups.max()) + 1), np.float32)  # (sum or highest, images, groups)
     outside = np.zeros_like(inside)
@@ -112,7 +112,7 @@ def _look_around(mean: Floats, rows: Integers, columns: Integers, groups: Intege
 
 
 def _rank(scores: Floats) -> NDArray[np.int32]:
-    """The place of each label in its image, 0 for the highest, (images, labels); of equal ones, the first first."""
+    """Return the rank of each label in its image, 0 for the highest, (images, labels); equal ones in label order."""
     order = np.argsort(-scores, axis=1, kind="stable")
     ranks = np.empty(scores.shape, np.int32)
     np.put_along_axis(ranks, order, np.arange(scores.shape[1], dtype=np.int32)[None], axis=1)

@@ -1,8 +1,6 @@
-"""From what the models say to label ids: the stackers, the mix and the decision, or the blend where a stacker fails."""
+"""From the models' scores to label ids: stackers, mix and decision, or the blend if a stacker fails."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,11 @@ from inference.basics.errors import SessionError
 from inference.basics.run_log import RunLog
 from inference.ensemble.blend import Scores, blend, gather_members
 from inference.ensemble.decide import decide, list_label_ids
-from inference.ensemble.stackers import Inputs, StackerSession, load_stackers
+from inference.ensemble.stackers import Inputs, StackerSession, Stage, load_stackers
 from inference.manifest.labels import Labels
-from inference.manifest.records import BLEND, Manifest, list_members
+from inference.manifest.records import BLEND, Manifest, list_members, remove_stackers
+
+ROWS = 128  # images that are scored at once, so that memory does not grow with the number of images
 
 
 def mix_scores(
@@ -24,10 +24,10 @@ def mix_scores(
     labels: Labels,
     stackers: Sequence[StackerSession],
 ) -> NDArray[np.float32]:
-    """One score for each image and label, (images, labels): the blend and the stackers by `ensemble.mix`.
+    """Mix the blend and the stackers by the weights `ensemble.mix`, (images, labels).
 
-    `scores`: by model name, as for `blend`; `traits`: (images, 4). NaN where no model has seen an image. Raises
-    SessionError where a stacker fails.
+    `scores`: by model name, as for `blend`; `traits`: (images, 4). The result is NaN where the blend is. Raises
+    SessionError: a stacker fails.
     """
     blended = blend(scores, manifest, labels)
     if not manifest.ensemble.mix:
@@ -52,55 +52,29 @@ def mix_scores(
     return mixed
 
 
-def leave_stackers_out(manifest: Manifest) -> Manifest:
-    """The manifest as it is without a second stage: the blend alone, decided by the rules that were fitted to it."""
-    return dataclasses.replace(
-        manifest,
-        ensemble=dataclasses.replace(manifest.ensemble, stackers=(), mix={}),
-        decision=dataclasses.replace(
-            manifest.decision,
-            groups=manifest.decision.fallback or manifest.decision.groups,
-            rule="thresholds",
-            calibration={},
-            fallback={},
-        ),
-    )
-
-
-ROWS = 128  # images scored and decided at a time, so that memory does not grow with their number
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A manifest's second stage, its stackers loaded."""
-
-    manifest: Manifest
-    labels: Labels
-    stackers: tuple[StackerSession, ...]
-
-
 def open_stage(manifest: Manifest, labels: Labels, folder: Path, log: RunLog) -> Stage:
-    """The second stage of a bundle; of its blend alone, and the log says so, where a stacker does not load."""
+    """Load the second stage of a bundle; if a stacker does not load, note it and use the blend alone."""
     try:
         return Stage(manifest, labels, load_stackers(manifest, labels, folder))
     except SessionError as error:
-        log.note_degraded(f"{error}; the blend decides alone")
-        return Stage(leave_stackers_out(manifest), labels, ())
+        log.note_degraded(f"{error}; the blend decides instead")
+        return Stage(remove_stackers(manifest), labels, ())
 
 
 def choose_labels(
     stage: Stage, scores: Mapping[str, Scores], traits: NDArray[np.float32], log: RunLog
 ) -> tuple[Stage, list[tuple[int, ...]]]:
-    """Label ids of each image, ascending, the prior's where models of a group are lacking; and the stage that did it.
+    """Select the labels of each image; return the stage that was used and the label ids, ascending.
 
-    `scores`: by model name, (images, labels of the model's group), NaN where a model has not seen an image; `traits`:
-    (images, 4). Where a stacker fails, the blend decides for all images, and the log says so.
+    `scores`: by model name, (images, labels of the model's group), NaN for images without predictions; `traits`:
+    (images, 4). An image without predictions for a group gets the prior labels. If a stacker fails, the blend decides
+    for all images, with a note in the log.
     """
     try:
         return stage, _choose(stage, scores, traits)
     except SessionError as error:
-        log.note_degraded(f"{error}; the blend decides alone")
-        alone = Stage(leave_stackers_out(stage.manifest), stage.labels, ())
+        log.note_degraded(f"{error}; the blend decides instead")
+        alone = Stage(remove_stackers(stage.manifest), stage.labels, ())
         return alone, _choose(alone, scores, traits)
 
 
@@ -109,15 +83,15 @@ def _choose(stage: Stage, scores: Mapping[str, Scores], traits: NDArray[np.float
     chosen: list[tuple[int, ...]] = []
     for start in range(0, len(traits), ROWS):
         part = {name: array[start : start + ROWS] for name, array in scores.items()}
-        # Along the way most images have not been seen: the stackers need not look at them.
+        # During the run most images have no predictions yet: skip them.
         seen = ~np.all([np.isnan(array[:, 0]) for array in part.values()], axis=0)
-        given = [tuple(sorted(manifest.decision.prior))] * len(seen)
+        own_labels = [tuple(sorted(manifest.decision.prior))] * len(seen)
         if seen.any():
             own = {name: array[seen] for name, array in part.items()}
             mixed = mix_scores(own, traits[start : start + ROWS][seen], manifest, labels, stage.stackers)
             known = ~np.isnan(mixed.sum(axis=1))
-            taken = list_label_ids(decide(np.nan_to_num(mixed), labels, manifest.decision), labels)
-            for place, is_known, ids in zip(np.flatnonzero(seen), known, taken, strict=True):
-                given[place] = ids if is_known else given[place]
-        chosen += given
+            selected = list_label_ids(decide(np.nan_to_num(mixed), labels, manifest.decision), labels)
+            for place, is_known, ids in zip(np.flatnonzero(seen), known, selected, strict=True):
+                own_labels[place] = ids if is_known else own_labels[place]
+        chosen += own_labels
     return chosen

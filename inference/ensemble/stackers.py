@@ -1,6 +1,7 @@
-"""Stackers in the kernel: ONNX Runtime sessions over the members' scores of an image."""
+"""Stackers in the kernel: ONNX Runtime sessions on the members' scores of an image."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,29 +19,28 @@ from inference.models.sessions import CPU, make_options
 
 
 class Inputs(NamedTuple):
-    """What a stacker may look at, of some images.
-
-    `members`: (images, members, labels), NaN where there is no score, the stacker's members in its order; `blended`:
-    (images, labels); `traits`: (images, 4), as inference.images.traits measures them.
-    """
+    """Input of a stacker for some images."""
 
     members: NDArray[np.float32]
+    """(images, members, labels), in the order of the stacker's members; NaN for a missing score."""
     blended: NDArray[np.float32]
+    """(images, labels)."""
     traits: NDArray[np.float32]
+    """(images, 4), see inference/images/traits.py."""
 
 
 class StackerSession:
-    """One stacker on the CPU: it is small beside the networks."""
+    """One stacker on the CPU, which is fast enough for its size."""
 
     def __init__(self, stacker: Stacker, path: Path, labels: Labels) -> None:
-        """Load `path`; raises SessionError naming the stacker and the file where it is not what the manifest says."""
+        """Load `path`. Raises SessionError: the file does not load, or does not fit the manifest."""
         self.stacker = stacker
         self._columns = np.array(labels.columns(stacker.group))
         self._file = path.name
         try:
             check_graph(path)
             self._session = onnxruntime.InferenceSession(path, make_options(), providers=[CPU])
-        except Exception as error:  # ONNX Runtime raises a dozen types without a common root
+        except Exception as error:  # ONNX Runtime raises a dozen types without a common base class
             raise SessionError(f"stacker {stacker.name}: {path.name} does not load: {_shorten(error)}") from error
         found = [(node.name, node.type, node.shape[1:]) for node in self._session.get_inputs()]
         if stacker.kind == "cnn":
@@ -52,17 +52,17 @@ class StackerSession:
             self._counts = np.array(self._read_note(notes, "counts", len(labels.ids)), np.int64)
             if self._read_note(notes, "features", len(names)) != list(names):
                 raise SessionError(
-                    f"stacker {stacker.name}: {path.name} was fitted to other features than this kernel computes; "
+                    f"stacker {stacker.name}: {path.name} was fitted to features that differ from this kernel's; "
                     "run `build_kernel.py ensemble` again"
                 )
             self._groups = np.array(labels.owners)
         if found != [wanted]:
-            raise SessionError(f"stacker {stacker.name}: {path.name} takes {found}; wanted {[wanted]}")
+            raise SessionError(f"stacker {stacker.name}: {path.name}: found inputs {found}; wanted {[wanted]}")
 
     def score(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Probabilities, (images, labels of the stacker's group).
+        """Return probabilities, (images, labels of the stacker's group).
 
-        Raises SessionError where the stacker fails, or answers what is not a probability.
+        Raises SessionError: the stacker fails, or its output is not a probability.
         """
         if self.stacker.kind == "cnn":
             own = fill_members(inputs.members[:, :, self._columns])
@@ -81,7 +81,7 @@ class StackerSession:
             raise SessionError(f"stacker {self.stacker.name} fails on {array.shape}: {_shorten(error)}") from error
         if probabilities.shape != shape:
             raise SessionError(f"stacker {self.stacker.name}: found an output of {probabilities.shape}; wanted {shape}")
-        # Trees add up to a little more than 1 at times.
+        # The sum over trees may exceed 1 slightly.
         if not (np.isfinite(probabilities).all() and probabilities.min() > -1e-3 and probabilities.max() < 1.001):
             raise SessionError(f"stacker {self.stacker.name}: its output is not a probability: NaN or outside [0, 1]")
         clipped: NDArray[np.float32] = np.clip(probabilities, np.float32(0), np.float32(1))
@@ -94,14 +94,23 @@ class StackerSession:
             note = None
         if not isinstance(note, list) or len(note) != length:
             raise SessionError(
-                f"stacker {self.stacker.name}: {self._file}: its note `{key}` is not a list of {length}; "
+                f"stacker {self.stacker.name}: {self._file}: metadata `{key}` is not a list of {length} values; "
                 "run `build_kernel.py ensemble` again"
             )
         return note
 
 
+@dataclass(frozen=True)
+class Stage:
+    """The second stage of a manifest, with its stackers loaded."""
+
+    manifest: Manifest
+    labels: Labels
+    stackers: tuple[StackerSession, ...]
+
+
 def load_stackers(manifest: Manifest, labels: Labels, folder: Path) -> tuple[StackerSession, ...]:
-    """The stackers that the mix gives a weight; raises SessionError naming the first that does not load."""
+    """Load the stackers that have a weight in the mix. Raises SessionError: one does not load."""
     used = {name for weights in manifest.ensemble.mix.values() for name, weight in weights.items() if weight > 0}
     return tuple(
         StackerSession(stacker, folder / stacker.onnx.file, labels)

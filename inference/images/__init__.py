@@ -1,1 +1,1 @@
-"""Image files to the squares that a model sees."""
+"""Reading images and preparing the square inputs of models."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Resizing of images to the square inputs of models."""
 
 import math
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from inference.images.tiles import Decoded, Region, cut_tiles, plan_tiles
 from inference.manifest.records import Manifest, Model, Resize, Tiles
 from inference.manifest.values import Interpolation
 
-# A resized strip of more pixels (a 1x7000 line under `crop`) would take gigabytes.
+# A larger resized image (from a 1x7000 strip under `crop`) would need gigabytes.
 MAX_RESIZED_PIXELS = 64_000_000
-REDUCTIONS = (8, 4, 2)  # that libjpeg decodes at less cost, of each side
+REDUCTIONS = (8, 4, 2)  # of each side, which libjpeg decodes at a lower cost
 FILTERS: Mapping[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -24,9 +24,10 @@ FILTERS: Mapping[Interpolation, Image.Resampling] = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """The square that a model looks at, or each of its tiles; models with equal geometries share one resized array."""
+    """The form of a model's input; models with equal geometries share one resized array."""
 
     size: int
+    """Side of the square, px."""
     resize: Resize
     interpolation: Interpolation
     tiles: Tiles | None = None
@@ -34,34 +35,35 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Draft:
-    """How far JPEG files may be decoded reduced: `factor` times what each geometry resizes to must be left."""
+    """Limits on decoding JPEG files at reduced size."""
 
     factor: float
+    """The reduced image has at least this many times the size to which each geometry resizes it."""
     geometries: frozenset[Geometry]
 
 
 def read_geometry(model: Model) -> Geometry:
-    """The geometry that the manifest gives a model."""
+    """Return the geometry of a model in the manifest."""
     return Geometry(model.image_size, model.resize, model.interpolation, model.tiles)
 
 
 def read_draft(manifest: Manifest) -> Draft | None:
-    """What the manifest allows; by all of its models, so that an image is the same whichever of them run."""
+    """Return the manifest's limits for the geometries of all models: pixels must not depend on which models run."""
     if manifest.runtime.draft is None:
         return None
     return Draft(manifest.runtime.draft, frozenset(map(read_geometry, manifest.models)))
 
 
 def choose_reduction(size: tuple[int, int], draft: Draft) -> int:
-    """The largest of REDUCTIONS after which a picture of `size` is large enough for every geometry; 1 for none."""
+    """Return the largest of REDUCTIONS that leaves an image of `size` large enough for every geometry, else 1."""
     room = min((_measure_room(size, geometry) for geometry in draft.geometries), default=1.0)
     return next((reduction for reduction in REDUCTIONS if reduction * draft.factor <= room), 1)
 
 
 def show_image(decoded: Decoded, geometry: Geometry) -> NDArray[np.uint8]:
-    """What a model is shown of an image: its square, (size, size, 3); where it has tiles, (tiles, size, size, 3).
+    """Return a model's input for an image: (size, size, 3), or (tiles, size, size, 3) if the geometry has tiles.
 
-    Raises ImageError as `resize_image`.
+    Raises ImageError, see `resize_image`.
     """
     if geometry.tiles is None:
         return resize_image(decoded.image, geometry, decoded.size, decoded.region)
@@ -72,15 +74,15 @@ def show_image(decoded: Decoded, geometry: Geometry) -> NDArray[np.uint8]:
 def resize_image(
     image: Image.Image, geometry: Geometry, size: tuple[int, int] | None = None, region: Region | None = None
 ) -> NDArray[np.uint8]:
-    """The whole image as the (size, size, 3) square of a model, bit by bit as timm's evaluation transform makes it.
+    """Resize an image to (size, size, 3), bit for bit as timm's evaluation transform does.
 
-    `size`, `region`: of what was decoded reduced, as Decoded has them. Raises ImageError where a strip is too thin to
-    be resized.
+    `size`, `region`: those of Decoded, for an image decoded at reduced size. Raises ImageError: the image is too thin
+    to be resized.
     """
     size = size or image.size
     width, height, left, top = plan_resize(size, geometry)
     if width * height > MAX_RESIZED_PIXELS:
-        raise ImageError(f"an image of {size[0]}x{size[1]} would become {width}x{height} under `crop`")
+        raise ImageError(f"found {size[0]}x{size[1]}; `crop` needs {width}x{height}; wanted a thicker image")
     image = image.resize((width, height), FILTERS[geometry.interpolation], region)
     if image.size != (geometry.size, geometry.size):
         image = image.crop((left, top, left + geometry.size, top + geometry.size))
@@ -88,20 +90,20 @@ def resize_image(
 
 
 def plan_resize(size: tuple[int, int], geometry: Geometry) -> tuple[int, int, int, int]:
-    """To what width and height an image of this size is resized, and where the square's left and top then lie; px."""
+    """Return width and height of the resized image, and left and top of the square in it, in px."""
     resized_size = math.floor(geometry.size / geometry.resize.percentage)
     width, height = resized_size, resized_size
     if geometry.resize.rule == "crop":
         short, long = sorted(size)
         stretched = int(resized_size * long / short)
         width, height = (resized_size, stretched) if size[0] <= size[1] else (stretched, resized_size)
-    # Half to even, as torchvision rounds.
+    # round() rounds half to even, like torchvision.
     return width, height, round((width - geometry.size) / 2), round((height - geometry.size) / 2)
 
 
 def _measure_room(size: tuple[int, int], geometry: Geometry) -> float:
-    """How many times as large as it is resized to is what a model looks at, in the direction where it is less."""
-    if geometry.tiles:  # all of an image are of one size
+    """Return the smaller of the ratios of source to resized side over both axes."""
+    if geometry.tiles:  # all tiles of an image have one size
         left, top, right, bottom = plan_tiles(size, geometry.tiles.aspect, geometry.tiles.most)[0]
         size = right - left, bottom - top
     width, height, _, _ = plan_resize(size, geometry)

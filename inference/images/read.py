@@ -1,4 +1,4 @@
-"""Image files: find them, read any of them as upright RGB, bring them to a model's square."""
+"""Reading of image files as upright RGB and as the square inputs of models."""
 
 import errno
 import stat
@@ -14,24 +14,19 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from inference.basics.errors import ImageError, ImageMemoryError
 from inference.basics.memory import NO_MEMORY, measure_free
-from inference.images.geometry import (
-    Draft,
-    Geometry,
-    choose_reduction,
-    show_image,
-)
+from inference.images.geometry import Draft, Geometry, choose_reduction, show_image
 from inference.images.tiles import Decoded, place_picture
 from inference.images.traits import measure_traits
 from inference.manifest.records import MAX_PIXELS
 
-# Of an image while it is read: as it is stored, with and over white, and as RGB, which Pillow keeps in four bytes.
-BYTES_A_PIXEL = 20
-LARGE_PIXELS = 1_000_000  # only from here on is memory asked for beforehand
-REFUSED_FORMATS = {"EPS": "another program would read it", "ICNS": "its header does not say how large it is"}
-# Pillow's decoder holds the interpreter's lock, 1.4 microseconds a pixel, so that no time limit can act.
+# Peak while an image is read: as stored, as RGBA, composed with white, and as RGB, for which Pillow uses four bytes.
+BYTES_PER_PIXEL = 20
+LARGE_PIXELS = 1_000_000  # free memory is checked only for images with more
+REFUSED_FORMATS = {"EPS": "Pillow reads it with another program", "ICNS": "its header does not give its size"}
+# Pillow's decoder holds the interpreter lock for 1.4 microseconds per pixel, so no time limit can interrupt it.
 MAX_JPEG2000_PIXELS = 4_000_000
 ORIENTATION_TAG = 0x0112
-# EXIF 2.3, table 6: what undoes each orientation.
+# The inverse of each orientation in EXIF 2.3, table 6.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,23 +37,22 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-
-# Pillow warns from its own limit on; here `max_pixels` decides.
+# Pillow warns above a limit of its own; here `max_pixels` decides.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An upright RGB image from a file of any kind that Pillow reads; of several frames, the first.
+    """Read a file of any format of Pillow as an upright RGB image; of several frames, the first.
 
-    Transparent pixels become white, 16-bit greys keep their high byte. Raises ImageError naming the file, and of these
-    ImageMemoryError where memory is short; one of more than `max_pixels`, or than a limit of memory leaves room for, is
-    refused before a pixel of it is decoded.
+    Transparent pixels become white; 16-bit greys keep their high byte. Raises ImageError naming the file;
+    ImageMemoryError: out of memory. An image with more than `max_pixels`, or too large for the free memory, is refused
+    before it is decoded.
     """
     return decode_image(path, max_pixels).image
 
 
 def decode_image(path: Path, max_pixels: int = MAX_PIXELS, draft: Draft | None = None) -> Decoded:
-    """As `read_image`; a JPEG is decoded reduced as far as `draft` allows."""
+    """Read as `read_image` does, but decode a JPEG at the size that `draft` allows."""
     try:
         _check_regular(path)
         with Image.open(path) as image:
@@ -72,27 +66,26 @@ def decode_image(path: Path, max_pixels: int = MAX_PIXELS, draft: Draft | None =
         raise type(error)(f"{path.name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path.name}: {error}; wanted at most {max_pixels} (`runtime.max_pixels`)") from error
-    except Exception as error:  # decoders raise nine types at least; one image must not cost the run
+    except Exception as error:  # decoders raise at least nine types; one image must not end the run
         raise _describe(error, path) from error
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the models and the second stage look at it: its squares, and its traits (inference/images/traits.py).
-
-    `squares`: (size, size, 3) of uint8, or (tiles, size, size, 3) of a geometry with tiles.
-    """
+    """An image as input of the models and the second stage."""
 
     squares: Mapping[Geometry, NDArray[np.uint8]]
+    """(size, size, 3), or (tiles, size, size, 3) for a geometry with tiles."""
     traits: NDArray[np.float32]
+    """See inference/images/traits.py."""
 
 
 def read_picture(
     path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS, draft: Draft | None = None
 ) -> Picture:
-    """One file, decoded once, as the square of each geometry, and its traits; raises ImageError naming the file.
+    """Decode a file once; return its squares for the geometries and its traits. Raises ImageError naming the file.
 
-    A JPEG is decoded reduced as far as `draft` allows.
+    A JPEG is decoded at the size that `draft` allows.
     """
     decoded = decode_image(path, max_pixels, draft)
     try:
@@ -107,20 +100,20 @@ def read_picture(
 def read_squares(
     path: Path, geometries: Iterable[Geometry], max_pixels: int = MAX_PIXELS, draft: Draft | None = None
 ) -> Mapping[Geometry, NDArray[np.uint8]]:
-    """The squares of `read_picture`, as `Picture` has them."""
+    """Return `Picture.squares` of `read_picture`."""
     return read_picture(path, geometries, max_pixels, draft).squares
 
 
 def _describe(error: Exception, path: Path) -> ImageError:
     reason = " ".join(str(error).split()) or "no reason given"
-    told = f"{type(error).__name__}: {reason.replace(str(path), path.name)}"
-    # Pillow's own code for it is an OSError without a number.
+    message = f"{type(error).__name__}: {reason.replace(str(path), path.name)}"
+    # Pillow's own error for it is an OSError without a number.
     short = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or "out of memory" in reason
-    return ImageMemoryError(f"{path.name}: {NO_MEMORY}: {told}") if short else ImageError(f"{path.name}: {told}")
+    return ImageMemoryError(f"{path.name}: {NO_MEMORY}: {message}") if short else ImageError(f"{path.name}: {message}")
 
 
 def _check_regular(path: Path) -> None:
-    """A pipe or a device would be read for ever; a link counts as what it leads to."""
+    """Refuse pipes and devices, whose reading might never end; links are followed."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise ImageError(f"found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or device'}; wanted a file")
@@ -132,19 +125,19 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     limit, key = max_pixels, "`runtime.max_pixels`"
     if image.format == "JPEG2000" and limit > MAX_JPEG2000_PIXELS:
-        limit, key = MAX_JPEG2000_PIXELS, "of JPEG 2000"
+        limit, key = MAX_JPEG2000_PIXELS, "for JPEG 2000"
     if width * height > limit:
-        raise ImageError(f"{width}x{height} is {width * height} pixels; wanted at most {limit} ({key})")
-    # Others fail too where one takes all that there is, and C code that fails to get a few bytes may end the process.
-    needed = width * height * BYTES_A_PIXEL
+        raise ImageError(f"found {width}x{height} = {width * height} pixels; wanted at most {limit} ({key})")
+    # One image that takes all memory makes other reads fail, and C code may end the process if an allocation fails.
+    needed = width * height * BYTES_PER_PIXEL
     if width * height > LARGE_PIXELS and needed > (free := measure_free()):
-        told = f"{width}x{height} pixels take {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are left"
-        raise ImageMemoryError(f"{NO_MEMORY}: {told}")
+        reason = f"{width}x{height} pixels need {needed / 1e6:.0f} MB; {free / 1e6:.0f} MB are free"
+        raise ImageMemoryError(f"{NO_MEMORY}: {reason}")
 
 
 def _reduce(image: Image.Image, draft: Draft) -> int:
-    """Have a JPEG decoded reduced where that is allowed; the reduction, 1 for none."""
-    # Without tables of quantization it is a lossless JPEG, which libjpeg does not reduce.
+    """Make Pillow decode a JPEG at reduced size if allowed; return the reduction, 1 for none."""
+    # A JPEG without quantization tables is lossless; libjpeg cannot reduce it.
     if not isinstance(image, JpegImageFile) or not image.quantization:
         return 1
     reduction = choose_reduction(image.size, draft)
@@ -154,11 +147,11 @@ def _reduce(image: Image.Image, draft: Draft) -> int:
 
 
 def _read_orientation(image: Image.Image) -> int:
-    """As EXIF numbers it, 1 where nothing sensible is told."""
+    """Return the EXIF orientation, 1 if it is missing or invalid."""
     try:
         orientation = image.getexif().get(ORIENTATION_TAG)
         return orientation if orientation in UPRIGHT else 1
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # the pixels may be valid although the EXIF block is broken
         return 1
 
 

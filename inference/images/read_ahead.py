@@ -1,4 +1,4 @@
-"""Images read by threads ahead of their use, each within its time: no file can hang the run."""
+"""Reading of images in threads ahead of their use, with a time limit per image: no file can block the run."""
 
 import os
 import time
@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 
 from inference.basics.errors import ImageError, ImageMemoryError
 
-CHUNKS_AHEAD = 2  # read while the sessions work: enough to never wait, few enough to keep memory flat
-# Threads left behind at a time. Each may hold a core and an image's memory, so there must be an end.
+CHUNKS_AHEAD = 2  # keeps the sessions busy and the memory constant
+# Upper limit of abandoned threads at a time, since each may occupy a core and the memory of an image.
 MOST_ABANDONED = 32
 Read = TypeVar("Read")
 
@@ -22,11 +22,11 @@ Read = TypeVar("Read")
 def decode_ahead(
     paths: Sequence[Path | None], read: Callable[[Path], Read], size: int, image_seconds: float
 ) -> Generator[tuple[int, list[Read | ImageError]], None, None]:
-    """Chunks of `size` images as (place of the first, what `read` gives for each), read ahead of their use.
+    """Yield chunks of `size` images as (index of the first, result of `read` or ImageError for each).
 
-    An image whose reading takes longer than `image_seconds`, counted from its own beginning, becomes an ImageError
-    like any other that cannot be read. One that memory does not suffice for is tried again. Whatever else `read` raises
-    is raised here; so is MemoryError where the system gives no thread to read with.
+    An image that takes longer than `image_seconds`, counted from the start of its own reading, gives an ImageError.
+    Reads that ran out of memory are retried once. Other errors of `read` are raised here. Raises MemoryError: no thread
+    can be started.
     """
     starts = iter(range(0, len(paths), size))
     pending: deque[tuple[int, list[_Job[Read]]]] = deque()
@@ -41,7 +41,7 @@ def decode_ahead(
 
 
 def start_thread(thread: Thread) -> None:
-    """Start it; raises MemoryError where the system has no further thread, or no memory for its stack."""
+    """Start a thread. Raises MemoryError: the system has no thread left, or no memory for its stack."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -50,33 +50,34 @@ def start_thread(thread: Thread) -> None:
 
 @dataclass(eq=False)
 class _Job(Generic[Read]):
-    """One image: not begun, begun at a time of time.monotonic(), or with an outcome."""
+    """The reading of one image."""
 
     path: Path | None
     began: float = 0.0
+    """Start by time.monotonic(); 0 while the image waits."""
     outcome: Read | Exception | None = None
 
 
 class _Decoders(Generic[Read]):
-    """Threads that read images. A thread cannot be killed: one that is stuck is left behind and another steps in.
+    """Threads that read images. A thread cannot be killed, so a stuck one is abandoned and replaced.
 
-    They are daemons, which is why this is no ThreadPoolExecutor: the process ends without waiting for them.
+    The threads are daemons, unlike those of ThreadPoolExecutor: the process ends without waiting for them.
     """
 
     def __init__(self, read: Callable[[Path], Read], seconds: float, threads: int) -> None:
         self._read, self._seconds, self._threads = read, seconds, threads
         self._queue: SimpleQueue[_Job[Read] | None] = SimpleQueue()
-        self._alone = Lock()  # of the one image that is tried again
-        self._changed = Condition()  # holds all below, and the jobs' outcomes
+        self._alone = Lock()  # held by the one image that is retried
+        self._changed = Condition()  # guards the attributes below and the outcomes of jobs
         self._reading: set[_Job[Read]] = set()
         self._workers = self._abandoned = 0
         with self._changed:
             self._fill_up()
         if not self._workers:
-            raise MemoryError("the system gives no thread to read images with")
+            raise MemoryError("cannot start a thread to read images")
 
     def submit(self, path: Path | None) -> _Job[Read]:
-        """Queue an image; None is one that is not in the folder."""
+        """Queue an image; None stands for a missing file."""
         job: _Job[Read] = _Job(path)
         if path is None:
             job.outcome = ImageError("no such file in the folder")
@@ -85,17 +86,17 @@ class _Decoders(Generic[Read]):
         return job
 
     def wait(self, job: _Job[Read]) -> Read | ImageError:
-        """The outcome of a job. Meanwhile every image whose time is over is given up, whoever waits for it."""
+        """Wait for a job and return its outcome; abandon every image whose time is over in the meantime."""
         with self._changed:
             while job.outcome is None:
                 now = time.monotonic()
-                for late in [one for one in self._reading if now - one.began >= self._seconds]:
-                    self._give_up(late)
+                for late in [reading for reading in self._reading if now - reading.began >= self._seconds]:
+                    self._abandon(late)
                 if job.outcome is None and not self._workers:
-                    job.outcome = ImageError(f"not read: {self._abandoned} images before it still hold every decoder")
+                    job.outcome = ImageError(f"not read: {self._abandoned} earlier images still block all decoders")
                 if job.outcome is None:
-                    # What begins from now on is late after the first of these.
-                    first = min((one.began for one in self._reading), default=now)
+                    # Images that start later also time out later.
+                    first = min((reading.began for reading in self._reading), default=now)
                     self._changed.wait(max(first + self._seconds - now, 0))
             outcome = job.outcome
         if isinstance(outcome, Exception) and not isinstance(outcome, ImageError):
@@ -103,7 +104,7 @@ class _Decoders(Generic[Read]):
         return outcome
 
     def close(self) -> None:
-        """Let every thread end after its image; waits for none."""
+        """Make every thread end after its current image, without waiting for it."""
         while not self._queue.empty():
             self._queue.get()
         self._queue.put(None)
@@ -112,11 +113,11 @@ class _Decoders(Generic[Read]):
         while self._workers < self._threads and self._workers + self._abandoned < self._threads + MOST_ABANDONED:
             try:
                 start_thread(Thread(target=self._work, name="decoder", daemon=True))
-            except MemoryError:  # those that there are must do
+            except MemoryError:  # continue with the threads that have started
                 return
             self._workers += 1
 
-    def _give_up(self, job: _Job[Read]) -> None:
+    def _abandon(self, job: _Job[Read]) -> None:
         name = job.path.name if job.path else ""
         job.outcome = ImageError(f"{name}: took longer than {self._seconds:g} s to decode (`runtime.image_seconds`)")
         self._reading.remove(job)
@@ -132,25 +133,25 @@ class _Decoders(Generic[Read]):
             outcome: Read | Exception
             try:
                 outcome = self._read_twice(job.path)
-            except Exception as error:  # an ImageError is a result, any other is the waiting thread's to raise
+            except Exception as error:  # an ImageError is a result; `wait` raises any other
                 outcome = error
             with self._changed:
                 if job.outcome is None:
                     job.outcome = outcome
                     self._reading.remove(job)
                     self._changed.notify_all()
-                else:  # given up meanwhile: another thread has this one's place, unless there were too many
+                else:  # abandoned: another thread has replaced this one, unless too many were abandoned
                     self._abandoned -= 1
                     if self._workers >= self._threads:
                         return
                     self._workers += 1
-        self._queue.put(None)  # for the next thread
+        self._queue.put(None)  # ends the next thread
 
     def _read_twice(self, path: Path) -> Read:
         try:
             return self._read(path)
         except ImageMemoryError:
-            # What took the memory may be another image: by their turn here those that failed with it are done.
+            # Another image may have taken the memory. Retries run one at a time, when those before are done.
             if not self._alone.acquire(timeout=self._seconds):
                 raise
             try:

@@ -1,4 +1,4 @@
-"""Tiles: where an image is long, a model looks at squares along its long side instead of at one square of the whole."""
+"""Tiles: a long image is cut along its long side, and a model sees each tile instead of the whole image."""
 
 import math
 from collections.abc import Sequence
@@ -12,37 +12,35 @@ from inference.manifest.records import Tiles
 from inference.manifest.values import Merge
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; px
-Region = tuple[float, float, float, float]  # the same, with parts of a pixel
+Region = tuple[float, float, float, float]  # the same, with fractions of a pixel
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright RGB image, and which picture it stands for.
-
-    `size`: width and height of the whole picture, px. `region`: where the picture lies in `image`, in px of that one.
-    Reduced, it may end within a pixel: half of 427 px is 213.5, and libjpeg decodes 214.
-    """
+    """An upright RGB image, possibly decoded at reduced size."""
 
     image: Image.Image
     size: tuple[int, int]
+    """Width and height at full size, px."""
     region: Region
+    """The part of `image` inside the edges, in px of `image`: half of 427 px is 213.5, but libjpeg decodes 214."""
 
 
 def place_picture(stored: tuple[int, int], reduction: int, orientation: int) -> tuple[tuple[int, int], Region]:
-    """Size and region, as Decoded has them, of a file's picture once it is upright.
+    """Return `size` and `region` of Decoded for a file, after it is made upright.
 
-    `stored`: width and height in the file; `reduction`: 1, 2, 4 or 8; `orientation`: as EXIF numbers it, 1 to 8.
+    `stored`: width and height in the file; `reduction`: 1, 2, 4 or 8; `orientation`: of EXIF, 1 to 8.
     """
     width, height = stored[::-1] if orientation >= 5 else stored
     across, down = width / reduction, height / reduction
-    # The file's right and bottom edges, where a part of a pixel is over, may have become the left and the top.
+    # The partial pixels are at the file's right and bottom edges, which may have become the left and the top.
     left = math.ceil(across) - across if orientation in (2, 3, 6, 7) else 0.0
     top = math.ceil(down) - down if orientation in (3, 4, 7, 8) else 0.0
     return (width, height), (left, top, left + across, top + down)
 
 
 def cut_box(decoded: Decoded, box: Box) -> Decoded:
-    """A part of a picture; `box`: in px of the whole picture."""
+    """Cut out a box, in px at full size."""
     left, top, right, bottom = decoded.region
     across, down = (right - left) / decoded.size[0], (bottom - top) / decoded.size[1]
     region = (left + box[0] * across, top + box[1] * down, left + box[2] * across, top + box[3] * down)
@@ -53,17 +51,17 @@ def cut_box(decoded: Decoded, box: Box) -> Decoded:
 
 
 def plan_tiles(size: tuple[int, int], aspect: float, most: int) -> list[Box]:
-    """The tiles of an image of `size` (width, height), along its long side; where that is not long enough, the whole.
+    """Return the boxes of the tiles of an image of `size` (width, height), or of the whole image if it is not long.
 
-    `aspect`, `most`: as the manifest has them.
-    The tiles are squares of the short side, evenly spaced from end to end. Neighbours share a quarter at least, so that
-    little is cut in two. Where `most` squares would not cover the image, the tiles are longer than squares.
+    `aspect`, `most`: those of the manifest's Tiles. The tiles are squares of the short side, evenly spaced from end to
+    end. Neighbours overlap by at least a quarter, so that few objects are cut in two. If `most` squares do not cover
+    the image, the tiles are longer than squares.
     """
     width, height = size
     short, long = sorted(size)
     if long <= aspect * short:
         return [(0, 0, width, height)]
-    # `most` tiles that start three quarters of their length apart cover (3 most + 1) / 4 of that length.
+    # `most` tiles at distances of three quarters of their length cover (3 most + 1) / 4 lengths.
     length = max(short, -(-4 * long // (3 * most + 1)))
     span = long - length
     count = 1 + -(-4 * span // (3 * length))
@@ -74,15 +72,15 @@ def plan_tiles(size: tuple[int, int], aspect: float, most: int) -> list[Box]:
 
 
 def cut_tiles(decoded: Decoded, tiles: Tiles) -> list[Decoded]:
-    """The tiles of an image, as `plan_tiles` places them in the whole picture."""
+    """Cut an image into the tiles of `plan_tiles`."""
     boxes = plan_tiles(decoded.size, tiles.aspect, tiles.most)
     return [cut_box(decoded, box) for box in boxes] if len(boxes) > 1 else [decoded]
 
 
 def merge_tiles(scores: NDArray[np.float32], counts: Sequence[int], merge: Merge) -> NDArray[np.float32]:
-    """From scores of tiles, (tiles, labels), to scores of images, (images, labels); `counts`: tiles of each, 1 or more.
+    """Combine scores of tiles, (tiles, labels), to scores of images, (images, labels), by mean or maximum per label.
 
-    By the mean, or by the maximum of each label.
+    `counts`: number of tiles of each image, at least 1.
     """
     starts = np.cumsum([0, *counts[:-1]])
     if merge == "maximum":

@@ -1,21 +1,21 @@
-"""What an image looks like at a glance: a few numbers for the tree stacker."""
+"""Traits: a few numbers of an image as input of the tree stacker."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 TRAITS = ("brightness", "colourfulness", "longest side", "upright")
-# Pixels a side below which an image is not reduced further: enough for means and deviations of colour.
+# Side in px below which an image is not reduced further: enough for means and deviations of colour.
 GLANCE = 64
 
 
 def measure_traits(image: Image.Image, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
-    """The TRAITS of an upright RGB image, (4,).
+    """Measure the TRAITS of an upright RGB image, (4,).
 
-    Brightness: mean luma (Rec. 601), 0 to 1. Colourfulness: 0 to about 180, after Hasler and Süsstrunk, Measuring
-    Colourfulness in Natural Images, 2003. Longest side: px. Upright: 1 where the image is higher than wide, or 0. The
-    first two are measured on a copy that is reduced by whole numbers, each pixel the mean of a box. `size`: width and
-    height of the whole picture, where the image was decoded reduced.
+    Brightness: mean luma (Rec. 601), 0 to 1. Colourfulness: 0 to about 180, by Hasler and Süsstrunk, Measuring
+    Colourfulness in Natural Images, 2003. Longest side: px. Upright: 1 if the image is higher than wide, else 0. The
+    first two are measured on a copy reduced by a whole number per axis, each pixel the mean of a box. `size`: width and
+    height at full size, for an image decoded at reduced size.
     """
     width, height = image.size
     small = np.asarray(image.reduce((max(width // GLANCE, 1), max(height // GLANCE, 1))), np.float32)

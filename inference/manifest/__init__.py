@@ -1,1 +1,1 @@
-"""weights_manifest.json: its records, its schema, its checks, and the files that it names."""
+"""weights_manifest.json: its records, schema and checks, and the files that it names."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Reading a bundle: its manifest, labels and files."""
 
 from pathlib import Path
 
@@ -10,21 +10,21 @@ from inference.manifest.references import check_coverage
 
 
 def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
-    """The manifest and the labels of a bundle whose files are all there and all as declared.
+    """Read the manifest and the labels of a bundle, and verify the hashes of all its files.
 
-    Raises ManifestError naming the key, or LabelsError naming the label.
+    Raises ManifestError naming the key; LabelsError naming the label.
     """
     manifest = read_manifest(folder / MANIFEST_NAME)
     try:
         check_coverage(manifest)
         for index, model in enumerate(manifest.models):
             if "fp32" not in model.onnx:
-                raise ManifestError(f"`models[{index}].onnx.fp32`: missing; export {model.name}, then pack")
+                raise ManifestError(f"`models[{index}].onnx.fp32`: missing; export model {model.name}, then pack")
     except ManifestError as error:
         raise ManifestError(f"{MANIFEST_NAME}: {error}") from error
     verify_files(list_bundle_files(manifest), folder)
     labels = read_labels(folder / manifest.labels.file, manifest.labels.groups)
-    strange = set(manifest.decision.prior) - set(labels.ids)
-    if strange:
-        raise ManifestError(f"{MANIFEST_NAME}: `decision.prior`: label id {min(strange)} is not in labels.csv")
+    unknown = set(manifest.decision.prior) - set(labels.ids)
+    if unknown:
+        raise ManifestError(f"{MANIFEST_NAME}: `decision.prior`: found {min(unknown)}; wanted label ids of labels.csv")
     return manifest, labels

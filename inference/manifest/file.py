@@ -1,4 +1,4 @@
-"""weights_manifest.json: the one declaration of a zoo, the same at home and in the bundle."""
+"""Reading and writing weights_manifest.json, and verifying the files that it names."""
 
 import dataclasses
 import json
@@ -7,10 +7,7 @@ from pathlib import Path
 
 from inference.basics.errors import ManifestError
 from inference.basics.files import hash_file, replace_file
-from inference.manifest.records import (
-    AnyFile,
-    Manifest,
-)
+from inference.manifest.records import AnyFile, Manifest
 from inference.manifest.references import check_references
 from inference.manifest.schema import load_json, parse_record
 
@@ -18,7 +15,7 @@ MANIFEST_NAME = "weights_manifest.json"
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest at `path`, fully checked but for the files that it names (see verify_files).
+    """Read and check the manifest at `path`; verify_files checks the files that it names.
 
     Raises ManifestError naming the file and the key.
     """
@@ -37,16 +34,16 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(document: object) -> Manifest:
-    """A Manifest from parsed JSON; raises ManifestError naming the key."""
+    """Convert parsed JSON to a Manifest. Raises ManifestError naming the key."""
     manifest: Manifest = parse_record(Manifest, document)
     check_references(manifest)
     return manifest
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the manifest, whole or not at all; read_manifest gives it back.
+    """Write the manifest atomically; read_manifest then returns an equal one.
 
-    Raises ManifestError naming the key where read_manifest would refuse it.
+    Raises ManifestError naming the key that read_manifest would refuse.
     """
     text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
     parse_manifest(load_json(text))
@@ -55,7 +52,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def list_bundle_files(manifest: Manifest) -> list[tuple[str, AnyFile]]:
-    """(key, entry) of each file that the kernel needs."""
+    """List (key, entry) of each file that the kernel needs."""
     files: list[tuple[str, AnyFile]] = [("labels", manifest.labels)]
     for index, model in enumerate(manifest.models):
         files += [(f"models[{index}].onnx.{precision}", entry) for precision, entry in model.onnx.items()]
@@ -68,18 +65,18 @@ def list_bundle_files(manifest: Manifest) -> list[tuple[str, AnyFile]]:
 
 
 def verify_files(files: Iterable[tuple[str, AnyFile]], folder: Path) -> None:
-    """Each file is in `folder`, links included, and has its hash; raises ManifestError naming the key and the file."""
+    """Check that each file is in `folder`, also after resolving links, and has its hash. Raises ManifestError."""
     for key, entry in files:
         path = folder / entry.file
         if not path.is_file():
             raise ManifestError(f"{MANIFEST_NAME}: `{key}.file`: no file {entry.file} in {folder}")
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ManifestError(
-                f"{MANIFEST_NAME}: `{key}.file`: {path} is a link that leads out of {folder}; put the file itself there"
+                f"{MANIFEST_NAME}: `{key}.file`: {path} links to a file outside of {folder}; copy the file there"
             )
         found = hash_file(path)
         if found != entry.sha256:
             raise ManifestError(
-                f"{MANIFEST_NAME}: `{key}.sha256`: {path} has {found[:12]}…; wanted {entry.sha256[:12]}…; "
-                "the file is not the one declared: bring that one back or declare this one"
+                f"{MANIFEST_NAME}: `{key}.sha256`: {path}: found {found[:12]}…; wanted {entry.sha256[:12]}…; "
+                "restore the file, or update the manifest"
             )

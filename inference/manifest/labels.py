@@ -1,4 +1,4 @@
-"""labels.csv: the labels in the order of every model's head, and the groups they fall into."""
+"""labels.csv: the labels, in the order of the outputs of every model, and their groups."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,42 +11,43 @@ from inference.manifest.records import ALL
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels in file order: the position of a label is its column in every array of scores."""
+    """Labels in file order; the position of a label is its column in every array of scores."""
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
     groups: Mapping[str, tuple[int, ...]]
+    """Columns of each group, ascending."""
 
     def columns(self, group: str) -> tuple[int, ...]:
-        """Columns of a group's labels, ascending; all columns for 'all'."""
+        """Return the columns of a group, ascending; all columns for 'all'."""
         return tuple(range(len(self.ids))) if group == ALL else self.groups[group]
 
     @property
     def owners(self) -> tuple[int, ...]:
-        """The place of each label's group among the groups."""
+        """The index in `groups` of each label's group."""
         places = {column: place for place, columns in enumerate(self.groups.values()) for column in columns}
         return tuple(places[column] for column in range(len(self.ids)))
 
 
 def read_group_prefixes(path: Path) -> dict[str, str]:
-    """Groups and prefixes as the names of labels.csv spell them, `culture::abruzzi` giving culture its `culture::`.
+    """Read the groups of labels.csv and the prefixes of their labels' names, in file order.
 
-    In file order. Raises LabelsError naming the first label without `::`.
+    `culture::abruzzi` gives the group culture and the prefix `culture::`. Raises LabelsError: a label without `::`.
     """
     prefixes: dict[str, str] = {}
     for text, name in read_columns(path, ("attribute_id", "attribute_name"), LabelsError):
         group, separator, _ = name.partition("::")
         if not group or not separator:
-            raise LabelsError(f"{path}: label {text} {name!r} names no group; wanted GROUP::NAME, as in tag::men")
+            raise LabelsError(f"{path}: label {text}: found {name!r}; wanted GROUP::NAME, as in tag::men")
         prefixes[group] = group + separator
     return prefixes
 
 
 def read_labels(path: Path, prefixes: Mapping[str, str]) -> Labels:
-    """Labels of a file with `attribute_id` and `attribute_name`; `prefixes` maps a group to its names' prefix.
+    """Read a file with the columns `attribute_id` and `attribute_name`.
 
-    Raises LabelsError naming the label: an id that is no number or given twice, a label of no group or of two, a
-    group without labels.
+    `prefixes`: group -> prefix of its labels' names. Raises LabelsError naming the label: its id is no whole number or
+    occurs twice, or it belongs to no group or to several; or naming a group without labels.
     """
     ids: list[int] = []
     names: list[str] = []
@@ -58,17 +59,19 @@ def read_labels(path: Path, prefixes: Mapping[str, str]) -> Labels:
         except ValueError:
             raise LabelsError(f"{path}: found attribute_id {text!r}; wanted a whole number") from None
         if label in seen:
-            raise LabelsError(f"{path}: attribute_id {label} is given twice; ids must differ")
+            raise LabelsError(f"{path}: found attribute_id {label} twice; wanted unique ids")
         owners = [group for group, prefix in prefixes.items() if name.startswith(prefix)]
         if len(owners) != 1:
             shown = ", ".join(f"{group} ({prefix!r})" for group, prefix in prefixes.items())
             found = "no group" if not owners else f"{len(owners)} groups"
-            raise LabelsError(f"{path}: label {label} {name!r} belongs to {found}; wanted one of: {shown}")
+            raise LabelsError(f"{path}: label {label} {name!r}: found {found}; wanted one of: {shown}")
         groups[owners[0]].append(len(ids))
         seen.add(label)
         ids.append(label)
         names.append(name)
     for group, columns in groups.items():
         if not columns:
-            raise LabelsError(f"{path}: group {group!r} has no label: none starts with {prefixes[group]!r}")
+            raise LabelsError(
+                f"{path}: group {group!r}: found no label; wanted names starting with {prefixes[group]!r}"
+            )
     return Labels(tuple(ids), tuple(names), {group: tuple(columns) for group, columns in groups.items()})

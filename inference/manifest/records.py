@@ -1,11 +1,10 @@
-"""From scores to labels, as the manifest declares it; inference/ensemble/decide.py does it."""
+"""The entries of weights_manifest.json; an entry without a default is required."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from inference.manifest.schema import Rule
 from inference.manifest.values import (
     Count,
     DecisionRule,
@@ -18,6 +17,7 @@ from inference.manifest.values import (
     Probability,
     RelativePath,
     ResizeRule,
+    Rule,
     Sha256,
     Triple,
     View,
@@ -28,47 +28,48 @@ from inference.manifest.values import (
 
 @dataclass(frozen=True)
 class GroupDecision:
-    """Labels of a group that are taken: those at or above the threshold, at least `minimum`, at most `maximum`."""
+    """The rule that selects the labels of a group: those at or above the threshold, within limits on their number."""
 
     threshold: Probability
     minimum: Count
+    """This many labels with the highest scores are selected even below the threshold."""
     maximum: Count
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From a group's scores to chances: straight lines between points, flat beyond the first and the last."""
+    """Points of the map from a group's scores to probabilities: linear between points, constant outside of them."""
 
     scores: Annotated[tuple[Probability, ...], Rule("ascending scores, at least one", is_ascending)]
-    chances: Annotated[tuple[Probability, ...], Rule("ascending chances, at least one", is_ascending)]
+    chances: Annotated[tuple[Probability, ...], Rule("ascending probabilities, at least one", is_ascending)]
+    """The probability at each score."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """From scores to labels; `prior`: ids of the labels given to an image that cannot be read.
-
-    `rule`: by each group's threshold and numbers of labels, or the labels of the highest expected F2, at most
-    `maximum`, by the chances that `calibration` gives. `fallback`: the thresholds of the blend, for a run in which a
-    stacker fails; empty where there is no stacker.
-    """
+    """How labels are selected from scores; implemented in inference/ensemble/decide.py."""
 
     groups: Mapping[str, GroupDecision]
     prior: Annotated[tuple[int, ...], Rule("at least one label id", lambda ids: len(ids) > 0)]
+    """Ids of the prior labels, given to an image without scores."""
     rule: DecisionRule = "thresholds"
+    """By `groups`, or the labels with the highest expected F2 under the probabilities from `calibration`."""
     calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
     maximum: Annotated[int, between(1, 100, "a whole number from 1 to 100")] = 30
+    """Largest number of labels per image under `expected_f2`."""
     fallback: Mapping[str, GroupDecision] = dataclasses.field(default_factory=dict)
+    """Thresholds of the blend, for a run in which a stacker fails; empty without stackers."""
 
 
 ALL = "all"
 BLEND = "blend"
-MAX_PIXELS = 100_000_000  # of one image; the longest of iMet 2019, 7531x300, has 2 million
-MOST_PIXELS = 178_956_970  # of any limit: beyond, Pillow itself refuses
+MAX_PIXELS = 100_000_000  # per image; the longest of iMet 2019, 7531x300, has 2 million
+MOST_PIXELS = 178_956_970  # upper bound of the limit; Pillow refuses larger images
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file beside the manifest and the hash that it must have."""
+    """A file in the manifest's folder, and its hash."""
 
     file: RelativePath
     sha256: Sha256
@@ -76,7 +77,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class LabelsEntry:
-    """labels.csv and the prefix of each group's label names."""
+    """labels.csv and the groups of its labels."""
 
     file: RelativePath
     sha256: Sha256
@@ -84,74 +85,74 @@ class LabelsEntry:
         Mapping[Annotated[str, Rule("a group name other than 'all'", lambda name: name not in ("", ALL))], str],
         Rule("at least one group", lambda groups: len(groups) > 0),
     ]
+    """Group -> prefix of its labels' names."""
 
 
 @dataclass(frozen=True)
 class Resize:
-    """How an image becomes a square, as timm's evaluation transforms do it.
-
-    `squash` ignores the aspect ratio, `crop` keeps it and takes the centre; both first resize to size / percentage.
-    """
+    """How an image is resized to a square, as in timm's evaluation transforms."""
 
     rule: ResizeRule = "squash"
+    """`squash` ignores the aspect ratio; `crop` keeps it and cuts out the centre."""
     percentage: Annotated[float, Rule("a number above 0, at most 1", lambda number: 0 < number <= 1)] = 1.0
+    """timm's `crop_pct`: the image is resized to size / percentage, then cropped to size."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a model looks at long images: at tiles along the long side (inference/images/tiles.py).
-
-    `aspect`: long by short side, beyond which an image is cut; `most`: tiles of one image; `merge`: how the tiles'
-    scores become the image's.
-    """
+    """How long images are cut into tiles along the long side (inference/images/tiles.py)."""
 
     aspect: Annotated[float, Rule("a number above 1, at most 1000", lambda number: 1 < number <= 1000)] = 3.0
+    """An image is cut if its long side divided by its short side is larger."""
     most: Annotated[int, between(2, 32, "a whole number from 2 to 32")] = 8
+    """Largest number of tiles per image."""
     merge: Merge = "mean"
+    """How the scores of the tiles are combined."""
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Predictions on images that the model was not trained on, as `inference.pyz --predictions` writes them.
-
-    `scores`: .npy, float16, (images, labels of the model's group); `ids`: the image ids of its rows, one a line.
-    """
+    """Out-of-fold predictions of a model, in the files that `inference.pyz --predictions` writes."""
 
     scores: FileEntry
+    """.npy, float16, (images, labels of the model's group)."""
     ids: FileEntry
+    """The image ids of the rows, one per line."""
 
 
 @dataclass(frozen=True)
 class OnnxEntry:
-    """An exported file and what it loses on real images: fp32 against torch, other precisions against fp32.
-
-    `parity`: largest difference in probability; `flips`: labels that the model alone decides otherwise, as a share of
-    those taken; `f2_loss`: what their F2 loses, against the truth where export was given it, else against what fp32
-    takes. `source`: hash of all that it was made from (packing/export/sources.py), which detects an outdated export.
-    """
+    """An exported file and its errors on real images: of fp32 compared with torch, of other precisions with fp32."""
 
     file: FlatName
     sha256: Sha256
     opset: int
     parity: NotNegative
+    """Largest difference in probability."""
     source: Sha256
+    """Hash of all inputs of the export (packing/export/sources.py), to detect an outdated file."""
     flips: NotNegative = 0.0
+    """Number of this model's predicted labels that change, divided by their number before."""
     f2_loss: Loss = 0.0
+    """Loss of F2, measured against the true labels if export had them, else against the labels from fp32."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """One network of the zoo: a checkpoint, what it looks at, and how images reach it."""
+    """One network of the zoo: its input, its checkpoint and its exported files."""
 
     name: FlatName
     architecture: str
     group: str
+    """The group that its outputs cover, or 'all'."""
     image_size: Annotated[int, between(8, 4096, "a whole number from 8 to 4096")]
+    """Side of the square input, px."""
     mean: Annotated[tuple[float, ...], Triple]
+    """Per channel, for pixel values from 0 to 1; also `std`."""
     std: Annotated[
         tuple[float, ...],
         Triple,
-        Rule("three numbers above 0, one a channel", lambda numbers: all(number > 0 for number in numbers)),
+        Rule("three numbers above 0, one per channel", lambda numbers: all(number > 0 for number in numbers)),
     ]
     interpolation: Interpolation
     resize: Resize = Resize()
@@ -168,57 +169,56 @@ class Model:
 
 @dataclass(frozen=True)
 class Stacker:
-    """A second model, over the scores of members: the models of one recipe, one a fold (inference/ensemble/blend.py).
-
-    `cnn` sees an image's scores by member and label, `trees` one pair of image and label. `group`: whose labels it
-    scores. `members`: in the order that it was fitted with. `top`: of `trees`, how many labels of each member become
-    pairs; the others keep the blend's score. `parity`: largest difference to what it was exported from.
-    """
+    """A second-stage model on the scores of members; a member is the models of one recipe, one per fold."""
 
     name: Annotated[FlatName, Rule(f"a name other than '{BLEND}'", lambda name: name != BLEND)]
     kind: Literal["cnn", "trees"]
+    """Input of `cnn`: the scores of an image by member and label; of `trees`: one pair of image and label."""
     group: str
+    """The group whose labels it scores, or 'all'."""
     members: Annotated[tuple[str, ...], Rule("at least one member", lambda names: len(names) > 0)]
+    """In the order used in training."""
     onnx: FileEntry
     parity: NotNegative
+    """Largest difference in probability to the model that was exported."""
     top: Count = 0
+    """For `trees`: the labels per member with the highest scores become pairs; others keep the score of the blend."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """How many scores become one; of all weights only the ratios count.
-
-    `weights`: for each group, the weight of each model that covers it in the blend. `mix`: for each group, the weight
-    of the blend and of each stacker; empty for the blend alone. `values`: for each model and view, what the
-    out-of-fold F2 of the whole loses without it.
-    """
+    """How the scores of models are combined; only the ratios of weights matter."""
 
     weights: Mapping[str, Mapping[str, NotNegative]]
+    """Group -> model -> weight in the blend."""
     stackers: tuple[Stacker, ...] = ()
     mix: Mapping[str, Mapping[str, NotNegative]] = dataclasses.field(default_factory=dict)
+    """Group -> 'blend' or stacker -> weight; empty for the blend alone."""
     values: Mapping[str, Mapping[View, float]] = dataclasses.field(default_factory=dict)
+    """Model -> view -> loss of the ensemble's out-of-fold F2 without this view."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Limits of the kernel, and the script and wheels of the bundle.
-
-    `time_limit` in seconds, `batch_size` in images; an image that has more than `max_pixels`, or is not decoded after
-    `image_seconds`, counts as unreadable. `f2_loss`: the most that a model may lose to a precision that is faster.
-    `draft`: decode a JPEG reduced where so many times what models resize it to is left; None for never.
-    """
+    """Limits of the kernel, and the script and wheels of the bundle."""
 
     time_limit: Annotated[int, between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
+    """In seconds."""
     batch_size: Annotated[int, between(1, 4096, "a whole number from 1 to 4096")] = 32
+    """In images."""
     image_seconds: Annotated[float, between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
+    """An image that takes longer to decode counts as unreadable."""
     f2_loss: Probability = 0.003
+    """Largest `OnnxEntry.f2_loss` of a faster precision that may be used."""
     max_pixels: Annotated[int, between(1, MOST_PIXELS, f"a whole number from 1 to {MOST_PIXELS}")] = MAX_PIXELS
+    """An image with more pixels counts as unreadable."""
     draft: Annotated[float, between(1, 1000, "a number from 1 to 1000, or null")] | None = None
+    """Decode a JPEG at reduced size if at least this many times the size that models need is left; None: never."""
     script: FileEntry | None = None
     wheels: tuple[FileEntry, ...] = ()
 
     def choose_time_limit(self, given: float | None) -> float:
-        """The limit in seconds: `given`, or where that is None the manifest's."""
+        """Return the time limit in seconds: `given`, or the manifest's if that is None."""
         return self.time_limit if given is None else given
 
 
@@ -227,7 +227,7 @@ AnyFile = FileEntry | LabelsEntry | OnnxEntry
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole declaration; every cross-reference in it holds."""
+    """The whole of weights_manifest.json."""
 
     labels: LabelsEntry
     models: tuple[Model, ...]
@@ -237,18 +237,36 @@ class Manifest:
     schema_version: Literal[1] = 1
 
     def groups_of(self, model: Model) -> tuple[str, ...]:
-        """The groups whose labels the model's head covers."""
+        """Return the groups that the model's outputs cover."""
         return tuple(self.labels.groups) if model.group == ALL else (model.group,)
 
 
 def name_member(model: Model) -> str:
-    """What the models of one recipe share: the name without the fold at its end, _f0, _f1."""
+    """Return the name of the model's member: the model's name without its fold suffix (_f0, _f1, …)."""
     return model.name if model.fold is None else model.name.removesuffix(f"_f{model.fold}")
 
 
 def list_members(models: Iterable[Model]) -> dict[str, list[Model]]:
-    """The models of each member of the ensemble, in their order: the networks of one recipe, which differ by fold."""
+    """Group models by member, in their order: the models of one recipe, which differ by fold."""
     members: dict[str, list[Model]] = {}
     for model in models:
         members.setdefault(name_member(model), []).append(model)
     return members
+
+
+def remove_stackers(manifest: Manifest) -> Manifest:
+    """Return the manifest without the second stage: only the blend, decided by the rules in `decision.fallback`."""
+    return dataclasses.replace(
+        manifest,
+        ensemble=dataclasses.replace(manifest.ensemble, stackers=(), mix={}),
+        decision=dataclasses.replace(
+            manifest.decision,
+            groups=manifest.decision.fallback or manifest.decision.groups,
+            rule="thresholds",
+            calibration={},
+            fallback={},
+        ),
+    )
+
+
+ROWS = 128  # images per step, so that memory does not grow with the number of images

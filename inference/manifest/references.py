@@ -1,21 +1,14 @@
-"""TODO."""
+"""Checks across the entries of a manifest."""
 
 from collections.abc import Collection
 
 from inference.basics.errors import ManifestError
-from inference.manifest.records import (
-    ALL,
-    BLEND,
-    Decision,
-    Manifest,
-    Model,
-    list_members,
-)
+from inference.manifest.records import ALL, BLEND, Decision, Manifest, Model, list_members
 from inference.manifest.schema import refuse
 
 
 def check_decision(decision: Decision, groups: Collection[str]) -> None:
-    """Calibration, fallback and numbers of labels suit the groups and one another; raises ManifestError."""
+    """Check calibration, fallback and numbers of labels against the groups. Raises ManifestError naming the key."""
     for section, given in (("calibration", decision.calibration), ("fallback", decision.fallback)):
         wanted = set(groups) if given or (section, decision.rule) == ("calibration", "expected_f2") else set()
         if set(given) != wanted:
@@ -26,7 +19,7 @@ def check_decision(decision: Decision, groups: Collection[str]) -> None:
         if len(calibration.scores) != len(calibration.chances):
             raise ManifestError(
                 f"`decision.calibration.{group}`: found {len(calibration.scores)} scores and "
-                f"{len(calibration.chances)} chances; wanted as many"
+                f"{len(calibration.chances)} probabilities; wanted equal numbers"
             )
     for group, rule in decision.groups.items():
         if rule.maximum < max(rule.minimum, 1):
@@ -34,7 +27,7 @@ def check_decision(decision: Decision, groups: Collection[str]) -> None:
 
 
 def check_references(manifest: Manifest) -> None:
-    """Names that refer to one another must do so, and every group must have its weights and its decision.
+    """Check that every name refers to an existing entry and that every group has weights and a decision.
 
     Raises ManifestError naming the key.
     """
@@ -44,7 +37,7 @@ def check_references(manifest: Manifest) -> None:
         if model.name in models:
             first = list(models).index(model.name)
             raise ManifestError(
-                f"`models[{index}].name`: {model.name!r} is the name of models[{first}] too; rename one"
+                f"`models[{index}].name`: {model.name!r} is also the name of models[{first}]; rename one"
             )
         if model.group not in (ALL, *groups):
             raise refuse(
@@ -67,27 +60,27 @@ def check_references(manifest: Manifest) -> None:
                 raise ManifestError(f"`ensemble.weights.{group}.{name}`: no model of that name in `models`")
             if group not in manifest.groups_of(models[name]):
                 raise ManifestError(
-                    f"`ensemble.weights.{group}.{name}`: this model covers {models[name].group!r}; remove it"
+                    f"`ensemble.weights.{group}.{name}`: this model covers {models[name].group!r}; remove its weight"
                 )
     check_second_stage(manifest)
     check_decision(manifest.decision, groups)
 
 
 def check_second_stage(manifest: Manifest) -> None:
-    """Stackers, their members, the mix and the values refer to what there is; raises ManifestError."""
+    """Check the groups and names in stackers, mix and values. Raises ManifestError naming the key."""
     groups = manifest.labels.groups
     members = list_members(manifest.models)
     for name, models in members.items():
         if len({model.group for model in models}) > 1:
             raise ManifestError(
-                f"`models`: {', '.join(model.name for model in models)} are the folds of {name} and cover "
-                f"{' and '.join(model.group for model in models)}; wanted one group, or rename one"
+                f"`models`: {', '.join(model.name for model in models)} are folds of {name} but cover "
+                f"{' and '.join(model.group for model in models)}; wanted one group; rename a model"
             )
     covers: dict[str, str] = {}
     for index, stacker in enumerate(manifest.ensemble.stackers):
         key = f"ensemble.stackers[{index}]"
         if stacker.name in covers:
-            raise ManifestError(f"`{key}.name`: {stacker.name!r} is the name of another stacker too; rename one")
+            raise ManifestError(f"`{key}.name`: {stacker.name!r} is also the name of another stacker; rename one")
         covers[stacker.name] = stacker.group
         if stacker.group not in (ALL, *groups):
             raise refuse(f"{key}.group", stacker.group, f"'{ALL}' or a group of `labels.groups`: {', '.join(groups)}")
@@ -103,9 +96,11 @@ def check_second_stage(manifest: Manifest) -> None:
             if name not in (BLEND, *covers):
                 raise ManifestError(f"`ensemble.mix.{group}.{name}`: no stacker of that name in `ensemble.stackers`")
             if name != BLEND and covers[name] not in (ALL, group):
-                raise ManifestError(f"`ensemble.mix.{group}.{name}`: this stacker scores {covers[name]!r}; remove it")
+                raise ManifestError(
+                    f"`ensemble.mix.{group}.{name}`: this stacker scores {covers[name]!r}; remove its weight"
+                )
         if not any(weights.values()):
-            raise ManifestError(f"`ensemble.mix.{group}`: every weight is 0; wanted one above 0")
+            raise ManifestError(f"`ensemble.mix.{group}`: found only weights of 0; wanted one above 0")
     views = {model.name: model.views for model in manifest.models}
     for name, values in manifest.ensemble.values.items():
         for view in values:
@@ -114,7 +109,7 @@ def check_second_stage(manifest: Manifest) -> None:
 
 
 def check_coverage(manifest: Manifest) -> None:
-    """Every group has a model with a weight; in a zoo that is still being put together some have none.
+    """Check that every group has a model with a weight above 0; an unfinished zoo may have groups without one.
 
     Raises ManifestError naming the group.
     """

@@ -1,4 +1,4 @@
-"""Strict JSON to frozen dataclasses: what is not declared is refused, and the message names the key."""
+"""Parsing of JSON into frozen dataclasses; unknown keys are errors, and every message names the key."""
 
 import dataclasses
 import difflib
@@ -6,25 +6,16 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from inference.basics.errors import ManifestError
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A promise about one value, attached to a field with `Annotated`; `wanted` completes "found 0; wanted …"."""
-
-    wanted: str
-    holds: Callable[[Any], bool]
-
-
 def parse_record(kind: type, value: object, key: str = "") -> Any:
-    """The dataclass `kind` from a JSON object, fields checked recursively; `key` is where the object stands.
+    """Parse a JSON object at `key` into the dataclass `kind`, fields recursively.
 
-    Fields with a default may be left out. Raises ManifestError naming the key, what was found and what was wanted.
+    Fields with a default are optional. Raises ManifestError naming the key, what was found and what was wanted.
     """
     if not isinstance(value, dict):
         raise refuse(key, value, "an object")
@@ -43,19 +34,19 @@ def parse_record(kind: type, value: object, key: str = "") -> Any:
 
 
 def load_json(text: str) -> object:
-    """JSON without doubled keys; raises ManifestError, with the line where it is a syntax error."""
+    """Parse JSON. Raises ManifestError: a syntax error, with its line, or a key that occurs twice in one object."""
     try:
-        return json.loads(text, object_pairs_hook=_refuse_doubled_keys)
+        return json.loads(text, object_pairs_hook=_refuse_duplicate_keys)
     except json.JSONDecodeError as error:
-        raise ManifestError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
-    except ValueError as error:  # a number of more digits than Python converts
+        raise ManifestError(f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
+    except ValueError as error:  # a number with more digits than Python converts
         raise ManifestError(f"not JSON: {error}") from error
     except RecursionError as error:
         raise ManifestError("not a manifest: nested too deeply") from error
 
 
 def refuse(key: str, found: object, wanted: str) -> ManifestError:
-    """The error for a value that is not what was wanted."""
+    """Return the error for a value that differs from what was wanted."""
     shown = json.dumps(found, default=str)
     if len(shown) > 60:
         shown = shown[:57] + "..."
@@ -63,16 +54,16 @@ def refuse(key: str, found: object, wanted: str) -> ManifestError:
 
 
 def suggest(name: str, known: typing.Iterable[str], key: str = "") -> str:
-    """'; did you mean …?' with the nearest known name, or a list of what is known."""
+    """Return '; did you mean …?' with the most similar known name, or a list of all known names."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean `{join_key(key, near[0])}`?"
-    return f"; known here: {', '.join(known)}"
+    return f"; known keys: {', '.join(known)}"
 
 
 def join_key(key: str, name: str) -> str:
-    """`models[0]` and `name` to `models[0].name`."""
+    """Join `models[0]` and `name` to `models[0].name`."""
     return f"{key}.{name}" if key else name
 
 
@@ -89,7 +80,7 @@ def _parse_value(hint: Any, value: Any, key: str) -> Any:
             return None
         return _parse_value(next(kind for kind in arguments if kind is not types.NoneType), value, key)
     if origin is typing.Literal:
-        if not any(value == choice and type(value) is type(choice) for choice in arguments):  # true is no 1
+        if not any(value == choice and type(value) is type(choice) for choice in arguments):  # True equals 1 in Python
             raise refuse(key, value, _describe(hint))
         return value
     if origin is tuple:
@@ -109,7 +100,7 @@ def _parse_value(hint: Any, value: Any, key: str) -> Any:
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise refuse(key, value, _describe(hint))
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-        raise refuse(key, value, "text without lone surrogates: no file and no message can hold them")
+        raise refuse(key, value, "text without lone surrogates, which UTF-8 cannot encode")
     return value
 
 
@@ -124,10 +115,10 @@ def _describe(hint: Any) -> str:
     return {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}.get(hint, "an object")
 
 
-def _refuse_doubled_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     merged: dict[str, object] = {}
     for name, value in pairs:
         if name in merged:
-            raise ManifestError(f"`{name}`: given twice in one object; keep one")
+            raise ManifestError(f"`{name}`: found twice in one object; keep one")
         merged[name] = value
     return merged

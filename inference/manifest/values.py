@@ -1,27 +1,36 @@
-"""What a single value of the manifest may be."""
+"""Types of the single values of a manifest, with their conditions."""
 
 import itertools
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from inference.manifest.schema import Rule
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on one value, attached to a field with `Annotated`."""
+
+    wanted: str
+    """Completes the message "found 0; wanted …"."""
+    holds: Callable[[Any], bool]
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path leads nowhere but below the folder that it starts from."""
+    """Return whether a relative path stays inside the folder that it starts from."""
     parts = PurePosixPath(path).parts
     return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and ":" not in path
 
 
 def between(low: float, high: float, wanted: str) -> Rule:
-    """A number from `low` to `high`."""
+    """Return the rule that a number is from `low` to `high`, both included."""
     return Rule(wanted, lambda number: low <= number <= high)
 
 
 def is_ascending(numbers: tuple[float, ...]) -> bool:
-    """Whether there are numbers, and none is below the one before."""
+    """Return whether there are numbers and none is below the one before it."""
     return len(numbers) > 0 and all(first <= second for first, second in itertools.pairwise(numbers))
 
 
@@ -35,7 +44,7 @@ Sha256 = Annotated[
 ]
 Probability = Annotated[float, between(0, 1, "a number from 0 to 1")]
 Count = Annotated[int, between(0, 10_000, "a whole number from 0 to 10000")]
-Triple = Rule("three numbers, one a channel", lambda numbers: len(numbers) == 3 and all(map(math.isfinite, numbers)))
+Triple = Rule("three numbers, one per channel", lambda numbers: len(numbers) == 3 and all(map(math.isfinite, numbers)))
 NotNegative = Annotated[float, Rule("a number of at least 0", lambda number: 0 <= number < math.inf)]
 Loss = Annotated[float, between(-1, 1, "a number from -1 to 1")]
 Precision = Literal["fp32", "fp16", "int8"]

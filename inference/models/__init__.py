@@ -1,1 +1,1 @@
-"""ONNX sessions on CPUs and GPUs: devices, precisions, batch sizes, views."""
+"""Running ONNX models on CPUs and GPUs: devices, precisions, batch sizes, views."""

@@ -1,7 +1,7 @@
-"""Which GPUs are here, asked of NVIDIA's driver itself, and whether one real batch runs.
+"""The GPUs of this machine, read from NVIDIA's driver, and a trial of one real batch.
 
-`python -m inference.models.devices --bundle DIR --images DIR` runs the batch in a separate process: a GPU
-without matching kernel code, or two mixed cuDNN versions, may kill that process, and must not kill the run.
+`python -m inference.models.devices --bundle DIR --images DIR` runs the batch in its own process: a GPU without
+matching kernel code, or two mixed cuDNN versions, may kill that process but must not kill the run.
 """
 
 import argparse
@@ -25,32 +25,35 @@ CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU: its CUDA compute capability, as (7, 5), and its memory in bytes."""
+    """One GPU."""
 
     name: str
     capability: tuple[int, int]
+    """CUDA compute capability, as in (7, 5)."""
     memory: int
+    """In bytes."""
 
 
 @dataclass(frozen=True)
 class BatchTrial:
-    """One batch that ran: on which provider, of how many images, after how many seconds from loading the model.
-
-    `missing`: CUDA libraries that a GPU's provider needs and that are nowhere.
-    """
+    """The result of one batch."""
 
     model: str
     provider: str
+    """Execution provider of ONNX Runtime that ran the batch."""
     onnxruntime: str
+    """Version."""
     images: int
     seconds: float
+    """From reading the manifest to the end of the batch."""
     missing: tuple[str, ...]
+    """CUDA libraries that could not be loaded."""
 
 
 def read_devices(driver: Any = None) -> tuple[Device, ...]:
-    """The GPUs that the driver shows to this process; none where there is no driver.
+    """Return the GPUs that the driver shows to this process; none without a driver.
 
-    `driver`: libcuda, or what answers like it. CUDA_VISIBLE_DEVICES counts, as for any CUDA program.
+    `driver`: libcuda or a stand-in for it. CUDA_VISIBLE_DEVICES applies, as for any CUDA program.
     """
     try:
         driver = driver or ctypes.CDLL(DRIVER)
@@ -76,9 +79,9 @@ def read_devices(driver: Any = None) -> tuple[Device, ...]:
 
 
 def try_batch(bundle: Path, images: Path) -> BatchTrial:
-    """Run the bundle's smallest model on one batch of the folder's images, as many as its batch size.
+    """Run the bundle's smallest model on one batch of the folder's images, of the bundle's batch size.
 
-    Raises VitrineError where the model is not the declared one, does not load or does not run.
+    Raises VitrineError: the model's hash is wrong, or it does not load or run.
     """
     missing = load_libraries()
     import numpy as np
@@ -95,13 +98,13 @@ def try_batch(bundle: Path, images: Path) -> BatchTrial:
     started = time.perf_counter()
     manifest = read_manifest(bundle / MANIFEST_NAME)
     labels = read_labels(bundle / manifest.labels.file, manifest.labels.groups)
-    # fp32: what every provider can run.
+    # Every provider can run fp32.
     entries = [(model, model.onnx["fp32"]) for model in manifest.models]
     model, entry = min(entries, key=lambda pair: (bundle / pair[1].file).stat().st_size)
     verify_files([(f"models.{model.name}", entry)], bundle)
     outputs = len(labels.columns(model.group))
     session = ModelSession(model.name, bundle / entry.file, outputs, gpus=len(read_devices()))
-    geometry = replace(read_geometry(model), tiles=None)  # whether a batch runs, squares of whole images tell
+    geometry = replace(read_geometry(model), tiles=None)  # a trial needs no tiles
     runtime = manifest.runtime
     paths = [path for path in sorted(images.iterdir()) if path.suffix.lower() in SUFFIXES]
     read = partial(read_squares, geometries={geometry}, max_pixels=runtime.max_pixels)
@@ -125,10 +128,10 @@ def try_batch(bundle: Path, images: Path) -> BatchTrial:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the trial as a line of JSON; 1 after an error, told in one line."""
+    """Print the trial as one line of JSON; return the exit code, 1 after an error, which takes one line."""
     parser = argparse.ArgumentParser(prog="python -m inference.models.devices", description="Run one real batch.")
-    parser.add_argument("--bundle", type=Path, required=True, help="folder of weights_manifest.json")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    parser.add_argument("--bundle", type=Path, required=True, help="folder with weights_manifest.json")
+    parser.add_argument("--images", type=Path, required=True, help="folder with images")
     given = parser.parse_args(arguments)
     try:
         trial = try_batch(given.bundle, given.images)

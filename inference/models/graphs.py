@@ -1,7 +1,7 @@
-"""ONNX files read just far enough to see that they hold all their weights: a tensor may name any file of the machine.
+"""A check that ONNX files contain all their weights; a tensor may name any other file of the machine instead.
 
-A walk over protobuf's wire format; the numbers of the fields are those of onnx.proto, to IR version 14. What the walk
-does not follow cannot hold a tensor.
+Walks protobuf's wire format by the field numbers of onnx.proto, up to IR version 14. Fields that the walk skips cannot
+contain a tensor.
 """
 
 import mmap
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inference.basics.errors import SessionError
 
-# Message: the fields that lead to tensors, and the message each holds.
+# Message -> its fields that lead to tensors -> the type of message in the field.
 FIELDS: Mapping[str, Mapping[int, str]] = {
     "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
     "TrainingInfo": {1: "Graph", 2: "Graph"},
@@ -21,27 +21,27 @@ FIELDS: Mapping[str, Mapping[int, str]] = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
 }
 GRAPH_FIELD = 7
-NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # of a Tensor
+NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # fields of a Tensor
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 Value = int | memoryview
 
 
 def check_graph(path: Path) -> None:
-    """Raises SessionError naming the file where it is no ONNX file, or keeps a tensor in another file."""
+    """Raise SessionError if the file is no ONNX file or stores a tensor in another file."""
     try:
         with path.open("rb") as file:
             name = find_external(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-    except (OSError, ValueError) as error:  # mmap raises ValueError where the file is empty
+    except (OSError, ValueError) as error:  # mmap raises ValueError for an empty file
         raise SessionError(f"{path}: not an ONNX file: {error}") from error
     if name is not None:
-        raise SessionError(f"{path}: keeps `{name}` in another file; export it as one file")
+        raise SessionError(f"{path}: stores `{name}` in another file; export the model as one file")
 
 
 def find_external(model: memoryview) -> str | None:
-    """The name of a tensor that lies in another file, or None; raises ValueError where this is no ONNX model."""
+    """Return the name of a tensor stored in another file, or None. Raises ValueError: this is no ONNX model."""
     if not any(field == GRAPH_FIELD for field, _ in read_fields(model)):
-        raise ValueError("holds no graph")
-    pending = [("Model", model)]  # a stack of our own: graphs may be nested deeper than Python's
+        raise ValueError("it has no graph")
+    pending = [("Model", model)]  # no recursion: graphs may be nested deeper than Python's stack
     while pending:
         message, content = pending.pop()
         if message == "Tensor":
@@ -56,9 +56,9 @@ def find_external(model: memoryview) -> str | None:
 
 
 def read_fields(message: memoryview) -> Iterator[tuple[int, Value]]:
-    """(number, value) of each field: a whole number, or the bytes of a string, message or packed list.
+    """Yield (number, value) of each field; a value is a whole number, or the bytes of a string, message or packed list.
 
-    Raises ValueError where the message is not well-formed; also for groups, which ONNX does not have.
+    Raises ValueError: the message is malformed, or has a group, which ONNX does not use.
     """
     place = 0
     while place < len(message):
@@ -83,7 +83,7 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, Value]]:
 
 
 def _is_external(tensor: memoryview) -> bool:
-    # Any location but 0: protobuf keeps only the lower 32 bits, and what is not understood is not wanted.
+    # Any location but 0 counts: protobuf keeps only the lower 32 bits, and unknown locations are refused too.
     return any(
         field == EXTERNAL_DATA or (field == DATA_LOCATION and value != 0) for field, value in read_fields(tensor)
     )

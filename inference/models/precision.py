@@ -1,9 +1,8 @@
-"""In which precision a model runs: fp32, or one that is faster on its device and costs little.
+"""The choice of a model's precision: fp32, or one that is faster on its device and loses little.
 
-fp16 may be faster on a GPU, int8 on a CPU. Whether it may be used, the manifest says: it must lose no more F2 than
-`runtime.f2_loss`. Whether it is faster, a trial on the model's first batch says, which also holds its answers against
-those of fp32. The choice stands in the mark of every chunk, so that a run that is continued keeps it and ends with the
-same bytes; `--precision` makes the choice beforehand, without a trial.
+fp16 may be faster on a GPU, int8 on a CPU. The manifest allows it if it loses at most `runtime.f2_loss` of F2. A trial
+on the model's first batch measures whether it is faster, and compares its output with that of fp32. Every stored chunk
+records the choice, so that a resumed run keeps it and writes the same bytes; `--precision` chooses without a trial.
 """
 
 import time
@@ -17,25 +16,28 @@ from inference.manifest.records import Model
 from inference.manifest.values import Precision
 from inference.models.sessions import CPU, CUDA, ModelSession
 
-RIVALS: Mapping[str, Precision] = {CUDA: "fp16", CPU: "int8"}  # what may be faster than fp32, by provider
-TRIALS = 2  # of each session, after one that warms it up
+RIVALS: Mapping[str, Precision] = {CUDA: "fp16", CPU: "int8"}  # by provider: the precision that may be faster than fp32
+TRIALS = 2  # per session, after one to warm up
 TRIAL_BATCHES = 2 * (1 + TRIALS)
-FASTER = 0.95  # a rival is taken where it needs less than this part of fp32's time
-# Answers here may differ from fp32's so much: twice what they did at home, and a little for other images.
+FASTER = 0.95  # the rival is used if its time is below this share of fp32's
+# Allowed difference to fp32: ROOM for other images, plus FACTOR times the difference at export.
 ROOM, FACTOR = 0.01, 2.0
 
 
 @dataclass(frozen=True)
 class PrecisionTrial:
-    """Two sessions on one batch: seconds of an image of each, and the largest difference of their probabilities."""
+    """Two sessions compared on one batch."""
 
     first: float
+    """Seconds per image."""
     rival: float
+    """Seconds per image."""
     difference: float
+    """Largest difference of their probabilities."""
 
 
 def list_allowed(model: Model, limit: float) -> dict[Precision, float]:
-    """The precisions of the model that lose at most `limit` of F2, fp32 among them, and the parity of each."""
+    """Return the parity of each precision of the model that loses at most `limit` of F2, fp32 included."""
     return {
         precision: entry.parity
         for precision, entry in model.onnx.items()
@@ -44,7 +46,7 @@ def list_allowed(model: Model, limit: float) -> dict[Precision, float]:
 
 
 def compare_sessions(first: ModelSession, rival: ModelSession, batch: NDArray[np.uint8]) -> PrecisionTrial:
-    """Run both in turn on a batch (images, height, width, 3); of each the fastest counts. Raises SessionError."""
+    """Time both in turn on a batch (images, height, width, 3); the fastest run of each counts. Raises SessionError."""
     seconds: tuple[list[float], list[float]] = ([], [])
     answers: Sequence[NDArray[np.float32]] = ()
     for _ in range(1 + TRIALS):
@@ -58,8 +60,8 @@ def compare_sessions(first: ModelSession, rival: ModelSession, batch: NDArray[np
 
 
 def judge_trial(trial: PrecisionTrial, rival: Precision, parity: float) -> tuple[bool, str]:
-    """Whether the rival of fp32 is taken, and why; `parity`: the largest difference that it had at home."""
+    """Return whether to use the rival instead of fp32, and why; `parity`: the largest difference at export."""
     if trial.difference > ROOM + FACTOR * parity:
-        return False, f"{rival} answers otherwise than at home: by {trial.difference:.3f}, there by {parity:.3f}"
-    times = f"{rival} takes {1000 * trial.rival:.2f} ms an image, fp32 {1000 * trial.first:.2f}"
+        return False, f"{rival} differs from fp32 by {trial.difference:.3f}, at export by {parity:.3f}"
+    times = f"{rival} takes {1000 * trial.rival:.2f} ms per image, fp32 {1000 * trial.first:.2f}"
     return trial.rival < FASTER * trial.first, times

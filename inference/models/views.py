@@ -1,4 +1,4 @@
-"""Views: the ways in which one batch is shown to a model at test time; their predictions are averaged."""
+"""Views (test-time augmentation): transforms of a batch, whose predictions are averaged."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""The wheels that a bundle carries: which fit here, how they are installed, and how their CUDA libraries are loaded."""
+"""The wheels of a bundle: their choice and installation, and loading of their CUDA libraries."""
 
 import ctypes
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 from inference.basics.errors import SessionError
 
 DRIVER = "libcuda.so.1"
-# Folder below site-packages/nvidia and library, in the order in which they can be loaded; cuBLAS wants cuBLASLt.
+# (folder in site-packages/nvidia, library), in the order of loading; cuBLAS needs cuBLASLt.
 CUDA_LIBRARIES = (
     ("cuda_runtime", "libcudart.so.12"),
     ("cublas", "libcublasLt.so.12"),
@@ -18,7 +18,7 @@ CUDA_LIBRARIES = (
     ("curand", "libcurand.so.10"),
     ("cufft", "libcufft.so.11"),
 )
-# In this order, each by its full path: cuDNN opens its parts by name, and would take another cuDNN's.
+# Loaded in this order by full path: cuDNN opens its parts by name, and might find those of another cuDNN.
 CUDNN_LIBRARIES = tuple(
     f"libcudnn{part}.so.9"
     for part in (
@@ -35,10 +35,7 @@ CUDNN_LIBRARIES = tuple(
 
 
 def choose_wheels(names: Iterable[str], gpu: bool, python: tuple[int, int] = sys.version_info[:2]) -> list[str]:
-    """The wheel files that fit this Python, in order; NVIDIA's own only with a GPU: they are large and idle without.
-
-    Raises nothing: a bundle without a fitting wheel gives an empty list.
-    """
+    """Return the wheel files that fit this Python, in order; NVIDIA's wheels, which are large, only with a GPU."""
     tag = f"cp{python[0]}{python[1]}"
     fitting = []
     for name in names:
@@ -51,7 +48,7 @@ def choose_wheels(names: Iterable[str], gpu: bool, python: tuple[int, int] = sys
 
 
 def install_wheels(wheels: Sequence[Path], target: Path) -> None:
-    """Install the wheels into the folder `target`, and touch nothing else; raises SessionError with pip's last line."""
+    """Install the wheels into the folder `target` and nowhere else. Raises SessionError with the last line of pip."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
     command += ["--disable-pip-version-check", "--target", str(target), *map(str, wheels)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -61,10 +58,10 @@ def install_wheels(wheels: Sequence[Path], target: Path) -> None:
 
 
 def load_libraries(path: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Load the CUDA and cuDNN libraries for ONNX Runtime before anything else can load others; names what is missing.
+    """Load the CUDA and cuDNN libraries before other versions can be loaded; return the names of those missing.
 
-    They are looked for in the `nvidia` folder of each entry of `path` (sys.path), then where the system looks. Does
-    nothing where there is no NVIDIA driver.
+    Searches the `nvidia` folder of each entry of `path` (sys.path by default), then the system's library path. Does
+    nothing without an NVIDIA driver.
     """
     try:
         ctypes.CDLL(DRIVER)

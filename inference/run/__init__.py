@@ -1,1 +1,1 @@
-"""One run from a folder of images to submission.csv; only this wing knows the order of the steps."""
+"""One run from a folder of images to submission.csv: plan, time budget, progress and results."""

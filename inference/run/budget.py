@@ -1,4 +1,4 @@
-"""The time that is left, and how fast this machine is: what plans are made from. Whoever tests it drives the clock."""
+"""The time that is left and the measured speed of the models: the input of plans. Tests replace the clock."""
 
 import time
 from collections import deque
@@ -8,59 +8,61 @@ from statistics import median
 
 from inference.basics.errors import OptionError
 
-RECENT_PASSES = 8  # the median of these is a model's pace: one that stood still for a moment is not slow
-LATEST_PASSES = 3  # the slowest of these is what one more pass may take
-# A pass may be slower than the slowest of the last ones: other work on the machine, larger images.
+RECENT_PASSES = 8  # a model's speed is the median of these, so that one slow pass does not count
+LATEST_PASSES = 3  # the slowest of these is the estimate for one more pass
+# A pass may be slower than the slowest of the last ones: other load on the machine, larger images.
 PASS_MARGIN = 1.5
-PLAN_MARGIN = 1.05  # a plan made to the second would slip at once
-RETURN_MARGIN = 1.15  # what was dropped returns only with some air, or it would come and go
-# What was measured on a part, or on shorter rows, may be off by this factor.
+PLAN_MARGIN = 1.05  # without it, the first delay would exceed the plan
+RESTORE_MARGIN = 1.15  # without it, the same passes would be dropped and restored again and again
+# For the difference between a measurement on a part of the images, or on shorter rows, and the whole.
 RESERVE_MARGIN = 2.0
-SMALLEST_RESERVE = 1.0  # seconds, for what is not measured: leaving the interpreter, above all
-# Better submissions along the way take at most a fiftieth of the time, and are not written every moment.
+SMALLEST_RESERVE = 1.0  # seconds, for what is not measured, above all the exit of the interpreter
+# Submissions during the run take at most 1/50 of the time, at intervals of at least so many seconds.
 SUBMISSION_SHARE = 50
 SMALLEST_INTERVAL = 60.0
 
 
 @dataclass(frozen=True)
 class Clock:
-    """When the limit is reached, on a clock that never jumps; seconds."""
+    """The time limit, in seconds of a monotonic clock."""
 
     started: float
     limit: float
+    """Counted from `started`."""
     now: Callable[[], float]
 
     def left(self) -> float:
-        """Seconds before the limit; negative after it."""
+        """Return the seconds before the time limit; negative after it."""
         return self.started + self.limit - self.now()
 
 
 def find_start(started_at: float | None, now: Callable[[], float], wall: Callable[[], float] = time.time) -> float:
-    """When the kernel started, on the clock `now`; `started_at` in seconds since 1970, None for this moment.
+    """Return the start of the kernel on the clock `now`; `started_at`: seconds since 1970 (default: this moment).
 
-    Raises OptionError where that is still to come.
+    Raises OptionError: `started_at` is in the future.
     """
     if started_at is None:
         return now()
     elapsed = wall() - started_at
     if elapsed < -1:
-        raise OptionError(f"--started-at: found {started_at:.0f}, {-elapsed:.0f} s from now; wanted a time in the past")
+        found = f"{started_at:.0f}, {-elapsed:.0f} s in the future"
+        raise OptionError(f"--started-at: found {found}; wanted a time in the past")
     return now() - max(elapsed, 0.0)
 
 
 def estimate_reserve(decide_seconds: float, decided: int, images: int, write_seconds: float) -> float:
-    """Seconds to keep for the end: deciding `images` images at the rate of `decided` ones, writing, and checking.
+    """Estimate the seconds to reserve for selecting labels, writing and checking the submission.
 
-    `write_seconds`: what writing the prior's submission took.
+    `decide_seconds`: measured on `decided` images; `write_seconds`: of the first submission.
     """
     return SMALLEST_RESERVE + RESERVE_MARGIN * (decide_seconds / decided * images + 2 * write_seconds)
 
 
 class Pace:
-    """Seconds of each model's passes and of all else, as measured so far, against the clock less a reserve."""
+    """Measured seconds of each model's passes and of all other work, and the time left for further passes."""
 
     def __init__(self, clock: Clock, reserve: float) -> None:
-        """`reserve`: seconds to keep for deciding and writing."""
+        """`reserve`: seconds kept for selecting labels and writing the submission."""
         self.clock, self.reserve = clock, reserve
         self._passes: dict[str, deque[float]] = {}
         self._others: deque[float] = deque(maxlen=RECENT_PASSES)
@@ -68,35 +70,35 @@ class Pace:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By model that has run: seconds of one view of one image."""
+        """Return the seconds per view and image of each model that has run."""
         return {model: median(recent) for model, recent in self._passes.items()}
 
     @property
     def overhead(self) -> float:
-        """Seconds of an image beside its passes: waiting for it to be decoded, committing it."""
+        """Return the seconds per image outside its passes: waiting for the decoder, saving."""
         return median(self._others) if self._others else 0.0
 
     def note_pass(self, model: str, images: int, seconds: float) -> None:
-        """One view of so many images took so long."""
+        """Record the seconds of one view of some images."""
         self._passes.setdefault(model, deque(maxlen=RECENT_PASSES)).append(seconds / images)
 
     def note_chunk(self, images: int, seconds: float) -> None:
-        """A chunk took so long beside its passes."""
+        """Record the seconds of a chunk outside its passes."""
         self._others.append(max(seconds, 0.0) / images)
 
     def note_submission(self, seconds: float) -> None:
-        """Deciding, writing and checking a submission took so long; the reserve never shrinks."""
+        """Record the seconds of selecting labels, writing and checking; they may raise the reserve."""
         self.reserve = max(self.reserve, SMALLEST_RESERVE + RESERVE_MARGIN * seconds)
         self._submitted, self._submission = self.clock.now(), seconds
 
     def left(self) -> float:
-        """Seconds for further passes."""
+        """Return the seconds left for further passes."""
         return self.clock.left() - self.reserve
 
     def fits(self, model: str, images: int) -> bool:
-        """Whether one more pass fits, as slow as the slowest of the last few, with a margin.
+        """Return whether one more pass fits, estimated by the slowest of the last few and a margin.
 
-        A model that has not run yet is taken to be as slow as the slowest that has.
+        A model that has not run yet counts as slow as the slowest that has.
         """
         known = [self._passes[model]] if model in self._passes else list(self._passes.values())
         slowest = max((seconds for recent in known for seconds in list(recent)[-LATEST_PASSES:]), default=0.0)
@@ -104,10 +106,10 @@ class Pace:
         return left > 0 and PASS_MARGIN * slowest * images <= left
 
     def allow(self, images: int) -> float:
-        """Seconds that the passes of each of so many images may take."""
+        """Return the seconds per image that all its passes together may take, for the remaining `images`."""
         return self.left() / images / PLAN_MARGIN - self.overhead
 
     def is_due(self) -> bool:
-        """Whether it is time for a better submission along the way."""
+        """Return whether it is time to write another submission during the run."""
         interval = max(SMALLEST_INTERVAL, SUBMISSION_SHARE * self._submission)
         return self.clock.now() - self._submitted >= interval

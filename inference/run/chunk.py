@@ -1,4 +1,4 @@
-"""TODO."""
+"""One chunk of images: run the passes that it still needs, and save their predictions."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from inference.images.tiles import merge_tiles
 from inference.models.precision import TRIAL_BATCHES
 from inference.run.budget import PLAN_MARGIN
 from inference.run.plan import Pass, Plan, add_seconds, list_groups
-from inference.run.state import TRAITS_NAME, Job, State, leave_out
+from inference.run.state import TRAITS_NAME, Job, State, exclude_model
 
 
 def run_chunk(
@@ -24,9 +24,9 @@ def run_chunk(
     pictures: Sequence[Picture | ImageError],
     geometries: Mapping[str, Geometry],
 ) -> tuple[bool, float]:
-    """Run and commit what the plan has and the chunk lacks; whether the time sufficed, and the seconds of the models.
+    """Run and save the missing passes of the plan; return whether there was enough time, and the models' seconds.
 
-    `images`: the chunk's places in the predictions; `geometries`: by model. A model that fails is left out.
+    `images`: the chunk's rows of the predictions; `geometries`: by model. Models that fail are excluded.
     """
     rows, readable = take_readable(job, state, images, pictures)
     done = state.done.get(index, set())
@@ -49,17 +49,17 @@ def run_chunk(
         geometry = geometries[one.model]
         has_time = state.pace.fits(one.model, TRIAL_BATCHES * len(rows))
         spent += state.runners[one.model].settle(batches[geometry], has_time)
-        # The maximum over tiles is each view's own; and what was not measured yet is measured in small steps.
-        lacking = [other for other in plan if str(other) not in done and other not in ran]
-        together: Plan = join_views(state, one, lacking, len(rows)) if not geometry.tiles else (one,)
+        # With tiles, one view per call, as tiles are merged per view; without a plan too, to measure in small steps.
+        missing = [other for other in plan if str(other) not in done and other not in ran]
+        together: Plan = join_views(state, one, missing, len(rows)) if not geometry.tiles else (one,)
         began = clock.now()
         try:
             probabilities = state.runners[one.model].predict(batches[geometry], [other.view for other in together])
         except SessionError as error:
-            if state.pace.left() <= 0:  # not the model's fault: the alarm of the limit has stopped it
+            if state.pace.left() <= 0:  # the timer has stopped the model at the time limit
                 in_time = False
                 break
-            leave_out(state, one.model, error)
+            exclude_model(state, one.model, error)
             continue
         if geometry.tiles:
             counts = [len(found.squares[geometry]) for found in readable]
@@ -80,7 +80,7 @@ def run_chunk(
 def take_readable(
     job: Job, state: State, images: range, pictures: Sequence[Picture | ImageError]
 ) -> tuple[list[int], list[Picture]]:
-    """The rows and pictures that could be read; the others are noted in the log."""
+    """Return the rows and images that could be read; note the others in the log."""
     rows, readable = [], []
     for row, found in zip(images, pictures, strict=True):
         if isinstance(found, ImageError):
@@ -91,16 +91,16 @@ def take_readable(
     return rows, readable
 
 
-def join_views(state: State, one: Pass, lacking: Sequence[Pass], rows: int) -> Plan:
-    """All views of a model that the chunk lacks, in one call, once a plan is made and if they fit the time left."""
-    own = tuple(other for other in lacking if other.model == one.model)
+def join_views(state: State, one: Pass, missing: Sequence[Pass], rows: int) -> Plan:
+    """Return all missing passes of a model, to run in one call, if there is a plan and they fit; else only `one`."""
+    own = tuple(other for other in missing if other.model == one.model)
     return own if state.planned and state.pace.fits(one.model, len(own) * rows) else (one,)
 
 
 def note_passes(state: State, together: Plan, rows: int, seconds: float) -> None:
-    """Record the seconds that passes of one model took for so many images.
+    """Record the seconds that passes of one model took for `rows` images.
 
-    Seconds of an image, however many tiles it has: a chunk of many long images takes longer than is estimated.
+    Ignores the number of tiles: a chunk with many long images takes longer than estimated.
     """
     for one in together:
         state.pace.note_pass(one.model, rows, seconds / len(together))
@@ -110,13 +110,13 @@ def note_passes(state: State, together: Plan, rows: int, seconds: float) -> None
 
 
 def join_squares(pictures: Sequence[Picture], geometry: Geometry) -> NDArray[np.uint8]:
-    """The squares of all pictures, or with tiles all their tiles, as one batch (squares, size, size, 3)."""
+    """Join the squares of all images, or all their tiles, into one batch (squares, size, size, 3)."""
     squares = [picture.squares[geometry] for picture in pictures]
     return np.concatenate(squares) if geometry.tiles else np.stack(squares)
 
 
 def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: int, images: int) -> bool:
-    """Whether a pass of the first chunk leaves the time for its groups' models, which ran, to see all other images."""
+    """Return whether a pass of the first chunk leaves time to run the models that ran, with one view, on `images`."""
     if not list_groups(ran) >= set(one.groups):
         return True
     seconds = state.pace.seconds
@@ -130,9 +130,9 @@ def add_to_mean(
     views: Sequence[tuple[int, NDArray[np.float32]]],
     before: int,
 ) -> None:
-    """Bring further views into the rows, which are the mean of `before` views already.
+    """Add further views to the rows of the predictions, which are the mean of `before` views.
 
-    `views`: means (images, labels), each with the number of views that it is of.
+    `views`: (number of views, their mean (images, labels)).
     """
     total = np.sum([np.float32(count) * mean for count, mean in views], axis=0, dtype=np.float32)
     count = before + sum(count for count, _ in views)
@@ -142,7 +142,7 @@ def add_to_mean(
 
 
 def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str]) -> None:
-    """Remember that the predictions hold these passes; a disk that fills costs the restart, not the run."""
+    """Mark the passes as done and save their predictions; if the disk is full, the run continues without saving."""
     is_new = index not in state.done
     state.done.setdefault(index, set()).update(ran)
     if state.store is None:
@@ -154,6 +154,6 @@ def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str
     try:
         state.store.commit(images.start, images.stop, arrays, facts)
     except OutputError as error:
-        state.store.remove()  # what it took is better used by the submission
+        state.store.remove()  # frees space for the submission
         state.store = None
-        state.log.note_degraded(f"{error}: goes on without; a kill would now lose the work")
+        state.log.note_degraded(f"{error}; the run continues without saving and cannot be resumed if it is killed")

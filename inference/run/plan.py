@@ -1,4 +1,4 @@
-"""Which models and views are run: the most valuable ones that fit the time. Pure functions; seconds are an image's."""
+"""Selection of the most valuable models and views that fit the time. Pure functions; seconds are per image."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,22 @@ from dataclasses import dataclass
 from inference.manifest.records import Manifest
 from inference.manifest.values import View
 
-# Times are rounded up to so many parts of what there is: fine enough to waste little, coarse enough to be quick.
+# Parts of the allowed time to which times are rounded up: more parts waste less time but take longer to plan.
 PARTS = 500
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One model on one view of the images.
-
-    `value`: what the whole is worth less without it; `spare`: the model has a view that is worth more; `groups`: those
-    whose blend the model takes part in.
-    """
+    """One model on one view of the images."""
 
     model: str
     view: View
     value: float
+    """Loss of F2 without this pass."""
     spare: bool
+    """Another view of the model has a higher value."""
     groups: tuple[str, ...]
+    """Groups in whose blend the model has a weight."""
 
     def __str__(self) -> str:
         return f"{self.model}/{self.view}"
@@ -32,10 +31,10 @@ Plan = tuple[Pass, ...]
 
 
 def list_passes(manifest: Manifest) -> Plan:
-    """Every model and view, in the order in which they run: what a chunk cannot do without comes first.
+    """Return every model and view in running order: best views first, models of most groups first, then by value.
 
-    The values are `ensemble.values`; a pass that is not named there is worth 0. Where the manifest has no values, the
-    first view of each model is worth 1 and each further one half.
+    The values are `ensemble.values` of the manifest, 0 for a pass that is missing there. Without `ensemble.values`, the
+    value is 1 for a model's first view and 0.5 for the others.
     """
     values = manifest.ensemble.values
     passes = []
@@ -52,20 +51,20 @@ def list_passes(manifest: Manifest) -> Plan:
 
 
 def add_seconds(plan: Iterable[Pass], seconds: Mapping[str, float]) -> float:
-    """What the passes of a plan take for one image; `seconds`: by model, of one view."""
+    """Return the seconds of a plan for one image; `seconds`: per view, by model."""
     return sum(seconds[one.model] for one in plan)
 
 
 def list_groups(plan: Iterable[Pass]) -> frozenset[str]:
-    """The groups that have a model in the plan."""
+    """Return the groups that have a model in the plan."""
     return frozenset(group for one in plan for group in one.groups)
 
 
 def choose_passes(passes: Plan, seconds: Mapping[str, float], allowed: float) -> Plan:
-    """The set with the largest value that takes at most `allowed` and has a model of each group of `passes`.
+    """Return the set of highest value that takes at most `allowed` seconds and has a model of each group of `passes`.
 
-    Where no such set fits, the fastest one that has a model of each group. A knapsack with a choice of each model's
-    number of views, by dynamic programming over time (Martello and Toth, Knapsack Problems, 1990).
+    If no such set fits, return the fastest set with a model of each group. Solves a multiple-choice knapsack problem
+    (number of views per model) by dynamic programming over time (Martello and Toth, Knapsack Problems, 1990).
     """
     if add_seconds(passes, seconds) <= allowed:
         return passes
@@ -89,12 +88,12 @@ def choose_passes(passes: Plan, seconds: Mapping[str, float], allowed: float) ->
     whole = [(value, -spent, chosen) for (covered, spent), (value, chosen) in best.items() if covered == groups]
     if not whole:
         return find_fastest(passes, seconds)
-    taken = set(max(whole, key=lambda found: found[:2])[2])
-    return tuple(one for one in passes if one in taken)
+    kept = set(max(whole, key=lambda found: found[:2])[2])
+    return tuple(one for one in passes if one in kept)
 
 
 def find_fastest(passes: Plan, seconds: Mapping[str, float]) -> Plan:
-    """The fastest set of passes that has a model of each group of `passes`, one view each."""
+    """Return the fastest set of passes with a model of each group of `passes`, one view per model."""
     best: dict[frozenset[str], Plan] = {frozenset(): ()}
     for one in passes:
         if one.spare:
@@ -107,9 +106,9 @@ def find_fastest(passes: Plan, seconds: Mapping[str, float]) -> Plan:
 
 
 def drop_passes(plan: Plan, seconds: Mapping[str, float], allowed: float, groups: frozenset[str]) -> Plan:
-    """The plan less what does not fit `allowed`: the least valuable a second first, spare views before models.
+    """Return the plan cut to `allowed` seconds: drop the lowest value per second first, spare views before models.
 
-    The last model of one of `groups` stays, and so does the last pass of all, whatever they take.
+    Keep the last model of each of `groups` and the last pass of all, even if they exceed `allowed`.
     """
     kept = list(plan)
     while add_seconds(kept, seconds) > allowed:
@@ -121,28 +120,28 @@ def drop_passes(plan: Plan, seconds: Mapping[str, float], allowed: float, groups
     return tuple(kept)
 
 
-def return_passes(plan: Plan, passes: Plan, seconds: Mapping[str, float], allowed: float) -> Plan:
-    """The plan and those of `passes` that were dropped and fit `allowed` beside it, the most valuable first."""
+def restore_passes(plan: Plan, passes: Plan, seconds: Mapping[str, float], allowed: float) -> Plan:
+    """Return the plan with the dropped ones of `passes` that fit into `allowed` seconds, the most valuable first."""
     kept = set(plan)
-    taken = add_seconds(plan, seconds)
+    spent = add_seconds(plan, seconds)
     for one in sorted(passes, key=lambda one: (-one.value, one.spare)):
         has_base = not one.spare or any(other.model == one.model for other in kept)
-        if one not in kept and has_base and taken + seconds[one.model] <= allowed:
+        if one not in kept and has_base and spent + seconds[one.model] <= allowed:
             kept.add(one)
-            taken += seconds[one.model]
+            spent += seconds[one.model]
     return tuple(one for one in passes if one in kept)
 
 
-def choose_returns(lacking: Mapping[Pass, int], seconds: Mapping[str, float], overhead: float, left: float) -> Plan:
-    """What another way through the images brings in: the most valuable passes that fit into `left` seconds.
+def choose_remaining(missing: Mapping[Pass, int], seconds: Mapping[str, float], overhead: float, left: float) -> Plan:
+    """Return the passes of a further sweep: the most valuable ones that fit into `left` seconds.
 
-    `lacking`: how many images still lack a pass; `overhead`: seconds to read an image again. Where none fits, the most
-    valuable one, as far as the time goes.
+    `missing`: number of images without each pass; `overhead`: seconds to read an image again. If no pass fits, return
+    the most valuable one, to run until time runs out.
     """
-    ranked: Sequence[Pass] = sorted(lacking, key=lambda one: (-one.value, one.spare))
+    ranked: Sequence[Pass] = sorted(missing, key=lambda one: (-one.value, one.spare))
     chosen: list[Pass] = []
     for one in ranked:
-        needed = lacking[one] * (seconds[one.model] + (0 if chosen else overhead))
+        needed = missing[one] * (seconds[one.model] + (0 if chosen else overhead))
         if needed <= left:
             chosen.append(one)
             left -= needed

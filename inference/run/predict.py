@@ -1,4 +1,4 @@
-"""The order of the steps from a folder of images to submission.csv; no other module knows it."""
+"""All steps of a run in their order, from a folder of images to submission.csv."""
 
 import sys
 import time
@@ -24,24 +24,23 @@ from inference.models.sessions import CPU, ModelSession, explain_cpu
 from inference.models.wheels import load_libraries
 from inference.run.budget import estimate_reserve, find_start
 from inference.run.results import finish, note_missing, submit
-from inference.run.state import Job, Predictions, Request, State, leave_out, open_state, open_store
+from inference.run.state import Job, Predictions, Request, State, exclude_model, open_state, open_store
 from inference.run.sweep import predict_images
 from inference.task.ids import read_ids
 from inference.task.image_places import find_images
 from inference.task.submission import check_writable, write_submission
 
 __all__ = ["Request", "read_bundle", "run"]
-RESERVE_ROWS = 256  # decided before the start, to know what the end will take
+RESERVE_ROWS = 256  # images whose labels are selected in advance, to estimate the seconds for all
 
 
 def run(request: Request) -> bool:
-    """Write submission.csv and run_log.json for every id of the sample; False where something had to be left out.
+    """Write submission.csv and run_log.json for every id of the sample; return False for a degraded submission.
 
-    Everything is checked before the first model is loaded, and a submission of the prior's labels is written: whatever
-    happens later, a file is there that scores. Better ones take its place along the way. Raises VitrineError; an image
-    that cannot be read, a model that fails, a disk that fills, memory that does not suffice and a limit that comes too
-    early raise nothing, but are told and cost what they cost. A run that does not come to its end leaves its work
-    folder, and the next continues.
+    Checks all input and writes a valid submission of prior labels before it loads the first model; replaces that by
+    better ones during the run. Unreadable images, failing models, a full disk, too little memory and too little time
+    degrade the submission and are noted in the log; only other problems raise VitrineError. An interrupted run leaves
+    its work folder, and the next run continues from there.
     """
     began = time.perf_counter()
     log = RunLog(strict=request.strict)
@@ -63,7 +62,8 @@ def run(request: Request) -> bool:
                 predict_images(job, state)
         except MemoryError as error:
             state.starved = True
-            log.note_degraded(f"{NO_MEMORY} to go on, so what is there is submitted: {str(error) or 'no more is told'}")
+            details = str(error) or "no details given"
+            log.note_degraded(f"{NO_MEMORY} ({details}); the run ends early, with the predictions made so far")
         log.facts["precisions"] = {name: runner.precision for name, runner in state.runners.items()}
         note_missing(job, state)
         finish(job, state)
@@ -79,16 +79,14 @@ def run(request: Request) -> bool:
     try:
         log.write(request.out.with_name("run_log.json"))
     except (OutputError, MemoryError) as error:
-        log.note_degraded(str(error) or f"run_log.json: {NO_MEMORY} to write it")
-    print(
-        f"{request.out}: {len(job.ids)} images, {len(log.unreadable)} of them unreadable, "
-        f"{log.seconds['total']:.1f} s, {log.facts['images_per_second']} images/s"
-    )
+        log.note_degraded(str(error) or f"run_log.json: {NO_MEMORY} while writing it")
+    total, rate = log.seconds["total"], log.facts["images_per_second"]
+    print(f"{request.out}: {len(job.ids)} images, {len(log.unreadable)} unreadable, {total:.1f} s, {rate} images/s")
     return not log.degraded
 
 
 def read_job(request: Request) -> Job:
-    """All that a run needs, checked; raises VitrineError."""
+    """Read and check all input of a run. Raises VitrineError."""
     check_writable(request.out)
     if request.predictions:
         make_folder(request.predictions)
@@ -103,7 +101,7 @@ def read_job(request: Request) -> Job:
 
 
 def write_first(job: Job, state: State) -> float:
-    """The first submission, of the prior's labels; an earlier run that is continued has left one."""
+    """Write a submission of prior labels, unless an earlier run left one; return the seconds."""
     started = time.perf_counter()
     if not (state.done and job.request.out.exists()):
         write_submission(job.request.out, job.ids, [job.prior] * len(job.ids))
@@ -111,9 +109,9 @@ def write_first(job: Job, state: State) -> float:
 
 
 def prepare_end(job: Job, state: State, written: float) -> None:
-    """The second stage, a submission of what an earlier run left, and a measure of what the end will take.
+    """Load the second stage, submit the predictions of an earlier run, and estimate the time to reserve for the end.
 
-    `written`: seconds that writing a submission takes.
+    `written`: seconds of writing a submission.
     """
     state.stage = open_stage(job.manifest, job.labels, job.request.bundle, state.log)
     if state.done:
@@ -130,7 +128,7 @@ def prepare_end(job: Job, state: State, written: float) -> None:
 
 
 def load_models(job: Job, state: State) -> None:
-    """A runner for each model that loads; what does not, and a GPU that is not used, is told at once."""
+    """Load the models; note in the log those that fail to load, and GPUs that are not used."""
     devices = read_devices()
     gpus = len(devices)
     models = {model.name: model for model in job.manifest.models}
@@ -141,18 +139,18 @@ def load_models(job: Job, state: State) -> None:
         try:
             runner = open_runner(job, state, models[name], gpus)
         except SessionError as error:
-            leave_out(state, name, error)
+            exclude_model(state, name, error)
             continue
         state.runners[name] = runner
         if gpus and runner.session.provider == CPU:
-            gpus = 0  # what one model is refused, the others need not ask for
+            gpus = 0  # it would fail for the other models too
             names = join_names(device.name for device in devices)
-            state.log.note_degraded(f"{names}: not used, runs on the CPU: {explain_cpu(load_libraries())}")
+            state.log.note_degraded(f"{names}: GPU not used, running on the CPU: {explain_cpu(load_libraries())}")
     state.passes = tuple(one for one in state.passes if one.model in state.runners)
 
 
 def open_runner(job: Job, state: State, model: Model, gpus: int) -> Runner:
-    """The runner of a model, in the precision that an earlier run chose, that was asked for, or that a trial will find.
+    """Load a model in the precision of the earlier run, else of the request, else in fp32 until a trial decides.
 
     Raises SessionError.
     """
@@ -163,8 +161,9 @@ def open_runner(job: Job, state: State, model: Model, gpus: int) -> Runner:
 
     allowed, asked = list_allowed(model, job.manifest.runtime.f2_loss), job.request.precision
     if asked and asked not in allowed:
-        found = f"it loses {model.onnx[asked].f2_loss:.4f} of F2" if asked in model.onnx else "it has no such file"
-        state.log.note(f"model {model.name}: runs in fp32 and not in {asked}: {found}")
+        loss, limit = model.onnx[asked].f2_loss if asked in model.onnx else None, job.manifest.runtime.f2_loss
+        reason = "no such file" if loss is None else f"found a loss of {loss:.4f} F2; wanted at most {limit}"
+        state.log.note(f"model {model.name}: runs in fp32 instead of {asked}: {reason}")
         asked = "fp32"
     chosen = state.precisions.get(model.name, asked)
     rivals = {} if chosen else allowed
@@ -172,7 +171,7 @@ def open_runner(job: Job, state: State, model: Model, gpus: int) -> Runner:
 
 
 def describe_run(job: Job, state: State) -> None:
-    """Put into the log, and tell, what is about to run where."""
+    """Record and print versions, devices, and the numbers of images, models and passes."""
     models = {model.name: list(model.views) for model in job.manifest.models}
     state.log.facts |= {
         "vitrine": __version__,
@@ -185,14 +184,12 @@ def describe_run(job: Job, state: State) -> None:
         "models": models,
         "passes_per_image": sum(map(len, models.values())),
     }
-    providers = ", ".join(state.log.facts["providers"]) or "nothing"
-    print(
-        f"{len(job.ids)} images, {len(state.runners)} models, {len(state.passes)} passes an image on {providers}",
-        file=sys.stderr,
-    )
+    providers = ", ".join(state.log.facts["providers"]) or "no device"
+    work = f"{len(state.runners)} models, {len(state.passes)} passes per image"
+    print(f"{len(job.ids)} images, {work} on {providers}", file=sys.stderr)
 
 
 def count_images(job: Job, state: State) -> int:
-    """How many images were seen so far, by this run or an earlier one."""
+    """Count the images predicted so far, by this run or an earlier one."""
     chunks = job.list_chunks()
     return sum(len(chunks[index]) for index in state.done)

@@ -1,4 +1,4 @@
-"""What a run works on and how far it is."""
+"""Input and progress of a run."""
 
 import shutil
 import time
@@ -12,97 +12,98 @@ from numpy.typing import NDArray
 from inference.basics.errors import OutputError, SessionError
 from inference.basics.files import hash_texts
 from inference.basics.run_log import RunLog
-from inference.ensemble.second_stage import Stage, leave_stackers_out
+from inference.ensemble.stackers import Stage
 from inference.manifest.file import MANIFEST_NAME, list_bundle_files
 from inference.manifest.labels import Labels
-from inference.manifest.records import Manifest
+from inference.manifest.records import Manifest, remove_stackers
 from inference.manifest.values import Precision
 from inference.models.runners import Runner
 from inference.run.budget import Clock, Pace
 from inference.run.plan import Plan, list_groups, list_passes
 from inference.run.store import Store
 
-ROW_BYTES = 128  # of a submission, generously
-TRAITS_NAME = "image traits"  # beside the models in the store; no model's name has a space
+ROW_BYTES = 128  # upper estimate for a row of a submission
+TRAITS_NAME = "image traits"  # name of their array in the store; model names have no space
 Predictions = dict[str, NDArray[np.float16]]  # model name -> (images, labels of its group); NaN where unknown
 
 
 @dataclass(frozen=True)
 class Request:
-    """One run: where things are and where they go.
-
-    `time_limit` in seconds, None for the manifest's, from `started_at` (seconds since 1970), None for now. `fresh`: do
-    not continue an earlier run; `strict`: what would degrade the submission is an error; `precision`: of all models
-    that have it within the manifest's limit, None for the faster one (inference/models/precision.py).
-    """
+    """The options of one run."""
 
     bundle: Path
     images: Path
     sample: Path
     out: Path
     time_limit: float | None = None
+    """Seconds from `started_at`; None: the manifest's."""
     started_at: float | None = None
+    """Seconds since 1970; None: now."""
     predictions: Path | None = None
+    """Folder for the probabilities; None: do not keep them."""
     fresh: bool = False
+    """Start over instead of continuing an earlier run."""
     strict: bool = False
+    """Raise an error instead of writing a degraded submission."""
     precision: Precision | None = None
+    """For all models that have it within the manifest's limit; None: the faster (inference/models/precision.py)."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that is known before the first model runs, and what the models then say.
-
-    `paths`: the file of each id, None where there is none; `traits`: (images, 4), NaN where unknown.
-    """
+    """The checked input of a run, and the arrays that the run fills."""
 
     request: Request
     manifest: Manifest
     labels: Labels
     ids: Sequence[str]
     paths: Sequence[Path | None]
+    """File of each id; None if it is missing."""
     predictions: Predictions
     traits: NDArray[np.float32]
+    """(images, 4); NaN where unknown."""
 
     @property
     def prior(self) -> tuple[int, ...]:
-        """Label ids of an image without predictions, ascending."""
+        """Return the prior labels: the label ids of an image without predictions, ascending."""
         return tuple(sorted(self.manifest.decision.prior))
 
     def list_chunks(self) -> list[range]:
-        """The images, chunk by chunk: the unit of work, decoded once, seen by every model, committed."""
+        """Return the rows of each chunk; a chunk is decoded once, run through all models, and saved."""
         size = self.manifest.runtime.batch_size
         return [range(start, min(start + size, len(self.ids))) for start in range(0, len(self.ids), size)]
 
 
 @dataclass
 class State:
-    """How far a run is.
-
-    `passes`: those whose model works; `done`: by chunk, in the order of `list_chunks`, the passes that the predictions
-    hold, by name; `planned`: whether a plan was made from measured times; `starved`: whether memory did not suffice for
-    something; `precisions`: of the models that an earlier run has used; `stage`: what decides, by the blend alone until
-    the stackers are loaded. The store is None once its disk is full.
-    """
+    """Progress of a run."""
 
     log: RunLog
     pace: Pace
     store: Store | None
+    """None after its disk was full."""
     passes: Plan
+    """Those whose model works."""
     stage: Stage
+    """The blend alone until the stackers are loaded."""
     runners: dict[str, Runner] = field(default_factory=dict)
     done: dict[int, set[str]] = field(default_factory=dict)
+    """Index in `list_chunks` -> names of the passes that the predictions include."""
     planned: bool = False
+    """There is a plan from measured times."""
     starved: bool = False
+    """Something ran out of memory."""
     precisions: dict[str, Precision] = field(default_factory=dict)
+    """Of the models that an earlier run has used."""
 
 
 def open_store(job: Job) -> Store:
-    """The work folder beside the output; what an earlier run left there is filled into the predictions.
+    """Open the work folder beside the output; fill the predictions of an earlier run into the arrays.
 
-    Raises StoreError where that was another run, and OutputError where the disk is too small for this one.
+    Raises StoreError: the folder belongs to another run. Raises OutputError: too little free disk space.
     """
     out = job.request.out
-    # A link's own size: it need not lead anywhere.
+    # Size of a link itself: its target may be missing.
     files = [f"{path.name} {path.lstat().st_size}" if path else "none" for path in job.paths]
     identity = {
         "bundle": hash_texts(entry.sha256 for _, entry in list_bundle_files(job.manifest)),
@@ -114,24 +115,24 @@ def open_store(job: Job) -> Store:
     store = Store(
         out.with_name(f"{out.name}.work"), identity, job.predictions | {TRAITS_NAME: job.traits}, job.request.fresh
     )
-    needed = store.measure_need() + 2 * ROW_BYTES * len(job.ids)  # a submission is written beside the one before
+    needed = store.measure_need() + 2 * ROW_BYTES * len(job.ids)  # a new submission is written beside the old one
     if job.request.predictions:
         needed += sum(array.nbytes for array in job.predictions.values())
     free = shutil.disk_usage(store.folder).free
     if free < needed:
         store.close() if store.marks else store.remove()
         raise OutputError(
-            f"{out.parent}: {free / 1e6:.1f} MB are free, the run needs {needed / 1e6:.1f} MB for its predictions and "
-            "submission; make room, or name another place with --out"
+            f"{out.parent}: found {free / 1e6:.1f} MB of free space; wanted {needed / 1e6:.1f} MB for predictions and "
+            "submission; free some space or choose another folder with --out"
         )
     return store
 
 
 def open_state(job: Job, store: Store, log: RunLog, started: float) -> State:
-    """A run at its start, or where the store says that an earlier one was; `started`: of time.perf_counter()."""
+    """Return the state at the start, or of the earlier run in the store; `started`: of time.perf_counter()."""
     limit = job.manifest.runtime.choose_time_limit(job.request.time_limit)
     pace = Pace(Clock(started, limit, time.perf_counter), reserve=0.0)
-    stage = Stage(leave_stackers_out(job.manifest), job.labels, ())
+    stage = Stage(remove_stackers(job.manifest), job.labels, ())
     state = State(log, pace, store, list_passes(job.manifest), stage)
     for mark in store.marks:
         state.done.setdefault(mark["chunk"], set()).update(mark["passes"])
@@ -140,16 +141,16 @@ def open_state(job: Job, store: Store, log: RunLog, started: float) -> State:
     if state.done:
         chunks = job.list_chunks()
         images = sum(len(chunks[index]) for index in state.done)
-        log.note(f"continues an earlier run: {images} of {len(job.ids)} images are there; --fresh starts over")
+        log.note(f"continuing an earlier run: {images} of {len(job.ids)} images done; --fresh starts over")
     return state
 
 
-def leave_out(state: State, model: str, error: SessionError) -> None:
-    """Go on without a model."""
+def exclude_model(state: State, model: str, error: SessionError) -> None:
+    """Continue the run without a model that failed."""
     state.passes = tuple(one for one in state.passes if one.model != model)
-    state.log.note_degraded(f"{error}: this model is left out")
+    state.log.note_degraded(f"{error}; the run continues without this model")
 
 
 def has_every_group(job: Job, state: State) -> bool:
-    """Whether each group still has a model that works."""
+    """Return whether each group still has a model that works."""
     return list_groups(state.passes) >= set(job.labels.groups)

@@ -1,8 +1,8 @@
-"""Predictions and progress on disk, chunk by chunk: a run that is killed loses the chunk in flight and nothing else.
+"""Predictions and progress on disk, chunk by chunk: a killed run loses only the chunk in progress.
 
-The work folder holds `run.json` (what run this is), `chunks.data` (rows of arrays, one chunk after another) and
-`chunks.jsonl` (a line a chunk: its mark). Both only grow. A chunk's rows are on the disk before its mark is written,
-so whatever follows the last whole mark is what the kill cut short, and is cut off.
+The work folder has `run.json` (identity of the run), `chunks.data` (rows of the arrays) and `chunks.jsonl` (one line
+per chunk: its mark). The last two are only appended to. The rows of a chunk are on the disk before its mark, so data
+after the last complete mark belongs to an interrupted write and is cut off.
 """
 
 import fcntl
@@ -21,21 +21,20 @@ from numpy.typing import NDArray
 from inference.basics.errors import OutputError, StoreError
 from inference.basics.files import make_folder, replace_file
 
-Arrays = Mapping[str, NDArray[np.floating[Any]]]  # name -> (images, columns); NaN where nothing is known
+Arrays = Mapping[str, NDArray[np.floating[Any]]]  # name -> (images, columns); NaN where unknown
 Mark = dict[str, Any]
 RUN, DATA, MARKS = "run.json", "chunks.data", "chunks.jsonl"
-MARKS_SHARE, MARKS_BYTES = 50, 65536  # marks take less than a fiftieth of the rows and this
+MARKS_SHARE, MARKS_BYTES = 50, 65536  # marks take less than 1/50 of the rows, plus these bytes
 
 
 class Store:
-    """The work folder of one run and the arrays that it keeps; `marks`: those of the chunks that are there."""
+    """The work folder of one run, and the arrays saved there; `marks`: of the saved chunks."""
 
     def __init__(self, folder: Path, identity: Mapping[str, str], arrays: Arrays, fresh: bool = False) -> None:
-        """Continue what is in `folder`, or begin it; rows that are there are filled into `arrays`.
+        """Open or create `folder`; fill the saved rows into `arrays`.
 
-        `identity`: what must be the same for a run to be continued, by what it is called in a message; `fresh`: begin
-        anew whatever is there. Raises StoreError where it is another run, is damaged or is in use, and OutputError
-        where it cannot be written.
+        `identity`: name in messages -> value that must be equal for a run to be continued; `fresh`: delete saved rows.
+        Raises StoreError: the folder is of another run, damaged or in use. Raises OutputError: it cannot be written.
         """
         self.folder, self._arrays = folder, arrays
         self.marks: list[Mark] = []
@@ -65,19 +64,18 @@ class Store:
             opened.pop_all()
 
     def measure_need(self) -> int:
-        """Bytes that the rest of a run adds at least: every row of every array once, and the marks."""
+        """Return the bytes that the rest of a run adds: every row of every array once, and the marks."""
         rows = sum(array.nbytes for array in self._arrays.values())
         return max(rows + rows // MARKS_SHARE - (self.folder / DATA).stat().st_size, 0) + MARKS_BYTES
 
     def commit(self, start: int, stop: int, names: Sequence[str], facts: Mark) -> None:
-        """Put the rows of the named arrays and then their mark, which carries `facts`, on the disk.
+        """Write the rows of the named arrays and then their mark, which includes `facts`, to the disk.
 
-        Raises OutputError where the disk does not take them: what was there before stays good for the next run, and
-        this run can commit no more.
+        Raises OutputError: writing fails. Chunks saved before stay valid, but this run must not commit again.
         """
         rows = b"".join(np.ascontiguousarray(self._arrays[name][start:stop]).tobytes() for name in names)
         mark = {"start": start, "stop": stop, "arrays": list(names), "crc": zlib.crc32(rows), **facts}
-        line = (json.dumps(mark) + "\n").encode()  # before the rows are written: from there on nothing may be lacking
+        line = (json.dumps(mark) + "\n").encode()  # first, so that only the disk can fail after the rows
         try:
             _append(self._data, rows)
             _append(self._lines, line)
@@ -86,12 +84,12 @@ class Store:
         self.marks.append(mark)
 
     def close(self) -> None:
-        """Let go of the files; what is committed stays for the next run."""
+        """Close the files; committed chunks stay for the next run."""
         self._data.close()
         self._lines.close()
 
     def remove(self) -> None:
-        """Close, and delete the folder."""
+        """Close the files and delete the folder."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -99,7 +97,7 @@ class Store:
         try:
             fcntl.flock(self._data, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f"{self.folder}: in use by another run; wait for its end or name another --out") from None
+            raise StoreError(f"{self.folder}: in use by another run; wait for it or choose another --out") from None
 
     def _check_identity(self, declared: Mapping[str, str]) -> None:
         try:
@@ -109,11 +107,11 @@ class Store:
         for name in dict.fromkeys([*declared, *found]):
             if found.get(name) != declared.get(name):
                 raise StoreError(
-                    f"{self.folder}: was begun with another {name}; run with --fresh to start over, or bring that back"
+                    f"{self.folder}: found a run with another {name}; use --fresh to start over, or restore that {name}"
                 )
 
     def _read(self) -> None:
-        """Fill the arrays from the chunks that have a mark; cut off what follows the last."""
+        """Fill the arrays from the chunks that have a mark; cut off the data after the last mark."""
         self._lines.seek(0)
         self._data.seek(0)
         read = 0
@@ -145,7 +143,7 @@ class Store:
         self._lines.truncate(lines)
 
     def _refuse_damage(self, detail: str) -> StoreError:
-        return StoreError(f"{self.folder}: damaged: {detail}; run with --fresh to start over")
+        return StoreError(f"{self.folder}: damaged: {detail}; use --fresh to start over")
 
 
 def _append(file: Any, content: bytes) -> None:

@@ -1,1 +1,1 @@
-"""What a competition asks: which images, where they are, and the form of the submission."""
+"""The input and output of a competition: image ids, image files and the submission."""

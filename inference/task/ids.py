@@ -1,4 +1,4 @@
-"""TODO."""
+"""Image ids of CSV files."""
 
 from pathlib import Path
 
@@ -7,19 +7,19 @@ from inference.basics.tables import read_columns
 
 
 def read_ids(path: Path) -> list[str]:
-    """Image ids of any CSV with an `id` column, in file order.
+    """Read the image ids of a CSV file with an `id` column, in file order.
 
-    Raises SubmissionError naming the file: no rows, no such column, an id that is empty or given twice.
+    Raises SubmissionError: no rows, no such column, or an id that is empty or occurs twice.
     """
     ids: list[str] = []
     seen: set[str] = set()
     for (image_id,) in read_columns(path, ("id",), SubmissionError):
         if image_id in seen:
-            raise SubmissionError(f"{path}: id {image_id} is given twice; ids must differ")
+            raise SubmissionError(f"{path}: found id {image_id} twice; wanted unique ids")
         if not image_id:
-            raise SubmissionError(f"{path}: row {len(ids) + 1} has an empty id")
+            raise SubmissionError(f"{path}: row {len(ids) + 1}: found an empty id; wanted an image id")
         seen.add(image_id)
         ids.append(image_id)
     if not ids:
-        raise SubmissionError(f"{path}: empty; wanted a row for each test image")
+        raise SubmissionError(f"{path}: found no rows; wanted one row per test image")
     return ids

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The files of the test images."""
 
 import os
 from collections.abc import Iterable
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from inference.basics.errors import ImagesError
 
-# In order of preference, where a folder holds one image in two formats.
+# In order of preference if a folder has one image in several formats.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
-    """The file of each id, by name without its suffix; None where there is none.
+    """Find the file of each id, whose name without suffix is the id; None for a missing file.
 
-    Raises ImagesError where the folder is absent, holds no image, or holds none of these ids.
+    Raises ImagesError: the folder is missing, has no image, or has no image of these ids.
     """
     if not folder.is_dir():
-        raise ImagesError(f"{folder}: no such folder of images; name the one that holds the test images with --images")
+        raise ImagesError(f"{folder}: no such folder of images; give the folder of the test images with --images")
     by_stem: dict[str, tuple[int, str]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -25,11 +25,11 @@ def find_images(folder: Path, ids: Iterable[str]) -> list[Path | None]:
                 rank = SUFFIXES.index(suffix.lower())
                 by_stem[stem] = min(by_stem.get(stem, (rank, entry.name)), (rank, entry.name))
     if not by_stem:
-        raise ImagesError(f"{folder}: holds no image; wanted files such as ID{SUFFIXES[0]}")
+        raise ImagesError(f"{folder}: found no image; wanted files such as ID{SUFFIXES[0]}")
     found = [folder / by_stem[name][1] if name in by_stem else None for name in ids]
     if not any(found):
         raise ImagesError(
-            f"{folder}: holds {len(by_stem)} images but none of the {len(found)} ids of the sample submission; "
+            f"{folder}: found {len(by_stem)} images but none of the {len(found)} ids of the sample submission; "
             "check that --images and --sample belong together"
         )
     return found

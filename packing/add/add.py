@@ -1,4 +1,4 @@
-"""A checkpoint from elsewhere joins the manifest at home by command."""
+"""Adding a trained checkpoint to the manifest."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,45 +6,54 @@ from pathlib import Path
 from inference.basics.errors import ManifestError
 from inference.manifest.labels import read_labels
 from inference.manifest.records import ALL, Model, Resize
+from inference.manifest.values import ResizeRule
 from zoo.edit import append_model, declare_file, declare_out_of_fold, open_manifest
 from zoo.networks import load_network
 
 
 @dataclass(frozen=True)
 class Addition:
-    """What `build_kernel.py add` is told of a model; the rest is computed."""
+    """What the user states about a model; the rest is computed."""
 
     checkpoint: Path
     architecture: str
+    """timm's name of the network."""
     image_size: int
+    """Side of the square input, px."""
     group: str
-    name: str
-    resize: Resize
+    """Group of labels that the head covers, or 'all'."""
+    name: str | None = None
+    """None: the file name of the checkpoint."""
+    resize: ResizeRule = "squash"
+    crop_percentage: float = 1.0
+    """Share of the resized image that the centre crop keeps."""
     fold: int | None = None
+    """The fold that the model was not trained on."""
     oof: Path | None = None
+    """Out-of-fold predictions NAME.oof.npy, with NAME.oof.ids.txt beside it."""
 
 
 def add_model(path: Path, addition: Addition, labels: Path | None = None, train: Path | None = None) -> Model:
-    """Append a model to the manifest at `path`, with its hash and timm's mean, deviation and interpolation.
+    """Add a model to the manifest at `path`, with its hash and timm's mean, standard deviation and interpolation.
 
-    It joins the blend of its groups with weight 1. Where there is no manifest yet, `labels` and `train` start one.
-    Raises ManifestError, or CheckpointError where the checkpoint does not fit the architecture and the group.
+    Its weight in the blend of its groups is 1. `labels` and `train` start a manifest if there is none.
+    Raises ManifestError, or CheckpointError: the checkpoint does not fit the architecture and the group.
     """
     manifest = open_manifest(path, labels, train)
     table = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
     if addition.group not in (ALL, *table.groups):
-        raise ManifestError(f"no group {addition.group!r}; wanted one of: {ALL}, {', '.join(table.groups)}")
+        raise ManifestError(f"--group: found {addition.group!r}; wanted one of: {ALL}, {', '.join(table.groups)}")
     outputs = len(table.columns(addition.group))
     network = load_network(addition.checkpoint, addition.architecture, addition.image_size, outputs)
     model = Model(
-        name=addition.name,
+        name=addition.name or addition.checkpoint.stem,
         architecture=addition.architecture,
         group=addition.group,
         image_size=addition.image_size,
         mean=network.mean,
         std=network.std,
         interpolation=network.interpolation,
-        resize=addition.resize,
+        resize=Resize(addition.resize, addition.crop_percentage),
         fold=addition.fold,
         checkpoint=declare_file(addition.checkpoint, path.parent),
         out_of_fold=declare_out_of_fold(addition.oof, path.parent, outputs) if addition.oof else None,

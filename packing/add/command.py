@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from zoo.commands import Command, add_manifest
+from zoo.commands import Command, add_manifest, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model's checkpoint and what cannot be read from it."""
+    """Add the checkpoint and the properties that cannot be read from it."""
     add_manifest(parser)
     parser.add_argument(
         "checkpoint", type=Path, help=".safetensors or a state dict of torch.save, inside the manifest's folder"
@@ -32,19 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Add the model and print its entry."""
-    from inference.manifest.records import Resize
     from packing.add.add import Addition, add_model
 
-    addition = Addition(
-        checkpoint=arguments.checkpoint,
-        architecture=arguments.architecture,
-        image_size=arguments.image_size,
-        group=arguments.group,
-        name=arguments.name or arguments.checkpoint.stem,
-        resize=Resize(arguments.resize, arguments.crop_percentage),
-        fold=arguments.fold,
-        oof=arguments.oof,
-    )
+    addition = read_settings(Addition, arguments)
     model = add_model(arguments.manifest, addition, arguments.labels, arguments.train)
     print(f"{arguments.manifest}: added {model.name}, {model.architecture} at {model.image_size} px for {model.group}")
 

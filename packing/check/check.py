@@ -1,4 +1,4 @@
-"""A bundle as Kaggle and the kernel will judge it, before anything is uploaded."""
+"""The checks of a bundle before upload: Kaggle's rules and what the kernel requires."""
 
 import json
 import re
@@ -23,20 +23,20 @@ from packing.pack.render_notebook import check_hashes, check_notebook
 
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 ARCHIVE = re.compile(r".*\.(zip|7z|rar|tgz|tar(\.\w+)?|gz|bz2|xz)", re.IGNORECASE)
-# Kaggle's client takes these for its own and leaves them out of the upload.
+# Names that Kaggle's client reserves for itself and skips in an upload.
 RESERVED = re.compile(r"datapackage\.json|(kernel|model|model-instance)-metadata\.json|dataset-cover-image\.\w+")
 WHEEL = re.compile(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-\d\w*)?-\w[\w.]*-\w[\w.]*-\w[\w.]*\.whl", re.ASCII)
 
 
 def check_bundle(folder: Path) -> Manifest:
-    """Check a bundle's dataset, and its kernel where one lies beside it; `folder` may be the dataset or hold both.
+    """Check the dataset of a bundle, and its kernel if there is one; `folder`: the bundle or its dataset folder.
 
-    Raises PackError, ManifestError or SessionError for the first fault: schema, hashes, flatness, names, graphs,
-    stackers that do not load, metadata, notebook, and what the manifest has no hash of.
+    Raises PackError, ManifestError or SessionError for the first fault in schema, hashes, subfolders, names, graphs,
+    stackers, metadata, notebook, or a file that the manifest does not declare.
     """
     dataset = folder / "dataset" if (folder / "dataset").is_dir() else folder
     if not dataset.is_dir():
-        raise PackError(f"{folder}: no such bundle; `build_kernel.py pack` makes one")
+        raise PackError(f"{folder}: no such bundle; make one with `build_kernel.py pack`")
     manifest = check_dataset(dataset)
     kernel = dataset.parent / "kernel"
     if kernel.is_dir():
@@ -47,31 +47,37 @@ def check_bundle(folder: Path) -> Manifest:
 
 
 def check_dataset(dataset: Path) -> Manifest:
-    """The dataset's half of `check_bundle`."""
+    """Check the dataset folder of a bundle; see `check_bundle`."""
     for path in sorted(dataset.iterdir()):
         if path.is_dir():
-            raise PackError(f"{path}: a folder; Kaggle's client skips folders, so a bundle is flat")
+            raise PackError(f"{path}: found a folder; wanted files only: Kaggle's client skips folders")
         if not FILE_NAME.fullmatch(path.name):
-            raise PackError(f"{path}: a name that Kaggle changes; wanted only letters, digits, '.', '_' and '-'")
+            raise PackError(f"{path}: found a name that Kaggle changes; wanted only letters, digits, '.', '_' and '-'")
         if ARCHIVE.fullmatch(path.name):
-            raise PackError(f"{path}: an archive; Kaggle unpacks it, and the kernel finds other files than these")
+            raise PackError(
+                f"{path}: found an archive; wanted none: Kaggle unpacks archives, so the kernel would not find it"
+            )
         if RESERVED.fullmatch(path.name):
-            raise PackError(f"{path}: a name that Kaggle's client keeps for itself; the file would not be uploaded")
+            raise PackError(
+                f"{path}: found a name that Kaggle's client reserves; the file would not be uploaded; rename it"
+            )
     manifest, labels = read_bundle(dataset)
     check_dataset_metadata(_read_json(dataset / DATASET_METADATA))
     declared = {entry.file for _, entry in list_bundle_files(manifest)} | {MANIFEST_NAME, DATASET_METADATA}
     for path in sorted(dataset.iterdir()):
         if path.name not in declared:
-            raise PackError(f"{path}: the manifest does not declare it; remove it or pack the bundle again")
+            raise PackError(
+                f"{path}: found a file that the manifest does not declare; remove it or pack the bundle again"
+            )
     if manifest.runtime.script is None:
         raise PackError(f"{dataset / MANIFEST_NAME}: `runtime.script`: missing; pack the bundle again")
     for index, wheel in enumerate(manifest.runtime.wheels):
         if not WHEEL.fullmatch(wheel.file):
             raise PackError(
-                f"{MANIFEST_NAME}: `runtime.wheels[{index}].file`: found {wheel.file!r}; wanted a wheel's name"
+                f"{MANIFEST_NAME}: `runtime.wheels[{index}].file`: found {wheel.file!r}; wanted the name of a wheel"
             )
         if not zipfile.is_zipfile(dataset / wheel.file):
-            raise PackError(f"{dataset / wheel.file}: not a whole wheel; pack the bundle again with --wheels")
+            raise PackError(f"{dataset / wheel.file}: found an incomplete wheel; pack the bundle again with --wheels")
     for model in manifest.models:
         for entry in model.onnx.values():
             check_graph(dataset / entry.file)
@@ -82,7 +88,7 @@ def check_dataset(dataset: Path) -> Manifest:
 
 
 def check_kernel(kernel: Path, dataset: Path) -> None:
-    """The kernel's half of `check_bundle`: its metadata, its notebook, and that both are of this very dataset."""
+    """Check the kernel folder: the metadata, the notebook, and that both belong to this dataset."""
     metadata = _read_json(kernel / KERNEL_METADATA)
     check_kernel_metadata(metadata)
     wanted = _read_json(dataset / DATASET_METADATA)["id"]
@@ -92,13 +98,13 @@ def check_kernel(kernel: Path, dataset: Path) -> None:
         )
     owner, slug, competition = check_notebook(kernel / NOTEBOOK)
     if f"{owner}/{slug}" != wanted:
-        raise PackError(f"{kernel / NOTEBOOK}: looks for {owner}/{slug}; wanted {wanted}; pack the bundle again")
+        raise PackError(f"{kernel / NOTEBOOK}: found dataset {owner}/{slug}; wanted {wanted}; pack the bundle again")
     if competition not in metadata["competition_sources"]:
         raise PackError(
-            f"{kernel / KERNEL_METADATA}: `competition_sources`: found {metadata['competition_sources']}, "
-            f"wanted {competition} in it, which the notebook looks for"
+            f"{kernel / KERNEL_METADATA}: `competition_sources`: found {metadata['competition_sources']}; "
+            f"wanted {competition} in it, as in the notebook"
         )
-    # Last, as whatever has a message of its own says more.
+    # Last, because the messages of the other checks are more specific.
     check_hashes(kernel / NOTEBOOK, (dataset / MANIFEST_NAME, dataset / DATASET_METADATA, kernel / KERNEL_METADATA))
 
 

@@ -7,7 +7,7 @@ from zoo.commands import Command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The bundle."""
+    """Add the bundle."""
     parser.add_argument(
         "bundle", type=Path, metavar="BUNDLE", help="the folder that `pack` wrote, or its dataset folder"
     )

@@ -1,1 +1,1 @@
-"""Step 4: run the bundle on this machine as Kaggle would."""
+"""Step 4: run the bundle on this machine under Kaggle's conditions."""

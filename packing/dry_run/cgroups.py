@@ -1,4 +1,4 @@
-"""A cgroup of Linux that holds processes to an amount of memory, where this system lets us make one."""
+"""A Linux cgroup that limits the memory of processes, on systems that permit it."""
 
 import contextlib
 import os
@@ -19,20 +19,23 @@ END_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Version:
-    """One version of cgroups: its file system and controller, and what it calls memory's limit, swap's, and kills.
-
-    `controller`: in whose tree the limit is, empty where there is one tree for all; `without_swap`: swap's limit.
-    """
+    """Names in one version of cgroups."""
 
     name: str
+    """Type of the file system."""
     controller: str
+    """Controller whose tree has the limit; empty if all share one tree."""
     memory: str
+    """File of the memory limit."""
     swap: str
+    """File of the swap limit."""
     without_swap: str
+    """Swap limit that forbids swapping."""
     kills: str
+    """File with the number of kills."""
 
 
-# Linux's admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. The first counts swap apart, the second with memory.
+# From Linux's admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. Version 2 counts swap alone, version 1 with memory.
 VERSIONS = (
     Version("cgroup2", "", "memory.max", "memory.swap.max", "0", "memory.events"),
     Version(
@@ -43,27 +46,27 @@ VERSIONS = (
 
 @dataclass(frozen=True)
 class Group:
-    """A cgroup that we made."""
+    """A cgroup made by this module."""
 
     folder: Path
     version: Version
 
     @property
     def entrance(self) -> Path:
-        """The file that takes the ids of processes."""
+        """The file to write the ids of processes to."""
         return self.folder / "cgroup.procs"
 
     def count_kills(self) -> int:
-        """Processes that the system ended because all together passed the limit."""
+        """Return the number of processes that the kernel killed at the memory limit."""
         found = re.search(r"^oom_kill (\d+)$", (self.folder / self.version.kills).read_text(), re.MULTILINE)
         return int(found[1]) if found else 0
 
 
 @contextlib.contextmanager
 def make_group(memory: int) -> Iterator[Group | None]:
-    """A cgroup of `memory` bytes without swap, None where there cannot be one; its processes end with it.
+    """Make a cgroup of `memory` bytes without swap, or None if the system forbids it; kill its processes at the end.
 
-    Raises RehearsalError where it stays busy after they were killed.
+    Raises RehearsalError: the cgroup cannot be removed after that.
     """
     group = next((group for version, parent in _find_parents() if (group := _try_group(version, parent, memory))), None)
     try:
@@ -74,7 +77,7 @@ def make_group(memory: int) -> Iterator[Group | None]:
 
 
 def _find_parents() -> Iterator[tuple[Version, Path]]:
-    # Below our own cgroup, or beside it: in version 2, one that has processes cannot be divided.
+    # Below this process's cgroup, or beside it: in version 2, a cgroup with processes cannot have children.
     if not (MOUNTS.is_file() and OWN.is_file()):
         return
     mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
@@ -101,7 +104,7 @@ def _try_group(version: Version, parent: Path, memory: int) -> Group | None:
         _write(group.folder / version.memory, str(memory))
         if (group.folder / version.swap).exists():
             _write(group.folder / version.swap, version.without_swap.format(memory=memory))
-        # That it can be made does not say that a process may go in.
+        # A process may be refused even where the cgroup can be made.
         subprocess.run(["sh", "-c", 'echo $$ > "$1"', "sh", group.entrance], stderr=subprocess.DEVNULL, check=True)
     except (OSError, subprocess.CalledProcessError):
         _end_group(group)
@@ -110,7 +113,7 @@ def _try_group(version: Version, parent: Path, memory: int) -> Group | None:
 
 
 def _write(path: Path, text: str) -> None:
-    with path.open("r+", encoding="ascii") as file:  # which makes no file that is not there
+    with path.open("r+", encoding="ascii") as file:  # does not create the file
         file.write(text)
 
 
@@ -118,7 +121,7 @@ def _end_group(group: Group) -> None:
     stop = time.monotonic() + END_SECONDS
     while True:
         for process in map(int, group.entrance.read_text().split()):
-            if process > 0:  # 0 stands for one that we cannot see, and to kill 0 would mean ourselves
+            if process > 0:  # 0: not visible from here; kill(0) would kill this process's group
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
         try:
@@ -127,6 +130,6 @@ def _end_group(group: Group) -> None:
         except OSError as error:
             if time.monotonic() > stop:
                 raise RehearsalError(
-                    f"{group.folder}: cannot be removed: {error.strerror}; remove it by hand"
+                    f"{group.folder}: cannot be removed: {error.strerror}; remove it manually"
                 ) from error
         time.sleep(0.05)

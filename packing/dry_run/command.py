@@ -7,7 +7,7 @@ from zoo.commands import Command, read_duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The bundle, the images, the limits, and how close to Kaggle."""
+    """Add the bundle, the images, the limits, and the options of --like-kaggle."""
     parser.add_argument(
         "--bundle", type=Path, required=True, metavar="DIR", help="the dataset folder that `pack` wrote"
     )
@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--time-limit", type=read_duration, metavar="TIME", help="such as 9h or 90m (the manifest's)")
-    parser.add_argument("--predictions", action="store_true", help="keep each model's scores in OUT/predictions")
+    parser.add_argument("--predictions", action="store_true", help="keep each model's probabilities in OUT/predictions")
     parser.add_argument(
         "--lenient", action="store_true", help="accept a degraded submission (exit code 3), as Kaggle would"
     )
     parser.add_argument(
-        "--like-kaggle", action="store_true", help="run the notebook in an environment like Kaggle's image"
+        "--like-kaggle", action="store_true", help="run the notebook in an environment similar to Kaggle's image"
     )
     parser.add_argument(
         "--layout",
@@ -74,12 +74,12 @@ def run_notebook(arguments: argparse.Namespace) -> None:
         arguments.layout,
         arguments.python,
     )
-    print(f"{arguments.out / 'submission.csv'}: valid; the page is {arguments.out / PAGE}\n{rehearsal.describe()}")
+    print(f"{arguments.out / 'submission.csv'}: valid; page: {arguments.out / PAGE}\n{rehearsal.describe()}")
 
 
 DRY_RUN = Command(
     "dry-run",
-    "run a bundle on this machine as Kaggle would, and check its submission",
+    "run a bundle on this machine under Kaggle's conditions, and check its submission",
     "--bundle build/bundle/dataset --images data/test --sample data/sample_submission.csv --out build/dry-run",
     add_arguments,
     run,

@@ -1,4 +1,4 @@
-"""A virtual environment that holds of Kaggle's image what a kernel of ours uses, and no ONNX Runtime."""
+"""A virtual environment with the packages of Kaggle's image that the kernel uses, and without ONNX Runtime."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 from inference.basics.errors import RehearsalError
 from inference.basics.files import make_folder
 
-# For each Python of Kaggle's images, what they hold (docker-python, base of May 2026, and the next one).
+# By the Python of Kaggle's images, the versions in them (docker-python, base of May 2026, and the next one).
 COMMON = ("pillow==11.3.0", "matplotlib>=3.9,<3.11", "ipykernel")
 PACKAGES = {
     (3, 12): ("numpy==2.0.2", "pandas>=2.2,<2.3", *COMMON),
@@ -20,10 +20,10 @@ MARKER = "packages.txt"
 
 
 def prepare_image(cache: Path, python: str | None = None) -> Path:
-    """The Python of such an environment below `cache`: a new one, or the last where it holds the same.
+    """Make the environment below `cache`, or reuse an equal one; return its Python.
 
-    `python`: an interpreter of 3.11 to 3.13; by default Kaggle's own 3.12, or else the nearest that is found. Raises
-    RehearsalError where there is none or pip cannot fill it.
+    `python`: an interpreter of 3.11 to 3.13 (default: Kaggle's 3.12, or else the nearest version found). Raises
+    RehearsalError: no interpreter found, or pip cannot install the packages.
     """
     interpreter, version = find_interpreter([python] if python else ["python3.12", "python3.13", sys.executable])
     wanted = "\n".join(PACKAGES[version])
@@ -33,7 +33,7 @@ def prepare_image(cache: Path, python: str | None = None) -> Path:
     if marker.is_file() and marker.read_text(encoding="utf-8") == wanted:
         return inside
     make_folder(cache)
-    print(f"{folder}: making an environment like Kaggle's image: {', '.join(PACKAGES[version])}")
+    print(f"{folder}: making an environment similar to Kaggle's image: {', '.join(PACKAGES[version])}")
     for command in (
         [interpreter, "-m", "venv", "--clear", str(folder)],
         [str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES[version]],
@@ -41,20 +41,20 @@ def prepare_image(cache: Path, python: str | None = None) -> Path:
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode != 0:
             last = (finished.stderr.strip() or finished.stdout.strip() or "no message").splitlines()[-1]
-            raise RehearsalError(f"{folder}: cannot be made: {last}")
+            raise RehearsalError(f"{folder}: cannot make the environment: {last}")
     marker.write_text(wanted, encoding="utf-8")
     return inside
 
 
 def find_interpreter(candidates: Iterable[str]) -> tuple[str, tuple[int, int]]:
-    """The first candidate that runs and is a Python of Kaggle's images, with its version; raises RehearsalError."""
+    """Return the first candidate that runs and has a supported version, and the version. Raises RehearsalError."""
     candidates = list(candidates)
     for candidate in candidates:
         program = "import sys; print(*sys.version_info[:2])"
         if not shutil.which(candidate):
             continue
-        told = subprocess.run([candidate, "-c", program], capture_output=True, text=True, check=False)
-        words = told.stdout.split()
-        if told.returncode == 0 and len(words) == 2 and (int(words[0]), int(words[1])) in PACKAGES:
+        finished = subprocess.run([candidate, "-c", program], capture_output=True, text=True, check=False)
+        words = finished.stdout.split()
+        if finished.returncode == 0 and len(words) == 2 and (int(words[0]), int(words[1])) in PACKAGES:
             return candidate, (int(words[0]), int(words[1]))
-    raise RehearsalError(f"no Python 3.11 to 3.13 among {', '.join(candidates)}; name one with --python")
+    raise RehearsalError(f"--python: found no Python 3.11 to 3.13 among {', '.join(candidates)}; name one")

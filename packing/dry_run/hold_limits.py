@@ -1,9 +1,9 @@
-"""Runs a command that cannot leave its limits, and becomes it.
+"""A script that sets limits on its process and then replaces itself by a command.
 
 usage: python -I hold_limits.py LIMITS COMMAND [ARGUMENT ...]
 
-LIMITS is JSON: `group`, the cgroup.procs to join, or null; `cpus`, their numbers, none for all; `data` and `file`, the
-bytes that a process may hold and a file may have, or null. Stands alone: it imports the standard library only.
+LIMITS is JSON: `group`: the cgroup.procs to join, or null; `cpus`: their numbers, empty for all; `data` and `file`: the
+largest data of a process and the largest file in bytes, or null. Imports the standard library only.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str]) -> None:
-    """Set the limits on this process, which its children inherit, and hand over to the command."""
+    """Set the limits on this process, which its children inherit, and execute the command."""
     limits = json.loads(arguments[0])
     if limits["group"]:
         Path(limits["group"]).write_text(str(os.getpid()), encoding="ascii")

@@ -1,4 +1,4 @@
-"""What a kernel's machine has, which a rehearsal must not pass: CPUs, memory, the size of a file."""
+"""The limits of a Kaggle machine that a dry run enforces: CPUs, memory, size of a file."""
 
 import contextlib
 import json
@@ -16,60 +16,64 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Limits:
-    """`cpus`: their number; `memory` of all processes together and `file`, the largest, in bytes."""
+    """Limits of a machine."""
 
     cpus: int
     memory: int
+    """Bytes, for all processes together."""
     file: int
+    """Bytes, of the largest file."""
 
 
-# 4 vCPUs and about 31 GB with any accelerator. /kaggle/working has 20 GB; we can only hold a single file to that.
+# 4 vCPUs and about 31 GB with any accelerator. /kaggle/working has 20 GB; only the size of one file can be limited.
 KERNEL = Limits(cpus=4, memory=31 * GB, file=20 * GB)
 
 
 @dataclass(frozen=True)
 class Held:
-    """How a command is run within limits: what stands before it, and the cgroup that it is in, if any."""
+    """A command prefix that enforces limits."""
 
     description: str
     prefix: tuple[str, ...]
     group: Group | None = None
+    """The cgroup of the command; None if the system forbids cgroups."""
 
     def count_kills(self) -> int:
-        """Processes that the system ended for want of memory; 0 where nothing counts them."""
+        """Return the number of processes killed for lack of memory; 0 without a cgroup."""
         return self.group.count_kills() if self.group else 0
 
 
 @contextlib.contextmanager
 def hold_limits(limits: Limits) -> Iterator[Held]:
-    """The limits as a command's prefix: all processes together have the memory where a cgroup can be made.
+    """Return a command prefix that enforces the limits.
 
-    Else each process has it for its own data. The CPUs are the first of those that we may use.
+    The memory limit holds for all processes together in a cgroup; without one, for the data of each process. The CPUs
+    are the first of those that this process may use.
     """
     cpus = sorted(os.sched_getaffinity(0))[: limits.cpus] if sys.platform == "linux" else []
     with make_group(limits.memory) as group:
-        # Not the address space, of which a GPU's driver reserves far more than it uses.
+        # The data, not the address space: a GPU's driver reserves far more addresses than it uses.
         data = None if group else limits.memory
         entrance = str(group.entrance) if group else None
         settings = json.dumps({"group": entrance, "cpus": cpus, "data": data, "file": limits.file})
-        told = (_describe_cpus(cpus, limits), _describe_memory(group, limits), f"no file over {_tell(limits.file)}")
-        yield Held(f"limits: {', '.join(told)}", (sys.executable, "-I", str(ENTER), settings), group)
+        texts = (_describe_cpus(cpus, limits), _describe_memory(group, limits), f"files up to {_format(limits.file)}")
+        yield Held(f"limits: {', '.join(texts)}", (sys.executable, "-I", str(ENTER), settings), group)
 
 
 def _describe_cpus(cpus: list[int], limits: Limits) -> str:
     if not cpus:
-        return "all CPUs (cannot be held here)"
+        return "all CPUs (no limit on this system)"
     return f"{len(cpus)} of {os.cpu_count()} CPUs" + ("" if len(cpus) == limits.cpus else f" (wanted {limits.cpus})")
 
 
 def _describe_memory(group: Group | None, limits: Limits) -> str:
     if not group and sys.platform != "linux":
-        return "any memory (cannot be held here)"
+        return "all memory (no limit on this system)"
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    less = f" (this machine has {_tell(machine)})" if machine < limits.memory else ""
-    whose = "for all processes together (cgroup)" if group else "for the data of each process (no cgroup can be made)"
-    return f"{_tell(limits.memory)} of memory{less} {whose}"
+    less = f" (this machine has {_format(machine)})" if machine < limits.memory else ""
+    scope = "for all processes together (cgroup)" if group else "for the data of each process (no cgroup permitted)"
+    return f"{_format(limits.memory)} of memory{less} {scope}"
 
 
-def _tell(size: int) -> str:
+def _format(size: int) -> str:
     return f"{size / GB:.3g} GB"

@@ -1,4 +1,4 @@
-"""The rehearsal as near to Kaggle as a machine allows: the notebook, in an image like Kaggle's, within its limits."""
+"""The dry run of the notebook: an environment similar to Kaggle's image, with its limits and without a network."""
 
 import contextlib
 import json
@@ -44,23 +44,22 @@ _FIRST = re.compile(r"first prediction ([\d.]+) s after the notebook's start")
 
 @dataclass(frozen=True)
 class KaggleRehearsal:
-    """A rehearsed notebook that ended well.
-
-    `first_prediction`: seconds from the notebook's first line to the first batch through a model, None where the
-    notebook did not say; `seconds`: from starting Python to the last cell's end; `walls`: lines about what kept it in.
-    """
+    """A successful dry run of a notebook."""
 
     run: Rehearsal
     first_prediction: float | None
+    """Seconds from the notebook's first line to its first batch; None if the notebook does not print it."""
     seconds: float
+    """From the start of Python to the end of the last cell."""
     walls: str
+    """Lines on the isolation and the limits."""
 
     def describe(self) -> str:
-        """Lines for a person."""
-        first = "not told" if self.first_prediction is None else f"{self.first_prediction:.1f} s"
+        """Return a summary of four lines."""
+        first = "an unknown time" if self.first_prediction is None else f"{self.first_prediction:.1f} s"
         return (
             f"{self.walls}\n"
-            f"notebook {self.seconds:.1f} s from its start to its end, first prediction after {first}\n"
+            f"notebook: run time {self.seconds:.1f} s, first prediction after {first}\n"
             f"{self.run.describe()}"
         )
 
@@ -77,11 +76,11 @@ def rehearse_like_kaggle(
     python: str | None = None,
     limits: Limits = KERNEL,
 ) -> KaggleRehearsal:
-    """Execute the notebook beside the dataset `bundle` in a tree like /kaggle; its page and results go to `out`.
+    """Execute the notebook of the dataset `bundle` in a tree like /kaggle; write its page and results to `out`.
 
-    `limit`: only the first images; `time_limit` in seconds, None for the manifest's; `layout`: which of Kaggle's mount
-    layouts; `python`, `cache`: see `prepare_image`; `limits` of the machine. Raises RehearsalError where a cell fails
-    or a limit is passed, with the page as far as it came, or SubmissionError.
+    `limit`: number of images from the sample's start; `time_limit`: seconds (default: the manifest's); `layout`: of
+    Kaggle's mounts; `python`, `cache`: see `prepare_image`. Raises SubmissionError, or RehearsalError: a cell fails or
+    the notebook exceeds a limit; the page then has the outputs up to that point.
     """
     manifest, labels = read_bundle(bundle)
     kernel = bundle.resolve().parent / "kernel"
@@ -90,10 +89,7 @@ def rehearse_like_kaggle(
     seconds = manifest.runtime.choose_time_limit(time_limit)
     interpreter = prepare_image(cache, python)
     make_folder(out)
-    with (
-        tempfile.TemporaryDirectory(prefix="kaggle-", dir=out) as temporary,
-        hold_limits(limits) as held,
-    ):
+    with tempfile.TemporaryDirectory(prefix="kaggle-", dir=out) as temporary, hold_limits(limits) as held:
         root = Path(temporary).resolve()
         build_tree(root, layout, names, bundle, images, sample, ids)
         inputs = [root / "input", bundle, images, interpreter.parent.parent]
@@ -123,15 +119,9 @@ def rehearse_like_kaggle(
 
 
 def build_tree(
-    root: Path,
-    layout: Layout,
-    names: tuple[str, str, str],
-    bundle: Path,
-    images: Path,
-    sample: Path,
-    ids: list[str],
+    root: Path, layout: Layout, names: tuple[str, str, str], bundle: Path, images: Path, sample: Path, ids: list[str]
 ) -> None:
-    """A tree like /kaggle in `root`; `names`: owner, slug and competition. train.csv beside the sample is there too."""
+    """Make a tree like /kaggle in `root`, with the train.csv beside the sample; `names`: owner, slug, competition."""
     owner, slug, competition = names
     newer = layout == "newer"
     dataset = root / "input" / (f"datasets/{owner}/{slug}" if newer else slug)
@@ -147,7 +137,7 @@ def build_tree(
 
 
 def make_environment(root: Path, seconds: float, walls: Walls) -> dict[str, str]:
-    """The environment variables of the notebook's Python."""
+    """Return the environment variables of the notebook's Python."""
     return {
         "PATH": os.defpath,
         "HOME": str(root / "home"),
@@ -162,9 +152,9 @@ def make_environment(root: Path, seconds: float, walls: Walls) -> dict[str, str]
 def execute(
     notebook: nbformat.NotebookNode, python: list[str], working: Path, environment: dict[str, str], seconds: float
 ) -> None:
-    """Run every cell in a Python of its own, which we reach by sockets in a folder, as it has no network.
+    """Run every cell in a separate Python, connected by Unix sockets because it has no network.
 
-    Raises nbclient's CellExecutionError, CellTimeoutError or DeadKernelError; outputs are in `notebook` all the same.
+    Raises nbclient's CellExecutionError, CellTimeoutError or DeadKernelError; `notebook` has the outputs even then.
     """
     with _make_folder_for_sockets() as folder:
         specification = {
@@ -186,22 +176,20 @@ def execute(
 
 
 def describe_failure(failure: Exception | None, kills: int, limits: Limits, seconds: float) -> str:
-    """Why the notebook did not end well: `kills` of its processes for want of memory, or what nbclient raised."""
+    """Describe a failure: `kills` processes killed for lack of memory, or what nbclient raised."""
     memory = f"{limits.memory / GB:.3g} GB"
     if kills:
-        return (
-            f"passed its {memory} of memory, and the system ended {kills} of its processes; Kaggle ends such a notebook"
-        )
+        return f"out of memory: exceeded {memory}, {kills} processes killed; Kaggle kills such a notebook"
     if isinstance(failure, nbclient.exceptions.CellTimeoutError):
-        return f"passed its limit of {seconds:.0f} s"
+        return f"exceeded its time limit of {seconds:.0f} s"
     if isinstance(failure, nbclient.exceptions.CellExecutionError):
-        more = f" (it has {memory})" if failure.ename == "MemoryError" else ""
-        return f"stops with {failure.ename}{more}: {failure.evalue}"
+        more = f" (limit {memory})" if failure.ename == "MemoryError" else ""
+        return f"failed with {failure.ename}{more}: {failure.evalue}"
     return "its Python died"
 
 
 def write_notebook_page(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """The executed notebook as one HTML file; the code of cells with the tag `hide-input` is left out."""
+    """Write the executed notebook as one HTML file, without the code of cells that have the tag `hide-input`."""
     settings = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": ["hide-input"]}})
     page, _ = nbconvert.HTMLExporter(config=settings).from_notebook_node(notebook)  # type: ignore[no-untyped-call]
     path.write_text(page, encoding="utf-8")
@@ -209,7 +197,7 @@ def write_notebook_page(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 @contextlib.contextmanager
 def _make_folder_for_sockets() -> Iterator[Path]:
-    # A socket's path may have 107 bytes, so it cannot be deep in the user's folders.
+    # The path of a socket has at most 107 bytes, so the folder cannot be below a long path.
     with tempfile.TemporaryDirectory(prefix="k") as folder:
         yield Path(folder)
 

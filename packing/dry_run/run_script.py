@@ -1,4 +1,4 @@
-"""The dry run: the packed bundle, run here as Kaggle would run it."""
+"""The dry run of the script: the packed bundle in a sandbox similar to a Kaggle kernel."""
 
 import csv
 import json
@@ -25,26 +25,28 @@ SANDBOX = Path(__file__).with_name("sandbox.py")
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A dry run that ended well; `seconds` of the script from start to end, `rate` in images/s while predicting."""
+    """A successful dry run."""
 
     images: int
     unreadable: int
     seconds: float
+    """Run time of the script."""
     rate: float
+    """Images/s while predicting."""
     time_limit: float
 
     def predict_seconds(self, images: int = STAGE_2_IMAGES) -> float:
-        """How long that many images would take: the start-up as measured, the rest at the measured rate."""
+        """Estimate the run time for `images`: the measured start-up, plus the images at the measured rate."""
         return max(0.0, self.seconds - self.images / self.rate) + images / self.rate
 
     def describe(self) -> str:
-        """Two lines for a person."""
+        """Return a summary of two lines."""
         needed = self.predict_seconds()
         verdict = "fits" if needed <= self.time_limit else "DOES NOT FIT"
         return (
             f"{self.images} images in {self.seconds:.1f} s, {self.rate:.1f} images/s, {self.unreadable} unreadable\n"
             f"{STAGE_2_IMAGES:,} images at this rate: {format_seconds(needed)}; "
-            f"{verdict} the limit of {format_seconds(self.time_limit)}"
+            f"{verdict} the time limit of {format_seconds(self.time_limit)}"
         )
 
 
@@ -60,13 +62,13 @@ def rehearse(
 ) -> Rehearsal:
     """Run the bundle's script in a sandbox, check its submission, and move it with run_log.json to `out`.
 
-    `limit`: only the first images of the sample; `time_limit` in seconds, None for the manifest's; `predictions`: keep
-    each model's probabilities in OUT/predictions; `strict`: a submission that lacks something is an error.
-    Raises RehearsalError where the script fails or the submission is not valid; `out` is then as it was.
+    `limit`: number of images from the sample's start; `time_limit`: seconds (default: the manifest's); `predictions`:
+    keep each model's probabilities in OUT/predictions; `strict`: a degraded submission is an error.
+    Raises RehearsalError or SubmissionError, and leaves `out` unchanged: the script fails or its submission is invalid.
     """
     manifest, labels = read_bundle(bundle)
     if manifest.runtime.script is None:
-        raise RehearsalError(f"{bundle}: carries no script; pack it again")
+        raise RehearsalError(f"{bundle}: `runtime.script`: missing; pack the bundle again")
     ids = read_ids(sample)[:limit]
     make_folder(out)
     with tempfile.TemporaryDirectory(prefix="kernel-", dir=out) as temporary:
@@ -84,22 +86,17 @@ def rehearse(
         finished = subprocess.run(command, cwd=working, check=False)
         if finished.returncode not in (COMPLETE, DEGRADED):
             raise RehearsalError(
-                f"{bundle}: its script ended with exit code {finished.returncode}; its message is above"
+                f"{bundle}: the script ended with exit code {finished.returncode}; see its message above"
             )
         check_submission(working / "submission.csv", ids, labels)
         log: dict[str, Any] = json.loads((working / "run_log.json").read_text(encoding="utf-8"))
         _move_results(working, out)
-    return Rehearsal(
-        images=len(ids),
-        unreadable=len(log["unreadable"]),
-        seconds=log["seconds"]["total"],
-        rate=log["images_per_second"],
-        time_limit=log["time_limit"],
-    )
+    seconds, rate = log["seconds"]["total"], log["images_per_second"]
+    return Rehearsal(len(ids), len(log["unreadable"]), seconds, rate, log["time_limit"])
 
 
 def write_sample(path: Path, ids: list[str]) -> Path:
-    """A sample submission of these ids."""
+    """Write a sample submission of these ids; return its path."""
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("id", "attribute_ids"))

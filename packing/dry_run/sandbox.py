@@ -1,8 +1,8 @@
-"""Runs a script as a Kaggle kernel would: no network, read-only inputs, only the kernel's packages.
+"""A script that runs another under a kernel's conditions: no network, read-only inputs, only the kernel's packages.
 
 usage: python -I sandbox.py READ_ONLY_FOLDERS SCRIPT [ARGUMENT ...]     (folders separated by os.pathsep)
 
-Stands alone: it imports the standard library only, so that it adds nothing to what the script could import.
+Imports the standard library only, so that the script cannot import more than in a kernel.
 """
 
 import errno
@@ -22,19 +22,19 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class KernelPackages(MetaPathFinder):
-    """Refuses every import that Kaggle's image might not answer."""
+    """An import hook that refuses all packages except those of the kernel."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """None hands on to the other finders; raises ModuleNotFoundError for what the kernel does not have."""
+        """Return None, so that the other finders continue; raises ModuleNotFoundError for other packages."""
         top = name.partition(".")[0]
         if top not in PACKAGES | sys.stdlib_module_names | {"__main__"}:
             raise ModuleNotFoundError(
-                f"No module named {name!r}: a kernel has only {', '.join(sorted(PACKAGES))}", name=name
+                f"No module named {name!r}: a kernel may import only {', '.join(sorted(PACKAGES))}", name=name
             )
 
 
 def close_doors(read_only: Sequence[str]) -> None:
-    """Refuse sockets, and changes below the folders, from here on; an audit hook cannot be taken off again."""
+    """Refuse sockets and changes below the folders from now on; an audit hook cannot be removed."""
     roots = tuple(os.path.realpath(folder) + os.sep for folder in read_only)
 
     def refuse(event: str, arguments: tuple[object, ...]) -> None:
@@ -53,14 +53,14 @@ def close_doors(read_only: Sequence[str]) -> None:
 
 
 def _is_local(event: str, arguments: tuple[object, ...]) -> bool:
-    # Sockets of files and of pairs lead nowhere; asyncio and notebooks cannot do without.
+    # Unix sockets and socket pairs reach no network; asyncio and notebooks need them.
     if event == "socket.__new__":
         return arguments[1] == socket.AF_UNIX
     return event == "socket.connect" and getattr(arguments[0], "family", None) == socket.AF_UNIX
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the script as __main__, doors closed."""
+    """Run the script as __main__ with these restrictions."""
     read_only, script, *rest = arguments
     sys.meta_path.insert(0, KernelPackages())
     close_doors(read_only.split(os.pathsep))

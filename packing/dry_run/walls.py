@@ -1,4 +1,4 @@
-"""What keeps a rehearsed notebook from the network and its inputs: the system's namespaces, or Python's hooks."""
+"""Isolation of a notebook from the network and from changes of its inputs, by Linux namespaces or Python hooks."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SANDBOX = Path(__file__).with_name("sandbox.py")
-# Each folder is mounted onto itself, read-only; then the rest of the command runs.
+# Mounts each folder onto itself, read-only; then runs the rest of the command.
 MOUNT = (
     'set -e; count=$1; shift; while [ "$count" -gt 0 ]; do mount --bind "$1" "$1"; mount -o remount,ro,bind "$1"; '
     'shift; count=$((count - 1)); done; exec "$@"'
@@ -22,17 +22,20 @@ close_doors({folders!r})
 
 @dataclass(frozen=True)
 class Walls:
-    """How a command is run behind walls: what stands before it, and folders for its PYTHONPATH."""
+    """Isolation of a command."""
 
     description: str
     prefix: tuple[str, ...]
+    """What to write before the command."""
     python_path: tuple[str, ...] = ()
+    """Folders for its PYTHONPATH."""
 
 
 def build_walls(read_only: Sequence[Path], scratch: Path) -> Walls:
-    """Namespaces without a network where `read_only` cannot be written, where this system lets us have them.
+    """Set up namespaces without a network in which `read_only` cannot be written.
 
-    Else a `sitecustomize` in `scratch` that refuses sockets and changes in every Python process that inherits it.
+    If the system forbids them, write a `sitecustomize` to `scratch` that refuses sockets and changes in every Python
+    process that inherits it.
     """
     folders = [str(folder.resolve()) for folder in read_only]
     for user in ([], ["--map-root-user"]):
@@ -44,4 +47,4 @@ def build_walls(read_only: Sequence[Path], scratch: Path) -> Walls:
     scratch.mkdir(parents=True, exist_ok=True)
     hooks = HOOKS.format(sandbox=str(SANDBOX.parent), folders=folders)
     (scratch / "sitecustomize.py").write_text(hooks, encoding="utf-8")
-    return Walls("no network and no writing to inputs in Python (hooks)", (), (str(scratch),))
+    return Walls("no network and read-only inputs, in Python only (hooks)", (), (str(scratch),))

@@ -7,7 +7,7 @@ from zoo.commands import Command, add_manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which precisions, and the real images to measure them on."""
+    """Add the precisions and the real images to measure them on."""
     add_manifest(parser)
     parser.add_argument(
         "--images", type=Path, required=True, metavar="DIR", help="at least 16 real images; int8 is calibrated on them"
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Export every model and print a line per file."""
+    """Export every model and print one line per file."""
     from packing.export.export_zoo import describe_entry, export_zoo
 
     manifest = export_zoo(arguments.manifest, arguments.out, arguments.images, arguments.precisions, arguments.truth)

@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX: bytes of pictures in, probabilities out, and the proof that nothing changed on the way."""
+"""Export of checkpoints to ONNX graphs from image bytes to probabilities, each compared with torch."""
 
 import dataclasses
 import sys
@@ -28,14 +28,14 @@ from zoo.networks import load_network
 from zoo.onnx_export import trace_module
 from zoo.onnx_limits import OPSET, PARITY_LIMIT
 
-EXAMPLES = 768  # images that are looked at, where there are as many
+EXAMPLES = 768  # the most images used
 EXPORT_BATCH = 2
 MOST_AT_ONCE = 4096
 REDUCED: tuple[Precision, ...] = ("fp16", "int8")
 
 
 class KernelNetwork(torch.nn.Module):
-    """A timm model that takes uint8 pictures (batch, height, width, 3) and gives probabilities (batch, labels)."""
+    """A timm model from uint8 images (batch, height, width, 3) to probabilities (batch, labels)."""
 
     def __init__(self, network: torch.nn.Module, model: Model) -> None:
         super().__init__()
@@ -47,24 +47,20 @@ class KernelNetwork(torch.nn.Module):
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Normalise, run the network, squash by the sigmoid."""
-        pictures = image.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        return torch.sigmoid(self.network(pictures))
+        """Normalise, run the network, apply the sigmoid."""
+        normalised = image.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        return torch.sigmoid(self.network(normalised))
 
 
 def export_zoo(
-    manifest_path: Path,
-    out: Path,
-    images: Path,
-    precisions: Collection[Precision] = (),
-    truth: Path | None = None,
+    manifest_path: Path, out: Path, images: Path, precisions: Collection[Precision] = (), truth: Path | None = None
 ) -> Manifest:
-    """Export every model of the manifest to OUT/NAME.onnx, and the manifest with them declared to OUT.
+    """Export every model of the manifest to OUT/NAME.onnx, and write a manifest that declares the files to OUT.
 
-    What is up to date stays. `precisions`: fp32 is always made, fp16 becomes OUT/NAME.fp16.onnx, int8 NAME.int8.onnx;
-    one that a model does not answer in is left out of it, and told. `images`: a folder of real images, of which at
-    most 768 are looked at; `truth`: a train.csv that has them. Raises ExportError, CheckpointError, ManifestError,
-    ImagesError or TableError.
+    Files that are up to date are kept. `precisions`: fp32 is always made, fp16 becomes OUT/NAME.fp16.onnx, int8
+    NAME.int8.onnx; a precision in which the model fails is skipped with a note. `images`: a folder of real images, of
+    which at most 768 are used; `truth`: a train.csv with their labels. Raises ExportError, CheckpointError,
+    ManifestError, ImagesError or TableError.
     """
     manifest = read_manifest(manifest_path)
     home = manifest_path.parent
@@ -94,7 +90,7 @@ def export_zoo(
                     precision, out / entry.file, path, source, judge
                 )
             except SessionError as error:
-                print(f"note: {model.name} is left without {precision}: {error}", file=sys.stderr)
+                print(f"note: {model.name}: {precision} skipped: {error}", file=sys.stderr)
         models.append(dataclasses.replace(model, onnx=entries))
     exported = dataclasses.replace(manifest, models=tuple(models))
     write_manifest(exported, out / MANIFEST_NAME)
@@ -104,9 +100,9 @@ def export_zoo(
 def export_model(
     network: torch.nn.Module, model: Model, outputs: int, source: str, out: Path, judge: Judge
 ) -> OnnxEntry:
-    """Write OUT/NAME.onnx and measure it against `network` on the first 16 images of `judge`; see `OnnxEntry`.
+    """Write OUT/NAME.onnx and compare it with `network` on the first 16 images of `judge`; see `OnnxEntry`.
 
-    Raises ExportError, and leaves no file, where the probabilities differ by more than 1e-4.
+    Raises ExportError, and leaves no file: the probabilities differ by more than 1e-4.
     """
     path = out / f"{model.name}.onnx"
     graph = trace_graph(KernelNetwork(network, model), model.image_size)
@@ -118,18 +114,17 @@ def export_model(
         parity = judge.measure(answer, predict_with_torch(network, model, batch))
         if not parity.parity <= PARITY_LIMIT:
             raise ExportError(
-                f"model {model.name}: its ONNX differs from torch by {parity.parity:.1e} on {len(batch)} images, "
+                f"model {model.name}: its ONNX differs from torch by {parity.parity:.1e} on {len(batch)} images; "
                 f"wanted at most {PARITY_LIMIT:.0e}"
             )
     return OnnxEntry(path.name, hash_file(path), OPSET, source=source, **dataclasses.asdict(parity))
 
 
 def reduce_model(precision: Precision, whole: Path, path: Path, source: str, judge: Judge) -> OnnxEntry:
-    """Write the fp16 or int8 form of `whole`, a file in fp32, to `path`; measured against it, see `OnnxEntry`.
+    """Convert the fp32 file `whole` to fp16 or int8, write it to `path` and compare both; see `OnnxEntry`.
 
-    int8 keeps more layers in fp32 where it would lose more F2 than the manifest allows.
-
-    Raises SessionError, and leaves no file, where it does not load or gives what is not a probability.
+    int8 keeps more layers in fp32 if it would lose more F2 than the manifest allows. Raises SessionError, and leaves no
+    file: the model does not load, or its output is not a probability.
     """
     with replace_file(path) as temporary:
         if precision == "fp16":
@@ -145,34 +140,34 @@ def reduce_model(precision: Precision, whole: Path, path: Path, source: str, jud
 
 
 def describe_entry(precision: Precision, entry: OnnxEntry, limit: float) -> str:
-    """What a file answers other than torch or fp32, for a person; `limit`: of the F2 that it may lose."""
-    told = f"opset {entry.opset}  parity {entry.parity:.1e}"
+    """Describe the differences of a file from torch or fp32 as text; `limit`: the largest allowed loss of F2."""
+    text = f"opset {entry.opset}  parity {entry.parity:.1e}"
     if precision != "fp32":
-        told += f"  labels flipped {entry.flips:.2%}  F2 {0.0 - round(entry.f2_loss, 4):+.4f}"
-    return told if entry.f2_loss <= limit else f"{told}  not used: loses more than {limit} (`runtime.f2_loss`)"
+        text += f"  labels flipped {entry.flips:.2%}  F2 {0.0 - round(entry.f2_loss, 4):+.4f}"
+    return text if entry.f2_loss <= limit else f"{text}  not used: loses more than {limit} (`runtime.f2_loss`)"
 
 
-def trace_graph(pictures: KernelNetwork, image_size: int) -> onnx.ModelProto:
-    """The ONNX graph of a model, batch size left open; raises ExportError where torch cannot trace it."""
+def trace_graph(network: KernelNetwork, image_size: int) -> onnx.ModelProto:
+    """Trace the ONNX graph of a model, with any batch size. Raises ExportError: torch cannot trace it."""
     example = torch.zeros(EXPORT_BATCH, image_size, image_size, 3, dtype=torch.uint8)
-    graph = trace_module(pictures, example, "image", "probabilities", MOST_AT_ONCE)
+    graph = trace_module(network, example, "image", "probabilities", MOST_AT_ONCE)
     pool_globally(graph)
     return graph
 
 
 def predict_with_torch(network: torch.nn.Module, model: Model, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What torch says of a batch (images, height, width, 3), normalised in the order of torchvision's transforms."""
+    """Return torch's probabilities for a batch (images, height, width, 3), normalised as torchvision does."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.mean, model.std))
     with torch.inference_mode():
-        pictures = torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
-        answer: NDArray[np.float32] = torch.sigmoid(network(pictures)).numpy()
+        normalised = torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
+        answer: NDArray[np.float32] = torch.sigmoid(network(normalised)).numpy()
     return answer
 
 
 def _list_checkpoints(manifest: Manifest) -> Iterator[tuple[str, FileEntry]]:
     for index, model in enumerate(manifest.models):
         if model.checkpoint is None:
-            raise ExportError(f"`models[{index}].checkpoint`: missing; {model.name} has nothing to export")
+            raise ExportError(f"`models[{index}].checkpoint`: missing; wanted the checkpoint of {model.name}")
         yield f"models[{index}].checkpoint", model.checkpoint
 
 

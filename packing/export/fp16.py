@@ -1,4 +1,4 @@
-"""fp32 ONNX to fp16: half the memory and, where the GPU has cores for it, a multiple of the speed."""
+"""Conversion of ONNX from fp32 to fp16: half the memory, and several times the speed on GPUs with cores for it."""
 
 import copy
 import warnings
@@ -11,30 +11,30 @@ from packing.export.graph import find_first_layer, list_ending, list_sources
 
 
 def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in fp16; the normalisation of the picture, and all from the last sigmoid on, stay in fp32.
+    """Return the model in fp16; the normalisation of the image and everything from the last sigmoid on stay in fp32.
 
-    So do the operators that the converter blocks by default, which have no fp16 kernel or lose too much. Weights
-    beyond the range of fp16 are cut to it: whether that matters, parity says.
+    The operators that the converter blocks by default stay in fp32 too: they have no fp16 kernel or lose too much.
+    Weights beyond the range of fp16 are clipped to it; the parity shows whether that matters.
     """
     halved: onnx.ModelProto = copy.deepcopy(model)
     graph = halved.graph
-    picture = find_first_layer(graph).input[0]
-    preparation, ending = copy.deepcopy(list_sources(graph, picture)), copy.deepcopy(list_ending(graph))
+    image = find_first_layer(graph).input[0]
+    preparation, ending = copy.deepcopy(list_sources(graph, image)), copy.deepcopy(list_ending(graph))
     inputs, outputs = list(graph.input), list(graph.output)
-    # The converter sees what lies between. Told to leave nodes as they are, it rounds what they give to fp16 and back.
+    # The converter gets only the nodes between: for nodes that it should keep, it rounds the outputs to fp16 and back.
     for node in (*preparation, *ending):
         graph.node.remove(node)
-    cut = {picture: graph.input, ending[0].input[0]: graph.output}
+    cut = {image: graph.input, ending[0].input[0]: graph.output}
     known = [value for value in graph.value_info if value.name not in cut]
     del graph.value_info[:], graph.output[:]
     graph.value_info.extend(known)
     for name, ends in cut.items():
         ends.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one for each tensor with a weight that is cut
+        warnings.simplefilter("ignore")  # one per tensor with a clipped weight
         halved = convert_float_to_float16(halved, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST)
     graph = halved.graph
-    del graph.input[:], graph.output[:], graph.value_info[:]  # the last has the types of the preparation in fp16
+    del graph.input[:], graph.output[:], graph.value_info[:]  # value_info has fp16 types for the preparation
     graph.input.extend(inputs)
     graph.output.extend(outputs)
     graph.node.extend([*preparation, *ending])

@@ -1,4 +1,4 @@
-"""Where the parts of an exported graph are: the preparation of the picture, the first layers, the last step."""
+"""Parts of an exported graph: the preparation of the image, the first layers, the last step."""
 
 from itertools import islice
 
@@ -9,24 +9,24 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 
 
 def list_layers(graph: onnx.GraphProto, count: int) -> list[str]:
-    """The names of the first `count` nodes that have weights."""
+    """Return the names of the first `count` nodes that have weights."""
     return list(islice((node.name for node in graph.node if node.op_type in LAYERS), count))
 
 
 def find_first_layer(graph: onnx.GraphProto) -> onnx.NodeProto:
-    """The first node that has weights."""
+    """Return the first node that has weights."""
     layer: onnx.NodeProto = next(node for node in graph.node if node.op_type in LAYERS)
     return layer
 
 
 def list_ending(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The last sigmoid and what comes after it, in their order."""
+    """Return the last sigmoid and the nodes after it, in order."""
     sigmoids = [place for place, node in enumerate(graph.node) if node.op_type == "Sigmoid"]
     return list(graph.node[sigmoids[-1] :])
 
 
 def list_sources(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
-    """The nodes that a value is made by, in their order."""
+    """Return the nodes that compute a value, in order."""
     makers = {output: node for node in graph.node for output in node.output}
     pending, found = [name], set()
     while pending:
@@ -41,11 +41,10 @@ SPACE = [2, 3]  # height and width of (batch, channels, height, width)
 
 
 def pool_globally(graph: onnx.ModelProto) -> int:
-    """Turn each mean over height and width, of squeeze-and-excitation or before a head, into GlobalAveragePool.
+    """Replace each mean over height and width (squeeze-and-excitation, before a head) by GlobalAveragePool.
 
-    ONNX Runtime keeps pictures in blocks of channels, which GlobalAveragePool reads and ReduceMean does not: each mean
-    costs a copy of all that goes in. In int8 it has only the former. Changes `graph` in place; returns how many there
-    were.
+    ONNX Runtime stores images in blocks of channels, which GlobalAveragePool reads directly; ReduceMean first copies
+    the whole input. In int8 only GlobalAveragePool is available. Changes `graph` in place; returns the number replaced.
     """
     constants = {one.name: one for one in graph.graph.initializer}
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.graph.value_info}
@@ -64,7 +63,7 @@ def pool_globally(graph: onnx.ModelProto) -> int:
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
-    """Take out the tensors that no node reads any more, of which ONNX Runtime would warn."""
+    """Remove the tensors that no node reads, because ONNX Runtime warns about them."""
     read = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]

@@ -1,8 +1,8 @@
-"""fp32 ONNX to int8 for the CPU: static quantization with ranges from real images, in QDQ form.
+"""Conversion of ONNX from fp32 to int8 for the CPU: static quantization with ranges from real images, in QDQ form.
 
-Activations are uint8, weights int8 of 7 bits, a scale a channel: processors without VNNI add two products in 16 bits,
-which 8 bits would overflow. Narrow groups are joined first, which leaves the answer as it is and without which ONNX
-Runtime's kernels gain less.
+Activations are uint8; weights are int8 of 7 bits with one scale per channel, because processors without VNNI add two
+products in 16 bits, which 8 bits would overflow. Narrow groups are joined first: the output stays the same, and ONNX
+Runtime's kernels gain more.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from packing.export.graph import drop_unused, find_first_layer, list_ending, list_layers, list_sources
 
-# A group of four channels fills an eighth of what the integer kernels take at a time; zeros in the rest are free.
+# The integer kernels read 32 channels at a time: a group of four uses an eighth, and zeros in the rest cost no time.
 GROUP_WIDTH = 32
-# How many of the first layers stay in fp32, tried in turn until the loss is small enough. The first is as fast so; the
-# next ones are what costs most F2, above all depthwise ones, whose channels differ in range.
+# Numbers of first layers to keep in fp32, tried in turn until the loss is small enough. The first layer is as fast in
+# fp32. The next ones lose the most F2, especially depthwise ones, whose channels differ in range.
 KEPT = (1, 3, 6)
 
 
 def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], kept: int) -> None:
-    """Write the int8 form of the graph at `path` to `out`; `batches` (images, height, width, 3) give the ranges.
+    """Convert the graph at `path` to int8 and write it to `out`; `batches` (images, height, width, 3) give the ranges.
 
-    All up to the normalisation, the first `kept` layers, and all from the last sigmoid on stay in fp32.
+    In fp32 stay: everything up to the normalisation, the first `kept` layers, everything from the last sigmoid on.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
@@ -56,18 +56,18 @@ def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], 
 
 
 def widen_groups(graph: onnx.GraphProto) -> None:
-    """Join the groups of each grouped convolution until they are 32 channels wide; what joins them are weights of 0.
+    """Join the groups of each grouped convolution to groups of up to 32 channels, filled with weights of 0.
 
-    The answer stays the same. Depthwise convolutions, which have kernels of their own, stay as they are.
+    The output stays the same. Depthwise convolutions have special kernels and are not changed.
     """
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type != "Conv" or "group" not in attributes or node.input[1] not in weights:
             continue
-        narrow = onnx.numpy_helper.to_array(weights[node.input[1]])  # (outputs, channels of a group, height, width)
+        narrow = onnx.numpy_helper.to_array(weights[node.input[1]])  # (outputs, channels per group, height, width)
         groups, width = attributes["group"].i, narrow.shape[1]
-        fitting = [many for many in range(2, groups + 1) if groups % many == 0 and many * width <= GROUP_WIDTH]
+        fitting = [count for count in range(2, groups + 1) if groups % count == 0 and count * width <= GROUP_WIDTH]
         if width == 1 or not fitting:
             continue
         joined = max(fitting)

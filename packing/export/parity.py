@@ -1,4 +1,4 @@
-"""What another form of a model changes: on real images, in probabilities, in labels, and in F2."""
+"""Differences between two forms of a model on real images: in probabilities, in labels, and in F2."""
 
 import dataclasses
 import functools
@@ -12,51 +12,54 @@ from numpy.typing import NDArray
 from inference.basics.errors import ImagesError
 from inference.basics.files import hash_file, hash_texts
 from inference.ensemble.decide import decide_groups
-from inference.ensemble.second_stage import leave_stackers_out
 from inference.images.geometry import read_geometry, resize_image
 from inference.images.read import read_image
 from inference.manifest.labels import Labels
-from inference.manifest.records import Manifest, Model
+from inference.manifest.records import Manifest, Model, remove_stackers
 from inference.manifest.values import Precision
 from inference.models.sessions import ModelSession
 from inference.task.image_places import SUFFIXES
 from zoo.f2 import score_samples
 from zoo.train_table import read_table
 
-SMALLEST = 16  # images that parity is measured on at least
+SMALLEST = 16  # the fewest images to measure parity on
 BATCH = 16
-CALIBRATED = 3  # one in so many images is calibrated on, at most so many, and the others measured
+CALIBRATED = 3  # one in three images is for calibration, up to the number below; the others are measured
 MOST_CALIBRATED = 128
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Real images: those that parity is measured on, others that int8 is calibrated on, and the truth of the former."""
+    """Real images."""
 
     measured: tuple[Path, ...]
+    """For parity."""
     calibrated: tuple[Path, ...] = ()
+    """For the calibration of int8."""
     truth: NDArray[np.bool_] | None = None
+    """(measured images, labels); None if unknown."""
 
     @functools.cached_property
     def hashes(self) -> list[str]:
-        """Of each file."""
+        """sha256 of each file."""
         return [hash_file(path) for path in (*self.measured, *self.calibrated)]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """As OnnxEntry has it: largest difference in probability, share of labels that flip, loss of F2."""
+    """Difference between two forms of a model, in the fields of OnnxEntry."""
 
     parity: float
+    """Largest difference in probability."""
     flips: float
+    """Labels that change, relative to the labels of the reference."""
     f2_loss: float
 
 
 def list_examples(folder: Path, most: int, calibrate: bool, labels: Labels, train: Path | None = None) -> Examples:
-    """The first `most` images of a folder by name; where `calibrate`, a third of them apart, at most 128.
+    """List the first `most` images of a folder by name; with `calibrate`, a third of them, at most 128, is set apart.
 
-    `train`: a train.csv with the truth; only images that it knows count then. Raises ImagesError where there are too
-    few, and TableError.
+    `train`: a train.csv with the truth; images without a row are skipped. Raises ImagesError: too few; or TableError.
     """
     table = read_table(train, labels) if train else None
     known = None if table is None else frozenset(table.ids)
@@ -65,74 +68,71 @@ def list_examples(folder: Path, most: int, calibrate: bool, labels: Labels, trai
     split = len(found) - min(len(found) // CALIBRATED, MOST_CALIBRATED) if calibrate else len(found)
     wanted = SMALLEST + SMALLEST // (CALIBRATED - 1) if calibrate else SMALLEST
     if len(found) < wanted:
-        which = f"images that {train} has" if train else "images"
-        purpose = "measured and int8 calibrated on" if calibrate else "measured on"
-        raise ImagesError(f"{folder}: holds {len(found)} {which}; parity is {purpose} {wanted}, give --images")
+        which = f"images with a row in {train}" if train else "images"
+        purpose = "parity and int8 calibration" if calibrate else "parity"
+        raise ImagesError(f"{folder}: found {len(found)} {which}; wanted {wanted} for {purpose}; add images")
     truth = None if table is None else table.order_targets([path.stem for path in found[:split]])
     return Examples(tuple(found[:split]), tuple(found[split:]), truth)
 
 
 def read_batches(paths: Sequence[Path], model: Model) -> list[NDArray[np.uint8]]:
-    """The images as the model sees them, in batches (images, height, width, 3) of at most 16."""
+    """Read the images in the model's input size, in batches (images, height, width, 3) of at most 16."""
     geometry = dataclasses.replace(read_geometry(model), tiles=None)
     squares = [resize_image(read_image(path), geometry) for path in paths]
     return [np.stack(squares[start : start + BATCH]) for start in range(0, len(squares), BATCH)]
 
 
 class Judge:
-    """Measures forms of one model, on the measured images and by the manifest's decision of the model alone."""
+    """Measures the forms of one model on the measured images, with labels selected from this model alone."""
 
     def __init__(self, manifest: Manifest, model: Model, labels: Labels, examples: Examples) -> None:
         self._model, self._examples = model, examples
         self.limit = manifest.runtime.f2_loss
-        self._asked: dict[str, NDArray[np.float32]] = {}
-        # The rules of the blend are those that suit a model's own probabilities.
-        rules = leave_stackers_out(manifest).decision.groups
+        self._predicted: dict[str, NDArray[np.float32]] = {}
+        # The decision rules of the blend, because stackers have rules for other probabilities than a model's.
+        rules = remove_stackers(manifest).decision.groups
         self._rules = {group: rules[group] for group in manifest.groups_of(model)}
         self._labels, self._columns = labels, np.array(labels.columns(model.group))
         self._truth = None if examples.truth is None else examples.truth[:, self._columns]
 
     @functools.cached_property
     def batches(self) -> list[NDArray[np.uint8]]:
-        """The measured images as the model sees them, (images, height, width, 3), at most 16 each."""
+        """The measured images, see `read_batches`."""
         return read_batches(self._examples.measured, self._model)
 
     @functools.cached_property
     def calibration(self) -> list[NDArray[np.uint8]]:
-        """The images to calibrate on, in the same shape."""
+        """The images for calibration, see `read_batches`."""
         return read_batches(self._examples.calibrated, self._model)
 
     def hash_source(self, precision: Precision, fp32: str) -> str:
-        """Hash of all that another precision and its parity are made from; `fp32`: hash of that file."""
+        """Hash everything that a precision and its parity depend on; `fp32`: sha256 of the fp32 file."""
         rules = [f"{group} {rule}" for group, rule in self._rules.items()]
         truth = "" if self._truth is None else self._truth.tobytes().hex()
         return hash_texts(
             [precision, fp32, str(self.limit), str(read_geometry(self._model)), *rules, truth, *self._examples.hashes]
         )
 
-    def ask(self, path: Path) -> NDArray[np.float32]:
-        """The probabilities that the file gives the measured images; raises SessionError."""
+    def predict(self, path: Path) -> NDArray[np.float32]:
+        """Predict the measured images with the file at `path`. Raises SessionError."""
         session = ModelSession(self._model.name, path, len(self._columns))
         return np.concatenate([session.predict(batch) for batch in self.batches])
 
     def compare(self, path: Path, reference: Path) -> Parity:
-        """What the file at `path` changes of what the one at `reference` answers; raises SessionError."""
-        wanted = self._asked.get(reference.name)
+        """Compare the predictions of the file at `path` with those of `reference`. Raises SessionError."""
+        wanted = self._predicted.get(reference.name)
         if wanted is None:
-            wanted = self._asked[reference.name] = self.ask(reference)
-        return self.measure(self.ask(path), wanted)
+            wanted = self._predicted[reference.name] = self.predict(reference)
+        return self.measure(self.predict(path), wanted)
 
     def measure(self, answer: NDArray[np.float32], reference: NDArray[np.float32]) -> Parity:
-        """What `answer` changes of `reference`, both (images, labels of the model's group) of the measured images.
-
-        The reference may be of the first of them only.
-        """
-        taken, wanted = self._decide(answer), self._decide(reference)
+        """Compare two arrays of probabilities (images, labels of the model's group) of the first measured images."""
+        found, wanted = self._decide(answer), self._decide(reference)
         truth = wanted if self._truth is None else self._truth[: len(wanted)]
         return Parity(
             parity=float(np.abs(answer - reference).max()),
-            flips=float((taken != wanted).sum() / wanted.sum()),
-            f2_loss=float((score_samples(wanted, truth) - score_samples(taken, truth)).mean()),
+            flips=float((found != wanted).sum() / wanted.sum()),
+            f2_loss=float((score_samples(wanted, truth) - score_samples(found, truth)).mean()),
         )
 
     def _decide(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What a model's graph is made from; apart from the export itself, since to look at an export needs no torch."""
+"""The hash of a graph's inputs; a separate module, because checking an export needs no torch."""
 
 import hashlib
 import json
@@ -6,11 +6,11 @@ import json
 from inference.manifest.records import Model
 from zoo.onnx_limits import OPSET
 
-FORM = 3  # raised where the export begins to make another graph of the same network
+FORM = 3  # version of the export; raised when it makes another graph of the same network
 
 
 def hash_source(model: Model, outputs: int) -> str:
-    """Hash of all that a model's graph is made from."""
+    """Hash everything that a model's graph depends on."""
     assert model.checkpoint is not None
     parts = [model.checkpoint.sha256, model.architecture, model.image_size, model.mean, model.std, outputs, OPSET, FORM]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The views of a picture, made inside the graph: it goes over to the device once, and one mean comes back."""
+"""Views made inside the graph: an image is copied to the device once, and one mean is copied back."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,14 +11,14 @@ from inference.manifest.values import View
 from inference.models.views import VIEWS
 
 IMAGE, CHOSEN = "image", "views"
-IMAGES = "images"  # the batch as it comes in; within the graph it is as many times longer as there are views
+IMAGES = "images"  # the input batch; inside the graph it is repeated once per view
 Constants = dict[str, NDArray[np.int64]]
 
 
 def trace_views(model: onnx.ModelProto, outputs: int) -> None:
-    """Let the graph show a batch in several views and answer with the mean of its probabilities; changes `model`.
+    """Extend the graph to predict a batch in several views and return the mean probability; changes `model`.
 
-    A second input, `views`, names them by their place in `inference.models.views.VIEWS`, int64. `outputs`: labels.
+    A second input, `views`, int64, has their indices in `inference.models.views.VIEWS`. `outputs`: number of labels.
     """
     graph = model.graph
     (image,), (probabilities,) = graph.input, graph.output
@@ -27,7 +27,7 @@ def trace_views(model: onnx.ModelProto, outputs: int) -> None:
     _rename(graph, image.name, shown)
     _rename(graph, probabilities.name, each)
     constants: Constants = {"first": np.array([0])}
-    # All are made, as bytes, and those that are wanted taken: a choice of columns by Gather takes three times as long.
+    # All views are made, as bytes, and then selected: selecting columns with Gather takes three times as long.
     before = [node for view in VIEWS for node in MAKERS[view](size, constants)]
     before += [helper.make_node("Unsqueeze", [view, "first"], [f"{view}_apart"]) for view in VIEWS]
     before += [
@@ -62,7 +62,7 @@ def _make_hflip(size: int, constants: Constants) -> list[onnx.NodeProto]:
     return [helper.make_node("Slice", [IMAGE, "last", "before_first", "columns", "last"], ["hflip"])]
 
 
-# How each view is made of `image`, as a tensor of the view's name.
+# Functions that make each view of `image`, as a tensor named like the view.
 MAKERS: Mapping[View, Callable[[int, Constants], list[onnx.NodeProto]]] = {
     "identity": _make_identity,
     "hflip": _make_hflip,

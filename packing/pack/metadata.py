@@ -1,4 +1,4 @@
-"""Kaggle's rules for the two metadata files, after its client's source; checked before anything is uploaded."""
+"""The two metadata files and Kaggle's rules for them, taken from the source of its client."""
 
 import difflib
 import re
@@ -17,7 +17,7 @@ MAX_NOTEBOOK_BYTES = 1_000_000
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _OWNER = re.compile(r"[A-Za-z0-9_-]+")
 _KERNEL_KEYS = {"code_file": NOTEBOOK, "language": "python", "kernel_type": "notebook", "enable_internet": False}
-# What the client reads; any other key it passes over without a word, as it does a misspelt one.
+# The keys that the client reads. It ignores other keys without a message, misspelt ones too.
 _KNOWN_KEYS = {
     DATASET_METADATA: "id id_no title subtitle description licenses keywords resources collaborators data",
     KERNEL_METADATA: "id id_no title code_file language kernel_type is_private enable_gpu enable_tpu enable_internet "
@@ -28,16 +28,19 @@ _KNOWN_KEYS = {
 
 @dataclass(frozen=True)
 class Names:
-    """How a bundle is called on Kaggle; the kernel's slug follows from its title, as Kaggle wants it."""
+    """Names of a bundle on Kaggle. The kernel's slug follows from its title, as Kaggle requires."""
 
     owner: str
+    """Kaggle user name."""
     slug: str
+    """The dataset's name in its URL."""
     title: str
     competition: str
+    """The competition's name in its URL."""
 
     @property
     def dataset_id(self) -> str:
-        """owner/slug of the dataset."""
+        """OWNER/SLUG of the dataset."""
         return f"{self.owner}/{self.slug}"
 
     @property
@@ -47,19 +50,19 @@ class Names:
 
     @property
     def kernel_id(self) -> str:
-        """owner/slug of the notebook."""
+        """OWNER/SLUG of the notebook."""
         return f"{self.owner}/{slugify(self.kernel_title)}"
 
 
 def make_dataset_metadata(names: Names) -> dict[str, Any]:
-    """dataset-metadata.json; raises PackError where a name breaks Kaggle's rules."""
+    """Return the content of dataset-metadata.json. Raises PackError: a name breaks Kaggle's rules."""
     document = {"id": names.dataset_id, "title": names.title, "licenses": [{"name": "other"}]}
     check_dataset_metadata(document)
     return document
 
 
 def make_kernel_metadata(names: Names, accelerator: Accelerator = DEFAULT) -> dict[str, Any]:
-    """kernel-metadata.json; raises PackError where a name breaks Kaggle's rules."""
+    """Return the content of kernel-metadata.json. Raises PackError: a name breaks Kaggle's rules."""
     document = {
         "id": names.kernel_id,
         "title": names.kernel_title,
@@ -78,7 +81,7 @@ def make_kernel_metadata(names: Names, accelerator: Accelerator = DEFAULT) -> di
 
 
 def check_dataset_metadata(document: Mapping[str, Any]) -> None:
-    """Raises PackError naming the key that Kaggle would refuse, what was found and what it wants."""
+    """Check the keys and values. Raises PackError for the first that Kaggle would refuse."""
     _check_keys(document, DATASET_METADATA)
     _check_id(document.get("id"), DATASET_METADATA, low=6)
     title = document.get("title")
@@ -87,20 +90,20 @@ def check_dataset_metadata(document: Mapping[str, Any]) -> None:
     one = (
         isinstance(licences, list) and len(licences) == 1 and isinstance(licences[0], dict) and licences[0].get("name")
     )
-    _want(DATASET_METADATA, "licenses", licences, bool(one), 'exactly one, as in [{"name": "other"}]')
+    _want(DATASET_METADATA, "licenses", licences, bool(one), 'exactly one, such as [{"name": "other"}]')
     subtitle = document.get("subtitle")
     if subtitle is not None:
         fits = isinstance(subtitle, str) and 20 <= len(subtitle) <= 80
-        _want(DATASET_METADATA, "subtitle", subtitle, fits, "20 to 80 characters, or none")
+        _want(DATASET_METADATA, "subtitle", subtitle, fits, "20 to 80 characters, or no key")
 
 
 def check_kernel_metadata(document: Mapping[str, Any]) -> None:
-    """Raises PackError naming the key that Kaggle would refuse or misread, what was found and what is wanted."""
+    """Check the keys and values. Raises PackError for the first that Kaggle would refuse or misread."""
     _check_keys(document, KERNEL_METADATA)
     _check_id(document.get("id"), KERNEL_METADATA, low=5)
     title, slug = document.get("title", ""), document["id"].partition("/")[2]
     _want(KERNEL_METADATA, "title", title, isinstance(title, str) and len(title) >= 5, "at least 5 characters")
-    _want(KERNEL_METADATA, "title", title, slugify(title) == slug, f"a title that Kaggle turns into the id's {slug}")
+    _want(KERNEL_METADATA, "title", title, slugify(title) == slug, f"a title whose slug is {slug}, as in `id`")
     for key, wanted in _KERNEL_KEYS.items():
         found = document.get(key)
         _want(KERNEL_METADATA, key, found, found == wanted, repr(wanted))
@@ -114,14 +117,14 @@ def check_kernel_metadata(document: Mapping[str, Any]) -> None:
     )
     _check_sources(document, "dataset_sources", "OWNER/SLUG", _is_reference)
     _check_sources(
-        document, "competition_sources", "its name in addresses, without /", lambda name: bool(_SLUG.fullmatch(name))
+        document, "competition_sources", "the name in its URL, without /", lambda name: bool(_SLUG.fullmatch(name))
     )
 
 
 def slugify(title: str) -> str:
-    """A title as Kaggle puts it into an address: 'iMet bundle kernel' to 'imet-bundle-kernel'.
+    """Return the slug of a title: 'imet-bundle-kernel' for 'iMet bundle kernel'.
 
-    As the client's python-slugify does it for Latin letters: accents go, and so do commas inside numbers.
+    Same result as the client's python-slugify for Latin letters: without accents and without commas inside numbers.
     """
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=\d),(?=\d)", "", plain)).strip("-")
@@ -130,7 +133,7 @@ def slugify(title: str) -> str:
 def _check_machine(document: Mapping[str, Any]) -> None:
     gpu, shape = document["enable_gpu"], document.get("machine_shape") or ""
     shapes = [accelerator.machine_shape for accelerator in ACCELERATORS if accelerator.machine_shape]
-    _want(KERNEL_METADATA, "machine_shape", shape, shape in ("", *shapes), f"one of: {', '.join(shapes)}; or none")
+    _want(KERNEL_METADATA, "machine_shape", shape, shape in ("", *shapes), f"one of: {', '.join(shapes)}; or no key")
     _want(KERNEL_METADATA, "enable_gpu", gpu, gpu == bool(shape), f"{bool(shape)}, as `machine_shape` is {shape!r}")
 
 
@@ -151,7 +154,7 @@ def _check_keys(document: Mapping[str, Any], file: str) -> None:
     for key in document:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "Kaggle's client passes over it"
+            hint = f"did you mean `{near[0]}`?" if near else "Kaggle's client ignores it; remove it"
             raise PackError(f"{file}: `{key}`: unknown key; {hint}")
 
 

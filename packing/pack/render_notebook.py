@@ -1,4 +1,4 @@
-"""kernel_template.ipynb with the names filled in, and the hashes of what it was packed with."""
+"""The notebook of a bundle, rendered from kernel_template.ipynb with the names and hashes of the bundle."""
 
 import hashlib
 import re
@@ -18,14 +18,14 @@ from packing.pack.metadata import MAX_NOTEBOOK_BYTES, NOTEBOOK, Names
 NAMES = re.compile(r'^OWNER, SLUG, COMPETITION = "([^"]*)", "([^"]*)", "([^"]*)"$', re.MULTILINE)
 TEMPLATE = Path(__file__).parents[2] / "kernel_template.ipynb"
 OWN_KEY = "vitrine"  # in the notebook's metadata
-BLANK = "0" * 64  # stands for the notebook's own hash while that is computed
+BLANK = "0" * 64  # placeholder of the notebook's own hash while that is computed
 
 
 def render_notebook(names: Names, hashes: Mapping[str, str], accelerator: Accelerator = DEFAULT) -> str:
-    """The notebook's JSON; each cell of the template is a jinja2 template of its own.
+    """Return the notebook's JSON; each cell of the template is a separate jinja2 template.
 
-    `hashes`: sha256 by name of files of the bundle that nothing else declares, the manifest among them. The notebook's
-    metadata keeps them, and the notebook's own, for `check_hashes`.
+    `hashes`: sha256 by file name of the manifest and the other files that the manifest does not declare. They are
+    stored in the notebook's metadata with the notebook's own hash, for `check_hashes`.
     """
     notebook = nbformat.read(TEMPLATE, as_version=4)  # type: ignore[no-untyped-call]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
@@ -39,18 +39,20 @@ def render_notebook(names: Names, hashes: Mapping[str, str], accelerator: Accele
 
 
 def check_notebook(path: Path) -> tuple[str, str, str]:
-    """The owner, slug and competition that the notebook looks for.
+    """Return the owner, slug and competition that the notebook names.
 
-    Raises PackError where Kaggle could not take it: not nbformat, or over 1 MB; or where it names none of these.
+    Raises PackError: not nbformat, over Kaggle's 1 MB, or without these names.
     """
     if not path.is_file():
         raise PackError(f"{path}: no such notebook; pack the bundle again")
     size = path.stat().st_size
     if size >= MAX_NOTEBOOK_BYTES:
-        raise PackError(f"{path}: {size} bytes; wanted less than {MAX_NOTEBOOK_BYTES}; Kaggle refuses larger sources")
+        raise PackError(
+            f"{path}: found {size} bytes; wanted fewer than {MAX_NOTEBOOK_BYTES}, Kaggle's limit; shorten the notebook"
+        )
     try:
         with warnings.catch_warnings():
-            # nbformat mends a cell that has no id, or another's, and warns; ours have ids of their own.
+            # nbformat repairs a missing or repeated cell id and warns; every cell of the template has a unique id.
             warnings.simplefilter("error")
             notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
             nbformat.validate(notebook)
@@ -58,14 +60,14 @@ def check_notebook(path: Path) -> tuple[str, str, str]:
         raise PackError(f"{path}: not a notebook: {str(error).splitlines()[0][:200]}") from error
     found = NAMES.search("\n".join(cell.source for cell in notebook.cells))
     if not found:
-        raise PackError(f"{path}: has no line `OWNER, SLUG, COMPETITION = …`; pack the bundle again")
+        raise PackError(f"{path}: missing the line `OWNER, SLUG, COMPETITION = …`; pack the bundle again")
     return found[1], found[2], found[3]
 
 
 def check_hashes(path: Path, files: Iterable[Path]) -> None:
-    """The notebook at `path` and the files are as they were packed.
+    """Compare the notebook at `path` and the files with the hashes in the notebook's metadata.
 
-    Raises PackError naming the file whose hash is not the one in the notebook's metadata, or has none there.
+    Raises PackError: a file has another hash, or none in the metadata.
     """
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     try:
@@ -73,14 +75,14 @@ def check_hashes(path: Path, files: Iterable[Path]) -> None:
     except (KeyError, TypeError, AttributeError):
         wanted = {}
     own = wanted.get(NOTEBOOK, BLANK).encode()
-    # The notebook first, as the other hashes are its own.
+    # The notebook first, because it holds the other hashes.
     found = {path: hashlib.sha256(path.read_bytes().replace(own, BLANK.encode())).hexdigest()}
     found |= {file: hash_file(file) for file in files}
     for file, digest in found.items():
         if file.name not in wanted:
-            raise PackError(f"{path}: its metadata has no hash of {file.name}; pack the bundle again")
+            raise PackError(f"{path}: `metadata.{OWN_KEY}.sha256`: no hash of {file.name}; pack the bundle again")
         if digest != wanted[file.name]:
             raise PackError(
-                f"{file}: has {digest[:12]}…; wanted {wanted[file.name][:12]}…, which it was packed with; "
-                "bring that file back or pack the bundle again"
+                f"{file}: found sha256 {digest[:12]}…; wanted {wanted[file.name][:12]}…, the hash at packing time; "
+                "restore that file or pack the bundle again"
             )

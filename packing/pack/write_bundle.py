@@ -1,4 +1,4 @@
-"""The bundle: a flat folder that Kaggle takes as a dataset, and the notebook that runs it."""
+"""The bundle: a folder without subfolders for a Kaggle dataset, and the notebook that runs it."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ from packing.pack.render_notebook import render_notebook
 
 SCRIPT = "inference.pyz"
 LABELS = "labels.csv"
-# CUDA's libraries first: once ONNX Runtime is imported, others may be loaded. --help does not need them.
+# CUDA's libraries first: importing ONNX Runtime may load other versions. --help does not need them.
 ENTRY_POINT = """import sys
 
 from inference.__main__ import main
@@ -38,20 +38,21 @@ from inference.models.wheels import load_libraries
 
 if "--bundle" in sys.argv:
     for library in load_libraries():
-        print(f"warning: {library} is missing: no model can run on the GPU", file=sys.stderr)
+        print(f"warning: {library} is missing: all models run on the CPU", file=sys.stderr)
 sys.exit(main())
 """
-# A zip file cannot hold an earlier date; a fixed one makes two packs equal.
+# The earliest date of a zip file; a fixed date makes two packs byte-identical.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was made: the two folders and the size of the dataset in bytes."""
+    """A written bundle: its two folders."""
 
     dataset: Path
     kernel: Path
     size: int
+    """Of the dataset, bytes."""
 
 
 def pack(
@@ -62,10 +63,10 @@ def pack(
     accelerator: Accelerator = DEFAULT,
     wheels: Sequence[Path] = (),
 ) -> Packed:
-    """Make OUT/dataset and OUT/kernel; OUT is replaced where it holds an earlier pack and nothing else.
+    """Write OUT/dataset and OUT/kernel; replace OUT if it holds only an earlier pack.
 
     `onnx`: the folder of `export`; `wheels`: files that the kernel installs. The same inputs give the same bytes.
-    Raises ManifestError, PackError or OutputError, and leaves OUT as it was.
+    Raises ManifestError, PackError or OutputError, and leaves OUT unchanged.
     """
     dataset_metadata, kernel_metadata = make_dataset_metadata(names), make_kernel_metadata(names, accelerator)
     manifest = read_manifest(manifest_path)
@@ -73,7 +74,7 @@ def pack(
     home = manifest_path.parent
     verify_files([("labels", manifest.labels)], home)
     models = attach_exports(manifest, home, onnx)
-    _refuse_strangers(out)
+    _refuse_other_files(out)
     building = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(building, ignore_errors=True)
     dataset, kernel = building / "dataset", building / "kernel"
@@ -88,7 +89,7 @@ def pack(
         write_script(dataset / SCRIPT)
         for wheel in wheels:
             shutil.copyfile(wheel, dataset / wheel.name)
-        script, *carried = (
+        script, *included = (
             FileEntry(name, hash_file(dataset / name)) for name in (SCRIPT, *(wheel.name for wheel in wheels))
         )
         bundled = dataclasses.replace(
@@ -96,7 +97,7 @@ def pack(
             labels=dataclasses.replace(manifest.labels, file=LABELS),
             models=models,
             ensemble=dataclasses.replace(manifest.ensemble, stackers=stackers),
-            runtime=dataclasses.replace(manifest.runtime, script=script, wheels=tuple(carried)),
+            runtime=dataclasses.replace(manifest.runtime, script=script, wheels=tuple(included)),
         )
         write_manifest(bundled, dataset / MANIFEST_NAME)
         _write_json(dataset / DATASET_METADATA, dataset_metadata)
@@ -116,12 +117,12 @@ def pack(
 
 
 def attach_exports(manifest: Manifest, home: Path, onnx: Path) -> tuple[Model, ...]:
-    """The models as the bundle declares them: with their ONNX files, without what stays at home.
+    """Return the models for the bundle's manifest: with ONNX files, without checkpoints and out-of-fold files.
 
-    Raises PackError where a model was not exported, or was changed since.
+    Raises PackError: a model was not exported, or was changed after its export.
     """
     if not (onnx / MANIFEST_NAME).is_file():
-        raise PackError(f"{onnx}: holds no export; run `build_kernel.py export --out {onnx}` first")
+        raise PackError(f"{onnx}: found no export; run `build_kernel.py export --out {onnx}` first")
     exports = {model.name: model.onnx for model in read_manifest(onnx / MANIFEST_NAME).models}
     labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
     attached = []
@@ -130,7 +131,7 @@ def attach_exports(manifest: Manifest, home: Path, onnx: Path) -> tuple[Model, .
         source = hash_source(model, len(labels.columns(model.group)))
         if "fp32" not in entries or entries["fp32"].source != source:
             raise PackError(
-                f"{onnx}: its export of {model.name} is missing or out of date; run `build_kernel.py export`"
+                f"{onnx}: the export of {model.name} is missing or out of date; run `build_kernel.py export`"
             )
         verify_files([(f"models[{index}].onnx.{name}", entry) for name, entry in entries.items()], onnx)
         attached.append(dataclasses.replace(model, onnx=entries, checkpoint=None, out_of_fold=None))
@@ -138,9 +139,9 @@ def attach_exports(manifest: Manifest, home: Path, onnx: Path) -> tuple[Model, .
 
 
 def copy_stackers(manifest: Manifest, home: Path, dataset: Path) -> tuple[Stacker, ...]:
-    """The stackers as the bundle declares them, their files copied under flat names.
+    """Copy the stackers into the dataset folder; return them as the bundle's manifest declares them.
 
-    Raises ManifestError where a file is not the one that `fit` declared.
+    Raises ManifestError: a file is not the declared one.
     """
     entries = [
         (f"ensemble.stackers[{index}].onnx", stacker.onnx) for index, stacker in enumerate(manifest.ensemble.stackers)
@@ -155,7 +156,7 @@ def copy_stackers(manifest: Manifest, home: Path, dataset: Path) -> tuple[Stacke
 
 
 def write_script(path: Path) -> None:
-    """The package `inference` as an executable zip file, the same bytes whenever and wherever it is made."""
+    """Write the package `inference` as an executable zip file; the bytes depend on nothing but its sources."""
     package = Path(inference.__file__).parent
     members = {"__main__.py": ENTRY_POINT.encode()}
     files = sorted(package.rglob("*.py"))
@@ -167,9 +168,9 @@ def write_script(path: Path) -> None:
                 archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
 
 
-def _refuse_strangers(out: Path) -> None:
+def _refuse_other_files(out: Path) -> None:
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {"dataset", "kernel"}):
-        raise OutputError(f"{out}: holds something other than an earlier pack; name a new folder with --out")
+        raise OutputError(f"{out}: found files that `pack` did not write; choose a new folder with --out")
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A plan as bars: all and what is kept against the limit, and each model's time."""
+"""Bar chart of a plan: the whole and the reduced run against the time limit, and the time of each model."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from zoo.plots import GREY, INK, style_axes
 KEPT, DROPPED = "#3b6ea5", "#d9a441"
 ROW = 0.3  # inches
 UNITS = {"hours": 3600.0, "minutes": 60.0}
-SHORT = 2 * 3600  # seconds; below, minutes are easier to read
+SHORT = 2 * 3600  # seconds; shorter times are shown in minutes
 
 
 def draw_plan(plan: RunPlan, path: Path) -> None:
-    """Write the chart as a PNG, whole or not at all; raises OutputError."""
+    """Write the chart as a PNG, atomically. Raises OutputError."""
     rows, bars = len(plan.models) + 1, 2 if plan.dropped else 1
     figure = Figure(figsize=(9, ROW * (rows + bars) + 1.9), dpi=120, layout="constrained")
     whole, each = figure.subplots(2, 1, height_ratios=[bars, rows])
@@ -30,10 +30,10 @@ def draw_plan(plan: RunPlan, path: Path) -> None:
 
 
 def draw_whole(axes: Axes, plan: RunPlan) -> None:
-    """The whole run, and what is kept of it, against the limit."""
-    bars = {"everything": (plan.passes, DROPPED), "what is kept": (plan.kept, KEPT)}
+    """Draw the run with all passes, and with the kept passes, against the time limit."""
+    bars = {"all models": (plan.passes, DROPPED), "kept": (plan.kept, KEPT)}
     if not plan.dropped:
-        bars = {"everything": (plan.passes, KEPT)}
+        bars = {"all models": (plan.passes, KEPT)}
     unit = choose_unit(max(plan.time_limit, plan.add_up(plan.passes)))
     seconds = [plan.add_up(passes) for passes, _ in bars.values()]
     axes.barh(
@@ -46,32 +46,32 @@ def draw_whole(axes: Axes, plan: RunPlan) -> None:
 
 
 def draw_models(axes: Axes, plan: RunPlan) -> None:
-    """Each model's time: the views that are kept, then those that are left out; all beside the models below."""
+    """Draw the time of each model, kept views first and dropped views after them; below, the time of decoding."""
     names = [model.name for model in plan.models]
     kept, dropped = ([add_up_model(plan, passes, name) for name in names] for passes in (plan.kept, plan.dropped))
-    beside = plan.images * plan.decoding
-    unit = choose_unit(max(beside, *map(sum, zip(kept, dropped, strict=True))))
+    decoding = plan.images * plan.decoding
+    unit = choose_unit(max(decoding, *map(sum, zip(kept, dropped, strict=True))))
     axes.barh(names, [spent / UNITS[unit] for spent in kept], 0.6, color=KEPT, label="kept")
     if plan.dropped:
         start = [spent / UNITS[unit] for spent in kept]
-        axes.barh(names, [spent / UNITS[unit] for spent in dropped], 0.6, start, color=DROPPED, label="to leave out")
+        axes.barh(names, [spent / UNITS[unit] for spent in dropped], 0.6, start, color=DROPPED, label="dropped")
         axes.figure.legend(loc="outside lower right", ncols=2, fontsize=8, frameon=False)
-    axes.barh([" decoding"], [beside / UNITS[unit]], 0.6, color=GREY)  # no model's name has a space
+    axes.barh([" decoding"], [decoding / UNITS[unit]], 0.6, color=GREY)  # no model's name has a space
     list_bars(axes, len(names) + 1, unit)
 
 
 def add_up_model(plan: RunPlan, passes: Plan, name: str) -> float:
-    """Seconds of the run for one model's passes."""
+    """Return the seconds of the run for one model's passes."""
     return plan.images * sum(plan.seconds[name] for one in passes if one.model == name)
 
 
 def choose_unit(longest: float) -> str:
-    """In which unit so many seconds are easy to read."""
+    """Choose the unit for times of up to `longest` seconds."""
     return "hours" if longest >= SHORT else "minutes"
 
 
 def list_bars(axes: Axes, bars: int, unit: str) -> None:
-    """Bars from the top down, their lengths in `unit`."""
+    """Order the bars from the top down; label the axis with `unit`."""
     axes.set_ylim(bars - 0.5, -0.5)
     axes.set_xlabel(unit, color=INK, fontsize=8)
     style_axes(axes)

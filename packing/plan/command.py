@@ -7,7 +7,7 @@ from zoo.commands import Command, add_manifest, read_duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The accelerator, the number of images and the limit."""
+    """Add the accelerator, the number of images and the time limit."""
     add_manifest(parser)
     parser.add_argument("--accelerator", default="T4x2", metavar="NAME", help="T4x2, P100, L4 or CPU (T4x2)")
     parser.add_argument("--images", type=int, metavar="N", help="number of test images (iMet 2019's stage 2)")
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         dest="log",
         metavar="JSON",
-        help="run_log.json of an earlier run, whose measured rates count",
+        help="run_log.json of an earlier run, whose measured rates replace the estimates",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("build/plan.png"), metavar="PNG", help="the chart (build/plan.png)"
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 PLAN = Command(
     "plan",
-    "estimate the run time on an accelerator, and what to leave out if it is too long",
+    "estimate the run time on an accelerator, and what to drop if it is too long",
     "--accelerator T4x2 --images 38801 --time-limit 9h",
     add_arguments,
     run,

@@ -1,4 +1,4 @@
-"""What a run_log.json says of the speed of its run."""
+"""The speed of an earlier run, read from its run_log.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Annotated
 
 from inference.basics.errors import ManifestError, PackError
-from inference.manifest.schema import Rule, load_json, parse_record
-from inference.manifest.values import NotNegative
+from inference.manifest.schema import load_json, parse_record
+from inference.manifest.values import NotNegative, Rule
 
 Positive = Annotated[float, Rule("a number above 0", lambda number: number > 0)]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run's speed: `seconds`: of one view of one image, by model, devices that work side by side counted as one.
-
-    `overhead`: seconds of an image beside its passes; `start`: seconds of the run beside its images.
-    """
+    """Measured speed of a run."""
 
     seconds: Mapping[str, float]
+    """Per view and image, by model; parallel devices count as one."""
     overhead: float
+    """Seconds per image outside its passes."""
     start: float
+    """Seconds of the run outside its images."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,23 @@ class _Log:
 
 
 def read_measured(path: Path, provider: str) -> Measured:
-    """The speed that inference/basics/run_log.py wrote down, of a run on `provider`.
+    """Read the speed of a run on `provider` from the log written by inference/basics/run_log.py.
 
-    Raises PackError naming the key where that is no log of ours, or one of another kind of machine.
+    Raises PackError: the file is not such a log, or the run used another provider.
     """
     try:
         log = _parse_log(path)
     except OSError as error:
         raise PackError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ManifestError, UnicodeDecodeError) as error:
-        raise PackError(f"{path}: {error}; wanted the run_log.json that a run leaves beside its submission") from error
+        raise PackError(f"{path}: {error}; wanted a run_log.json, which a run writes beside its submission") from error
     if provider not in log.providers:
         raise PackError(
             f"{path}: `providers`: found {', '.join(log.providers) or 'none'}; wanted {provider}; "
-            "name the --accelerator of that run"
+            "choose the --accelerator of that run"
         )
     stages = log.seconds
-    # Sessions that took longer than all of the time ran side by side.
+    # Sessions ran in parallel if their times add up to more than the whole stage.
     together = max(1.0, stages.sessions / stages.predict)
     seen = log.images_per_second * stages.predict
     return Measured(
@@ -68,7 +68,7 @@ def read_measured(path: Path, provider: str) -> Measured:
 
 def _parse_log(path: Path) -> _Log:
     document = load_json(path.read_text(encoding="utf-8"))
-    # A log has much else, which nothing here depends on.
+    # The log has more keys, which are not used here.
     document = _keep_known(_Log, document)
     if isinstance(document, dict) and "seconds" in document:
         document["seconds"] = _keep_known(_Stages, document["seconds"])

@@ -1,4 +1,4 @@
-"""What a run will take on an accelerator, model by model, and what to leave out where that is too long."""
+"""Estimated run time on an accelerator, per model, and the passes to drop if it exceeds the time limit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,57 +22,59 @@ from packing.plan.work import Work, count_work
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """One model: its work for an image, and `seconds` of one view of one image, on all devices.
-
-    `measured`: by a log, not predicted; `value`: of all its views, None where the manifest has no values.
-    """
+    """Estimate for one model."""
 
     name: str
     work: Work
     views: int
     seconds: float
+    """Per view and image, on all devices together."""
     measured: bool
+    """From a log instead of estimated."""
     value: float | None
+    """Sum over its views; None if the manifest has no values."""
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run of `images` images within `time_limit` seconds.
-
-    `decoding`: seconds of an image beside its passes; `overlaps`: they pass while a GPU works, and count only where
-    they are more; `start`: seconds beside all images. `passes`: of all models; `kept`: those that fit.
-    """
+    """Estimate for a run."""
 
     machine: str
     source: str
+    """Where the rates come from."""
     images: int
     time_limit: float
     models: tuple[ModelPlan, ...]
     decoding: float
+    """Seconds per image outside its passes."""
     overlaps: bool
+    """Decoding runs while a GPU works, so only the longer of both counts."""
     start: float
+    """Seconds outside the images."""
     passes: Plan
+    """Of all models."""
     kept: Plan
+    """The passes that fit."""
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """Of one view of one image, by model."""
+        """Seconds per view and image, by model."""
         return {model.name: model.seconds for model in self.models}
 
     @property
     def dropped(self) -> Plan:
-        """What does not fit, in the order in which to leave it out: the least valuable a second first, views first."""
+        """The passes that do not fit, in the order to drop them: views first, then the lowest value per second."""
         out = [one for one in self.passes if one not in self.kept]
         return tuple(sorted(out, key=lambda one: (not one.spare, one.value / self.seconds[one.model])))
 
     def add_up(self, passes: Plan) -> float:
-        """Seconds of the whole run with these passes."""
+        """Return the seconds of the whole run with these passes."""
         working = add_seconds(passes, self.seconds)
         image = max(working, self.decoding) if self.overlaps else working + self.decoding
         return self.start + self.images * image
 
     def fits(self, passes: Plan) -> bool:
-        """Whether the run with these passes ends within the limit."""
+        """Return whether the run with these passes ends within the time limit."""
         return self.add_up(passes) <= self.time_limit
 
 
@@ -84,17 +86,17 @@ def make_plan(
     precision: str | None = None,
     log: Path | None = None,
 ) -> RunPlan:
-    """The plan for the models of the manifest at `path`.
+    """Plan a run of the models of the manifest at `path`.
 
-    `time_limit` in seconds, None for the manifest's; `precision`: None for the accelerator's; `log`: a run_log.json,
-    whose measured seconds replace the predicted ones of its models. Raises VitrineError.
+    `time_limit`: seconds (default: the manifest's); `precision`: default: the accelerator's fastest; `log`: a
+    run_log.json, whose measured seconds replace the estimates of its models. Raises VitrineError.
     """
     if images < 1:
         raise PackError(f"--images: found {images}; wanted at least 1")
     precision, rates = find_rates(accelerator, precision)
     manifest = read_manifest(path)
     if not manifest.models:
-        raise PackError(f"{path}: `models`: found none; wanted at least one; `build_kernel.py add` appends one")
+        raise PackError(f"{path}: `models`: found none; wanted at least one; add one with `build_kernel.py add`")
     measured = read_measured(log, CUDA if accelerator.devices else CPU) if log else None
     if measured:
         _check_models(manifest, measured, log)
@@ -104,10 +106,10 @@ def make_plan(
     models = []
     for model in manifest.models:
         work = count(model.architecture, len(labels.columns(model.group)), model.image_size)
-        predicted = estimate_seconds(work, rates, precision) / max(accelerator.devices, 1)
+        estimated = estimate_seconds(work, rates, precision) / max(accelerator.devices, 1)
         seconds = measured.seconds.get(model.name) if measured else None
         value = sum(one.value for one in passes if one.model == model.name) if values else None
-        models.append(ModelPlan(model.name, work, len(model.views), seconds or predicted, seconds is not None, value))
+        models.append(ModelPlan(model.name, work, len(model.views), seconds or estimated, seconds is not None, value))
     decoding = estimate_decoding(map(read_geometry, manifest.models))
     decoding, start = (measured.overhead, measured.start) if measured else (decoding, LOAD_SECONDS * len(models))
     limit = manifest.runtime.choose_time_limit(time_limit)
@@ -116,7 +118,7 @@ def make_plan(
     allowed = (limit - start) / images / PLAN_MARGIN - (0 if overlaps else decoding)
     return RunPlan(
         machine=f"{accelerator.name} in {precision}",
-        source=f"from {log}; of models that it lacks {rates.source}" if log else rates.source,
+        source=f"from {log}; for models missing there, {rates.source}" if log else rates.source,
         images=images,
         time_limit=limit,
         models=tuple(models),
@@ -129,15 +131,12 @@ def make_plan(
 
 
 def describe_plan(plan: RunPlan) -> str:
-    """The table, whether all fits, and what to leave out, for a person."""
+    """Return the table, whether the run fits, and what to drop, as text."""
     width = max(len(model.name) for model in plan.models) + 2
     header = (
         f"{'model':{width}}{'G madds':>8}{'MB weights':>12}{'MB moved':>10}{'images/s':>10} {'views':>6}{'time':>10}"
     )
-    lines = [
-        f"{plan.images:,} images on {plan.machine}; rates {plan.source}",
-        f"{header}{'value/hour':>12}",
-    ]
+    lines = [f"{plan.images:,} images on {plan.machine}; rates {plan.source}", f"{header}{'value/hour':>12}"]
     for model in plan.models:
         seconds = model.seconds * model.views * plan.images
         value = "-" if model.value is None else f"{model.value / seconds * 3600:.5f}"
@@ -146,30 +145,30 @@ def describe_plan(plan: RunPlan) -> str:
             f"{model.work.moved / 1e6:10.1f}{1 / model.seconds:10.1f}{'*' if model.measured else ' '}{model.views:6}"
             f"{format_seconds(seconds):>10}{value:>12}"
         )
-    beside = "decoding, while the GPU works" if plan.overlaps else "decoding and all else"
+    decoding = "decoding, while the GPU works" if plan.overlaps else "decoding and overhead"
     rest = width + 8 + 12 + 10 + 10 + 7
     lines += [
-        f"{beside:{rest}}{format_seconds(plan.decoding * plan.images):>10}",
+        f"{decoding:{rest}}{format_seconds(plan.decoding * plan.images):>10}",
         f"{'start and end':{rest}}{format_seconds(plan.start):>10}",
-        f"{'the run':{rest}}{format_seconds(plan.add_up(plan.passes)):>10}",
+        f"{'total':{rest}}{format_seconds(plan.add_up(plan.passes)):>10}",
     ]
     if any(model.measured for model in plan.models):
-        lines.append("* measured, in the log")
+        lines.append("* measured, from the log")
     return "\n".join([*lines, *_judge(plan)])
 
 
 def _judge(plan: RunPlan) -> list[str]:
     needed, limit = plan.add_up(plan.passes), format_seconds(plan.time_limit)
     if plan.fits(plan.passes) and not plan.dropped:
-        return [f"fits the limit of {limit}, with {format_seconds(plan.time_limit - needed)} to spare"]
+        return [f"fits the time limit of {limit}, with {format_seconds(plan.time_limit - needed)} to spare"]
     if plan.fits(plan.passes):
-        lines = [f"fits the limit of {limit} too closely: the kernel keeps {PLAN_MARGIN - 1:.0%} in hand"]
+        lines = [f"fits the time limit of {limit} without the margin of {PLAN_MARGIN - 1:.0%} that the kernel keeps"]
     else:
-        lines = [f"DOES NOT FIT the limit of {limit}, by {format_seconds(needed - plan.time_limit)}"]
+        lines = [f"DOES NOT FIT the time limit of {limit}, by {format_seconds(needed - plan.time_limit)}"]
     if plan.dropped:
-        lines.append("leave out, in this order:")
+        lines.append("drop, in this order:")
     lines += [
-        f"  {one}  saves {format_seconds(plan.seconds[one.model] * plan.images)}{_tell_loss(plan, one)}"
+        f"  {one}  saves {format_seconds(plan.seconds[one.model] * plan.images)}{_describe_loss(plan, one)}"
         for one in plan.dropped
     ]
     rest = format_seconds(plan.add_up(plan.kept))
@@ -177,15 +176,15 @@ def _judge(plan: RunPlan) -> list[str]:
         seen = max(0, int(plan.images * (plan.time_limit - plan.start) / (plan.add_up(plan.kept) - plan.start)))
         return [
             *lines,
-            f"even so it takes {rest}: about {seen:,} images would be seen, the others keep the prior's labels",
+            f"the run then takes {rest}: about {seen:,} images are predicted; the others get the prior labels",
         ]
     lost = sum(one.value for one in plan.dropped)
     known = any(model.value is not None for model in plan.models)
-    expected = f"; the out-of-fold F2 loses about {lost:.4f}, the sum of their values" if known else ""
-    return [*lines, f"what is left takes {rest}{expected}"]
+    expected = f" and loses about {lost:.4f} of the out-of-fold F2, the sum of their values" if known else ""
+    return [*lines, f"the run then takes {rest}{expected}"]
 
 
-def _tell_loss(plan: RunPlan, one: Pass) -> str:
+def _describe_loss(plan: RunPlan, one: Pass) -> str:
     known = any(model.value is not None for model in plan.models)
     return f", costs {one.value:.4f}" if known else ""
 
@@ -194,6 +193,6 @@ def _check_models(manifest: Manifest, measured: Measured, log: Path | None) -> N
     names = [model.name for model in manifest.models]
     if not measured.seconds.keys() & set(names):
         raise PackError(
-            f"{log}: `passes_per_second`: found {', '.join(measured.seconds) or 'no model'}, "
+            f"{log}: `passes_per_second`: found {', '.join(measured.seconds) or 'no model'}; "
             f"wanted models of the manifest: {', '.join(names)}"
         )

@@ -1,7 +1,7 @@
-"""Kaggle's own client as a subprocess: what it says, what went wrong, and whether to try again.
+"""Kaggle's client as a subprocess: its output, the kind of a fault, and retries.
 
-It is asked in words and answers in words: a refused dataset or notebook still exits 0 (kaggle 2.2), so its answers are
-read. Credentials are the client's business; nothing here reads, prints or keeps them.
+The output is parsed because the client exits 0 when Kaggle refuses a dataset or notebook (kaggle 2.2). Only the client
+handles credentials; this module neither reads nor prints nor stores them.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from inference.basics.errors import PackError
 Fault = Literal["login", "forbidden", "absent", "transient", "other"]
 ATTEMPTS = 5
 FIRST_PAUSE = 5.0  # seconds; each further pause is twice as long
-# In order: the first that is found names the fault. The client shows requests' words and its own.
+# The first pattern that matches names the fault. The client prints its own messages and those of requests.
 _FAULTS: tuple[tuple[Fault, str], ...] = (
     ("login", r"Authentication required|401 Client Error|\b401\b.*Unauthorized"),
     ("transient", r"429 Client Error|rate limited|\b50[0234] Server Error"),
@@ -31,7 +31,7 @@ _FAULTS: tuple[tuple[Fault, str], ...] = (
         r"Upload unsuccessful|Name or service not known|Temporary failure in name resolution",
     ),
 )
-# Said with exit code 0.
+# Printed with exit code 0.
 _REFUSALS = re.compile(
     r"^((?:Dataset (?:version )?creation|Kernel push) error:.*|.*not valid (?:dataset|competition) sources.*)$",
     re.MULTILINE,
@@ -40,57 +40,58 @@ _REFUSALS = re.compile(
 
 @dataclass(frozen=True)
 class Answer:
-    """What the client said; `fault` is None where it did what it was asked for."""
+    """Result of one call of the client."""
 
-    said: str
+    output: str
+    """Standard output of the client."""
     reason: str
+    """Message of the fault; empty after success."""
     fault: Fault | None
+    """None after success."""
 
 
 def call_client(arguments: Sequence[str], watch: bool = False) -> Answer:
-    """Run `kaggle ARGUMENTS` once; `watch`: its progress is shown as it comes. Raises PackError without the client."""
+    """Run `kaggle ARGUMENTS` once; `watch`: show its progress. Raises PackError: the client is not installed."""
     if importlib.util.find_spec("kaggle") is None:
-        raise PackError("Kaggle's client is not installed; `pip install kaggle six` brings it")
+        raise PackError("Kaggle's client is not installed; run `pip install kaggle six`")
     command = [sys.executable, "-m", "kaggle", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout and process.stderr
         errors: list[bytes] = []
         reader = threading.Thread(target=_drain, args=(process.stderr, errors, watch))
         reader.start()
-        said = process.stdout.read().decode(errors="replace")
+        output = process.stdout.read().decode(errors="replace")
         reader.join()
-    return read_answer(process.returncode, said, b"".join(errors).decode(errors="replace"))
+    return read_answer(process.returncode, output, b"".join(errors).decode(errors="replace"))
 
 
-def read_answer(code: int, said: str, errors: str) -> Answer:
-    """The answer in an exit code and what was written to the two outputs."""
-    refusal = _REFUSALS.search(said)
-    if code == 0 and not refusal:
-        return Answer(said, "", None)
-    if code == 0 and refusal:
-        return Answer(said, refusal[1].strip(), "other")
-    everything = f"{said}\n{errors}"
+def read_answer(code: int, output: str, errors: str) -> Answer:
+    """Parse the exit code, the standard output and the standard error of the client."""
+    refusal = _REFUSALS.search(output)
+    if code == 0:
+        return Answer(output, refusal[1].strip(), "other") if refusal else Answer(output, "", None)
+    everything = f"{output}\n{errors}"
     fault: Fault = next((name for name, pattern in _FAULTS if re.search(pattern, everything)), "other")
-    # The last thing that it failed with; hints and the client's own retries stand around it.
+    # The last error line: lines around it are hints and messages of the client's own retries.
     lines = [line.strip() for line in everything.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"Error|error|denied|unsuccessful|Invalid|must|aborted", line)]
-    reason = (telling or lines or [f"exit code {code}"])[-1]
-    return Answer(said, reason[:300], fault)
+    failures = [line for line in lines if re.search(r"Error|error|denied|unsuccessful|Invalid|must|aborted", line)]
+    reason = (failures or lines or [f"exit code {code}"])[-1]
+    return Answer(output, reason[:300], fault)
 
 
 def ask_client(arguments: Sequence[str], watch: bool = False, pause: float = FIRST_PAUSE) -> Answer:
-    """As `call_client`, again after a pause where the fault passes by itself: 429, 5xx, a lost connection.
+    """Call the client; retry after a pause if the fault is transient: 429, 5xx, a lost connection.
 
-    Only for what may be asked twice. Raises PackError where the client is not logged in.
+    Only for requests that may be repeated. Raises PackError: the client is not installed or not logged in.
     """
     for attempt in range(ATTEMPTS):
         answer = call_client(arguments, watch)
         if answer.fault == "login":
-            raise PackError("Kaggle's client is not logged in; run `kaggle auth login` and then this again")
+            raise PackError("Kaggle's client is not logged in; run `kaggle auth login`, then repeat this command")
         if answer.fault != "transient" or attempt == ATTEMPTS - 1:
             break
         wait = pause * 2**attempt
-        print(f"kaggle {' '.join(arguments[:2])}: {answer.reason}; again in {wait:.0f} s", file=sys.stderr)
+        print(f"kaggle {' '.join(arguments[:2])}: {answer.reason}; retry in {wait:.0f} s", file=sys.stderr)
         time.sleep(wait)
     return answer
 

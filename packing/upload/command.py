@@ -7,10 +7,10 @@ from zoo.commands import Command, read_duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The bundle, and how long to wait for what."""
+    """Add the bundle and the limits of waiting."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder that `pack` wrote")
-    parser.add_argument("--wait", action="store_true", help="wait until the notebook ends, and fetch its results")
-    parser.add_argument("--print", action="store_true", help="print the commands and run none")
+    parser.add_argument("--wait", action="store_true", help="wait until the notebook ends, and download its results")
+    parser.add_argument("--print", action="store_true", help="print the commands without running them")
     parser.add_argument(
         "--out", type=Path, default=Path("build/upload"), metavar="DIR", help="folder of the results (build/upload)"
     )
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Upload the dataset where Kaggle does not have it, push the notebook, and follow it with --wait."""
+    """Upload the dataset if Kaggle does not have it, push the notebook, and with --wait follow its run."""
     from packing.upload.upload import describe_upload, follow_kernel, prepare_upload, push_kernel, upload_dataset
 
     limits = {"ready_limit": arguments.ready_limit, "run_limit": arguments.run_limit, "pause": arguments.pause}

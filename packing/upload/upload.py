@@ -1,4 +1,4 @@
-"""The bundle to Kaggle: dataset, wait, notebook, wait, results. Any step may be repeated; nothing goes up twice."""
+"""The upload of a bundle: dataset, notebook, results. Steps can be repeated; files already on Kaggle are skipped."""
 
 import json
 import re
@@ -29,53 +29,56 @@ _VERSION = re.compile(r"Kernel version (\d+) ")
 
 @dataclass(frozen=True)
 class Upload:
-    """A packed bundle on its way; `ready_limit`, `run_limit`: seconds to wait for the dataset and for the notebook.
-
-    `pause`: seconds between two questions.
-    """
+    """A bundle to upload."""
 
     dataset: Path
     kernel: Path
     dataset_id: str
     kernel_id: str
     notes: str
+    """Version notes, which hold the manifest's sha256."""
     ready_limit: float = 1800.0
+    """Longest wait for the dataset, seconds."""
     run_limit: float = 12 * 3600.0
+    """Longest wait for the notebook, seconds."""
     pause: float = 10.0
+    """Seconds between two status requests."""
 
 
 def prepare_upload(bundle: Path, **limits: float) -> Upload:
-    """Check the bundle and read its names; raises PackError or ManifestError for what Kaggle would refuse."""
+    """Check the bundle and read its names. Raises PackError or ManifestError: Kaggle would refuse the bundle."""
     check_bundle(bundle)
     dataset, kernel = bundle / "dataset", bundle / "kernel"
     if not kernel.is_dir():
-        raise PackError(f"{bundle}: no kernel folder; name the folder of a pack, which holds dataset and kernel")
+        raise PackError(
+            f"{bundle}: no kernel folder; name the folder that `pack` wrote, which holds dataset and kernel"
+        )
     dataset_id = json.loads((dataset / DATASET_METADATA).read_text(encoding="utf-8"))["id"]
     kernel_id = json.loads((kernel / KERNEL_METADATA).read_text(encoding="utf-8"))["id"]
-    # The manifest has the hash of every other file, so its own stands for all.
+    # The manifest holds the hash of every other file, so its hash identifies the bundle.
     return Upload(dataset, kernel, dataset_id, kernel_id, f"vitrine {hash_file(dataset / MANIFEST_NAME)}", **limits)
 
 
 def describe_upload(upload: Upload, wait: bool, out: Path) -> str:
-    """The commands that an upload runs, a line each, for a person to read or to run."""
+    """Return the commands of an upload, one per line."""
     commands = [
-        (["datasets", "status", upload.dataset_id], "is it there?"),
-        (["datasets", "download", upload.dataset_id, "-f", MANIFEST_NAME], "is it this very bundle?"),
-        (_create(upload), "where it is not there"),
-        (_version(upload), "where it is another"),
-        (["datasets", "status", upload.dataset_id], "until it says ready"),
+        (["datasets", "status", upload.dataset_id], "does the dataset exist?"),
+        (["datasets", "download", upload.dataset_id, "-f", MANIFEST_NAME], "is it this bundle?"),
+        (_create(upload), "if it does not exist"),
+        (_version(upload), "if it is another bundle"),
+        (["datasets", "status", upload.dataset_id], "until ready"),
         (["kernels", "push", "-p", str(upload.kernel)], ""),
     ]
     if wait:
-        commands += [(["kernels", "status", upload.kernel_id], "until it says COMPLETE")]
+        commands += [(["kernels", "status", upload.kernel_id], "until COMPLETE")]
         commands += [(_output(upload.kernel_id, out), "")]
     return "\n".join(f"kaggle {shlex.join(given)}" + (f"  # {why}" if why else "") for given, why in commands)
 
 
 def upload_dataset(upload: Upload) -> bool:
-    """Create or version the dataset and wait until it is ready; False where Kaggle has this very bundle already.
+    """Create the dataset or a new version and wait until it is ready; return False if Kaggle has this bundle already.
 
-    Raises PackError with Kaggle's reason, or where it is not ready within the limit.
+    Raises PackError: Kaggle refuses it, or it is not ready within `ready_limit`.
     """
     for attempt in range(ATTEMPTS):
         state = _wait_while_processing(upload)
@@ -89,29 +92,29 @@ def upload_dataset(upload: Upload) -> bool:
             wait_for_dataset(upload)
             return True
         if answer.fault != "transient" or attempt == ATTEMPTS - 1:
-            raise _refuse(upload.dataset_id, "the dataset is not taken", answer)
-        # After a lost connection Kaggle may have it all the same, so the next round looks first.
+            raise _refuse(upload.dataset_id, "Kaggle refused the dataset", answer)
+        # Kaggle may have received everything before the connection was lost, so the next round checks first.
         pause = upload.pause * 2**attempt
-        print(f"{upload.dataset_id}: {answer.reason}; again in {pause:.0f} s", file=sys.stderr)
+        print(f"{upload.dataset_id}: {answer.reason}; retry in {pause:.0f} s", file=sys.stderr)
         time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
 
 
 def read_dataset_state(upload: Upload) -> str | None:
-    """What Kaggle says of the dataset, such as 'ready'; None where there is none.
+    """Return Kaggle's status of the dataset, such as 'ready'; None if it does not exist.
 
-    Kaggle answers 403 for a dataset that does not exist as for one that is another's; which it is, `create` will say.
+    Kaggle answers 403 both for a missing dataset and for another user's; `create` fails for the latter.
     """
     answer = ask_client(["datasets", "status", upload.dataset_id], pause=upload.pause)
     if answer.fault in ("absent", "forbidden"):
         return None
     if answer.fault is not None:
-        raise _refuse(upload.dataset_id, "no answer about the dataset", answer)
-    return answer.said.split()[-1].lower()
+        raise _refuse(upload.dataset_id, "cannot read the dataset's status", answer)
+    return answer.output.split()[-1].lower()
 
 
 def is_uploaded(upload: Upload) -> bool:
-    """Whether the dataset at Kaggle has this bundle's manifest, and with it the hash of every file."""
+    """Return whether the dataset on Kaggle has this bundle's manifest, which holds the hash of every file."""
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         given = ["datasets", "download", upload.dataset_id, "-f", MANIFEST_NAME, "-p", folder]
         answer = ask_client([*given, "--unzip", "--force", "--quiet"], pause=upload.pause)
@@ -120,21 +123,21 @@ def is_uploaded(upload: Upload) -> bool:
 
 
 def wait_for_dataset(upload: Upload) -> None:
-    """Wait until Kaggle has processed this bundle, and not only an earlier version; raises PackError at the limit."""
+    """Wait until Kaggle has processed this version of the dataset. Raises PackError after `ready_limit`."""
 
     def ask() -> tuple[str, bool]:
-        state = read_dataset_state(upload) or "not there yet"
+        state = read_dataset_state(upload) or "missing"
         if state in ("failed", "deleted"):
-            raise PackError(f"{upload.dataset_id}: Kaggle says {state}; open the dataset's page, then upload again")
+            raise PackError(f"{upload.dataset_id}: Kaggle reports {state}; open the dataset's page, then upload again")
         if state != "ready":
             return state, False
-        return ("ready", True) if is_uploaded(upload) else ("ready, with an earlier version", False)
+        return ("ready", True) if is_uploaded(upload) else ("ready, but an earlier version", False)
 
     _poll(upload.dataset_id, ask, upload.ready_limit, upload.pause)
 
 
 def _wait_while_processing(upload: Upload) -> str | None:
-    """The dataset's state once nothing is on its way there, such as a version of an earlier, interrupted upload."""
+    """Wait until Kaggle has processed the version of an earlier, interrupted upload; return the dataset's state."""
     state = read_dataset_state(upload)
     if state in (None, *SETTLED):
         return state
@@ -147,28 +150,28 @@ def _wait_while_processing(upload: Upload) -> str | None:
 
 
 def push_kernel(upload: Upload) -> str:
-    """Push the notebook, which runs it; returns OWNER/SLUG/VERSION. Raises PackError with Kaggle's reason."""
+    """Push and so start the notebook; return OWNER/SLUG/VERSION. Raises PackError: Kaggle refuses it."""
     answer = ask_client(["kernels", "push", "-p", str(upload.kernel)], pause=upload.pause)
     if answer.fault is not None:
-        raise _refuse(upload.kernel_id, "the notebook is not taken", answer)
-    version = _VERSION.search(answer.said)
+        raise _refuse(upload.kernel_id, "Kaggle refused the notebook", answer)
+    version = _VERSION.search(answer.output)
     return f"{upload.kernel_id}/{version[1]}" if version else upload.kernel_id
 
 
 def follow_kernel(upload: Upload, pushed: str, out: Path) -> str:
-    """Wait for the notebook's end and fetch its log, run_log.json and submission.csv; one line of how it went.
+    """Wait for the notebook's end and download its log, run_log.json and submission.csv; return a one-line summary.
 
-    Raises PackError where it failed or is not at its end within the limit.
+    Raises PackError: it failed, or did not end within `run_limit`.
     """
-    said = ""
+    output = ""
 
     def ask() -> tuple[str, bool]:
-        nonlocal said
+        nonlocal output
         answer = ask_client(["kernels", "status", pushed], pause=upload.pause)
-        status = _STATUS.search(answer.said)
+        status = _STATUS.search(answer.output)
         if answer.fault is not None or status is None:
-            raise _refuse(pushed, "no answer about the notebook", answer)
-        said = answer.said
+            raise _refuse(pushed, "cannot read the notebook's status", answer)
+        output = answer.output
         return status[1].lower(), status[1].lower() in ENDS
 
     end = _poll(pushed, ask, upload.run_limit, upload.pause)
@@ -176,10 +179,10 @@ def follow_kernel(upload: Upload, pushed: str, out: Path) -> str:
     answer = ask_client(_output(pushed, out), pause=upload.pause)
     log = out / f"{upload.kernel_id.partition('/')[2]}.log"
     if end != "complete":
-        failure = _FAILURE.search(said)
-        raise PackError(f"{pushed}: ended with {end}: {failure[1] if failure else 'without a message'}; see {log}")
+        failure = _FAILURE.search(output)
+        raise PackError(f"{pushed}: ended with {end}: {failure[1] if failure else 'no message'}; see {log}")
     if answer.fault is not None:
-        raise _refuse(pushed, "complete, but its results cannot be fetched", answer)
+        raise _refuse(pushed, "complete, but its results cannot be downloaded", answer)
     return f"{pushed}: complete, {_describe_run(out / 'run_log.json')}; results in {out}"
 
 
@@ -192,7 +195,7 @@ def _describe_run(path: Path) -> str:
             f"on {', '.join(log['providers'])}" + (f"; DEGRADED: {'; '.join(map(str, states))}" if states else "")
         )
     except (OSError, ValueError, KeyError) as error:
-        return f"without a readable {path.name} ({type(error).__name__})"
+        return f"no readable {path.name} ({type(error).__name__})"
 
 
 def _poll(what: str, ask: Callable[[], tuple[str, bool]], limit: float, pause: float) -> str:
@@ -201,13 +204,13 @@ def _poll(what: str, ask: Callable[[], tuple[str, bool]], limit: float, pause: f
         state, done = ask()
         spent = time.monotonic() - started
         if state != shown:
-            print(f"{what}: {state}, after {format_seconds(spent)}", flush=True)
+            print(f"{what}: {state} after {format_seconds(spent)}", flush=True)
             shown = state
         if done:
             return state
         if spent + pause > limit:
             raise PackError(
-                f"{what}: still {state} after {format_seconds(spent)}; the same command goes on from here later"
+                f"{what}: still {state} after {format_seconds(spent)}; repeat the command later to continue"
             )
         time.sleep(pause)
 

@@ -29,7 +29,7 @@ def read_rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_a_picture_is_the_same_whatever_is_drawn_beside_it(museum: Path, tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_other_images(museum: Path, tmp_path: Path) -> None:
     write_museum(tmp_path, train_images=0, test_images=3)
     again = {path.name: path.read_bytes() for path in (tmp_path / "test").iterdir()}
     assert len(again) == 3
@@ -52,7 +52,7 @@ def test_tables_have_imets_formats(museum: Path) -> None:
     assert drawn == {row[0] for row in read_rows(museum / "sample_submission.csv")[1:]}
 
 
-def test_drawing_again_leaves_what_is_there_and_nothing_half_written(museum: Path) -> None:
+def test_a_second_run_skips_existing_images_and_leaves_no_temporary_files(museum: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in museum.rglob("*.png")}
     write_museum(museum, train_images=12, test_images=12)
     assert {path: path.stat().st_mtime_ns for path in museum.rglob("*.png")} == before
@@ -66,35 +66,35 @@ def test_ids_are_unique_and_of_12_to_16_hexadecimal_characters() -> None:
     assert {len(one) for one in ids} == {12, 13, 14, 15, 16}
 
 
-def test_exhibits_have_one_to_six_labels_of_a_long_tail() -> None:
+def test_exhibits_have_one_to_six_labels_with_a_long_tail() -> None:
     counts = [len(exhibit.labels) for exhibit in (*TRAIN, *TEST)]
     assert (min(counts), max(counts)) == (1, 6)
-    frequency = Counter(label for exhibit in TRAIN for label in exhibit.noted)
+    frequency = Counter(label for exhibit in TRAIN for label in exhibit.annotated)
     assert len(frequency) == len(NAMES) == len(CULTURES) + len(TAGS)
     assert 8 <= len(CULTURES) <= 12 and 20 <= len(TAGS) <= 30
     assert max(frequency.values()) > 15 * min(frequency.values())
 
 
-def test_only_the_training_part_lacks_labels_and_never_all_of_them() -> None:
-    assert all(exhibit.noted == exhibit.labels for exhibit in TEST)
-    assert all(set(exhibit.noted) <= set(exhibit.labels) and exhibit.noted for exhibit in TRAIN)
-    missing = sum(len(exhibit.labels) - len(exhibit.noted) for exhibit in TRAIN)
+def test_only_training_images_miss_labels_and_never_all() -> None:
+    assert all(exhibit.annotated == exhibit.labels for exhibit in TEST)
+    assert all(set(exhibit.annotated) <= set(exhibit.labels) and exhibit.annotated for exhibit in TRAIN)
+    missing = sum(len(exhibit.labels) - len(exhibit.annotated) for exhibit in TRAIN)
     assert 0.03 < missing / sum(len(exhibit.labels) for exhibit in TRAIN) < 0.10
 
 
-def test_a_few_pictures_are_very_long() -> None:
+def test_a_few_images_are_very_long() -> None:
     ratios = [max(one.width, one.height) / min(one.width, one.height) for one in (*TRAIN, *TEST)]
     long = [ratio for ratio in ratios if ratio > 2]
     assert 0.005 < len(long) / len(ratios) < 0.02 and min(long) > 5 and max(long) < 21
 
 
-def test_pictures_are_rgb_png_of_the_size_that_was_drawn_up(museum: Path) -> None:
+def test_images_are_rgb_png_files_of_the_exhibits_size(museum: Path) -> None:
     for exhibit in TEST[:12]:
         with Image.open(museum / "test" / f"{exhibit.id}.png") as image:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", (exhibit.width, exhibit.height))
 
 
-def test_every_tag_has_a_shape_of_its_own_and_every_culture_a_style() -> None:
+def test_every_tag_has_its_own_shape_and_every_culture_its_own_style() -> None:
     assert set(SHAPES) == set(TAGS) and set(STYLES) == set(CULTURES)
     masks = {tag: np.asarray(draw_shape(tag, 24, 0)).astype(float) for tag in TAGS}
     for tag, mask in masks.items():
@@ -102,7 +102,7 @@ def test_every_tag_has_a_shape_of_its_own_and_every_culture_a_style() -> None:
     assert len({(style.ground, style.ornament) for style in STYLES.values()}) == len(CULTURES)
 
 
-def test_what_an_exhibit_depicts_changes_its_picture() -> None:
+def test_the_labels_of_an_exhibit_change_its_image() -> None:
     exhibit = make_exhibit("test", 3)
     culture = next(label for label in range(len(CULTURES)) if label not in exhibit.labels)
     tags = tuple(label for label in exhibit.labels if label >= len(CULTURES))
@@ -119,7 +119,7 @@ def test_what_an_exhibit_depicts_changes_its_picture() -> None:
         (0, 0, "--test: found 0; wanted 1 or more; a submission needs a row"),
     ],
 )
-def test_a_number_that_the_museum_lacks_is_refused_before_anything_is_written(
+def test_a_number_out_of_range_is_refused_before_anything_is_written(
     tmp_path: Path, train: int, test: int, message: str
 ) -> None:
     with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):

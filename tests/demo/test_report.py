@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
 
-from demo.report import score_groups, score_taken
+from demo.report import score_groups, score_selected
 from inference.manifest.labels import Labels
 
 LABELS = Labels((0, 1, 2, 3), ("c::a", "c::b", "t::c", "t::d"), {"c": (0, 1), "t": (2, 3)})
 
 
-def test_f2_is_the_competitions() -> None:
+def test_f2_is_the_metric_of_the_competition() -> None:
     truth = np.array([[1, 0, 1, 0], [0, 1, 0, 0]], bool)
-    taken = np.array([[1, 1, 0, 0], [0, 1, 0, 1]], bool)
-    # Image 1: one hit of two true, one false: 5/(4*2+2); image 2: one hit of one true, one false: 5/(4+2).
-    assert score_taken(taken, truth, "all", LABELS)["all"] == pytest.approx((5 / 10 + 5 / 6) / 2)
-    assert score_taken(taken, truth, "t", LABELS) == {"t": pytest.approx(0)}, "image 2 has no label of the group"
+    selected = np.array([[1, 1, 0, 0], [0, 1, 0, 1]], bool)
+    # Image 1: one of two true labels selected, one false: 5/(4*2+2); image 2: one of one, one false: 5/(4+2).
+    assert score_selected(selected, truth, "all", LABELS)["all"] == pytest.approx((5 / 10 + 5 / 6) / 2)
+    assert score_selected(selected, truth, "t", LABELS) == {"t": pytest.approx(0)}, "image 2 has no label of the group"
 
 
-def test_a_model_of_one_group_is_scored_on_that_group() -> None:
+def test_a_model_of_one_group_has_an_f2_of_that_group_only() -> None:
     truth = np.array([[1, 0, 1, 0], [0, 1, 0, 1]], bool)
     assert score_groups(np.array([[0.9, 0.1], [0.2, 0.8]]), truth, 0.5, "c", LABELS) == {"c": pytest.approx(1)}

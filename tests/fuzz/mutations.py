@@ -1,4 +1,4 @@
-"""Hypothesis strategies: files that were once whole, and JSON that was once a manifest."""
+"""Hypothesis strategies that damage valid files and manifests."""
 
 import struct
 import zlib
@@ -8,23 +8,23 @@ from typing import Any
 from hypothesis import strategies as st
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Numbers that break arithmetic, in the widths and orders of file formats.
+# Extreme numbers, in the widths and byte orders of file formats.
 ODD_BYTES = [b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0\0\0\0"]
 
 
 @st.composite
 def mutate(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
-    """One of the seeds after one to four edits: bytes replaced, put in, left out or repeated; now and then cut off."""
+    """Return a seed after one to four edits (replace, insert, delete or repeat bytes), sometimes truncated."""
     content = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 4))):
         place = int(draw(st.floats(0, 1)) * len(content))
         end = min(len(content), place + draw(st.integers(1, 16)))
         edit = draw(st.sampled_from(["replace", "replace", "insert", "delete", "repeat"]))
-        given = draw(st.sampled_from(ODD_BYTES) | st.binary(min_size=1, max_size=4))
+        piece = draw(st.sampled_from(ODD_BYTES) | st.binary(min_size=1, max_size=4))
         if edit == "replace":
-            content[place : place + len(given)] = given
+            content[place : place + len(piece)] = piece
         elif edit == "insert":
-            content[place:place] = given
+            content[place:place] = piece
         elif edit == "delete":
             del content[place:end]
         else:
@@ -35,7 +35,7 @@ def mutate(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
 
 
 def repair_png(content: bytes) -> bytes:
-    """The same with right checksums, so that a reader gets past them; what is no PNG stays as it is."""
+    """Correct the checksums of a PNG, so that readers accept them; return other content unchanged."""
     if not content.startswith(PNG_SIGNATURE):
         return content
     repaired, place = bytearray(PNG_SIGNATURE), len(PNG_SIGNATURE)
@@ -50,7 +50,7 @@ def repair_png(content: bytes) -> bytes:
 
 
 def any_json() -> st.SearchStrategy[Any]:
-    """Whatever JSON can say, numbers beyond a float's and text that is no Unicode included."""
+    """Return any JSON value, including numbers too large for a float and text that is no valid Unicode."""
     leaves = (
         st.none()
         | st.booleans()
@@ -69,7 +69,7 @@ def any_json() -> st.SearchStrategy[Any]:
 
 @st.composite
 def mutate_json(draw: st.DrawFn, document: Any) -> Any:
-    """The document with one value somewhere replaced, left out, or given under another name."""
+    """Return the document with one value replaced, removed, or copied to another key."""
     if isinstance(document, dict) and document and draw(st.integers(0, 7)):
         name = draw(st.sampled_from(sorted(document)))
         edit = draw(st.integers(0, 9))

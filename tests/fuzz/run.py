@@ -1,11 +1,11 @@
-"""Coverage-guided fuzzing of one target for as long as you like; an option, not part of the tests.
+"""Coverage-guided fuzzing of one target, for any time; not part of the tests.
 
     pip install atheris
     python tests/fuzz/run.py image build/fuzz/image -max_total_time=600
 
-The folder is the corpus: the target's seeds are put there first, and libFuzzer adds what reaches new code. An input
-that breaks a promise is written as crash-HASH; `TARGETS["image"](Path("crash-HASH").read_bytes())` repeats it, and a
-seed of it in targets.py keeps it from coming back. What follows the folder are libFuzzer's own options.
+The folder is the corpus: it starts with the target's seeds, and libFuzzer adds inputs that reach new code. An input
+that makes the target fail is written as crash-HASH; `TARGETS["image"](Path("crash-HASH").read_bytes())` reproduces it.
+Add it to the seeds in targets.py as a regression test. Arguments after the folder are options of libFuzzer.
 """
 
 import sys
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Fuzz the target named first over the corpus named second; 1 without atheris."""
+    """Fuzz the target in the first argument with the corpus in the second; return the exit code."""
     try:
         import atheris
     except ImportError:

@@ -1,7 +1,7 @@
-"""What any bytes may do to each reader of strangers' files: nothing but the reader's own error.
+"""Fuzz targets: for any bytes, each reader of untrusted files either succeeds or raises its own error.
 
-Each target takes bytes and raises where the promise is broken. Hypothesis feeds them in test_fuzz.py, atheris in
-run.py.
+A target takes bytes and raises another error if the reader does not. test_fuzz.py runs them with Hypothesis, run.py
+with atheris.
 """
 
 import io
@@ -29,7 +29,7 @@ DRAFT = Draft(1.0, frozenset([GEOMETRY]))
 
 
 def fuzz_image(content: bytes) -> None:
-    """A square of the right shape, or an ImageError that names the file."""
+    """Check for a square of the right shape, or an ImageError that names the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "image.png")
         path.write_bytes(content)
@@ -43,7 +43,7 @@ def fuzz_image(content: bytes) -> None:
 
 
 def fuzz_manifest(content: bytes) -> None:
-    """A manifest that is written and read again is the same, or a ManifestError."""
+    """Check for a manifest that is unchanged after writing and reading, or a ManifestError."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "manifest.json")
         path.write_bytes(content)
@@ -57,7 +57,7 @@ def fuzz_manifest(content: bytes) -> None:
 
 
 def fuzz_table(content: bytes) -> None:
-    """Rows, or a TableError that names the file, of whatever table is looked for; what is read can be checked."""
+    """Check each reader of tables for rows, or a TableError that names the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "table.csv")
         path.write_bytes(content)
@@ -79,7 +79,7 @@ def fuzz_table(content: bytes) -> None:
 
 
 def fuzz_graph(content: bytes) -> None:
-    """A SessionError, or a graph that holds its weights."""
+    """Check that a graph is accepted, or refused with a SessionError that names the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         path.write_bytes(content)
@@ -98,7 +98,7 @@ TARGETS: Mapping[str, Target] = {
 
 
 def make_seeds(name: str) -> list[bytes]:
-    """Small valid inputs of a target, where mutation starts: its corpus."""
+    """Return the initial corpus of a target: small valid inputs."""
     return {"image": _make_images, "manifest": _make_manifests, "table": _make_tables, "graph": _make_graphs}[name]()
 
 
@@ -109,7 +109,7 @@ def _make_images() -> list[bytes]:
     exif[0x0112] = 6
     kinds: list[tuple[Image.Image, str, dict[str, object]]] = [
         (picture, "PNG", {"exif": exif}),
-        # Not compressed, so that what is changed is still pixels.
+        # Not compressed, so that mutations change pixels.
         (picture, "PNG", {"compress_level": 0}),
         (picture.convert("L"), "PNG", {"compress_level": 0}),
         (picture.convert("P"), "PNG", {"transparency": 3}),
@@ -158,7 +158,7 @@ def _make_graphs() -> list[bytes]:
         return bytes([field << 3 | 2, len(content)]) + content
 
     def nest(tensor: bytes) -> bytes:
-        branch = encode(5, encode(6, encode(5, tensor)))  # an attribute of a node, which is a graph
+        branch = encode(5, encode(6, encode(5, tensor)))  # a graph in an attribute of a node
         return b"\x08\x0a" + encode(7, encode(1, branch) + encode(5, tensor))
 
     tensor = b"\x08\x02\x10\x01" + encode(8, b"weight") + encode(9, b"\0" * 8)

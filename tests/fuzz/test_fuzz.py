@@ -1,4 +1,4 @@
-"""The targets of the fuzzer for a bounded time, the same examples each time."""
+"""The fuzz targets with a fixed set of examples."""
 
 import json
 import os
@@ -35,46 +35,46 @@ def bound(examples: int) -> settings:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_corpus_itself_keeps_the_promise(name: str) -> None:
+def test_the_seeds_of_each_target_pass(name: str) -> None:
     for seed in make_seeds(name):
         TARGETS[name](seed)
 
 
 @bound(300)
 @given(mutate(make_seeds("image")))
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it repairs
-def test_a_broken_image_is_an_image_or_an_image_error(content: bytes) -> None:
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about what it repairs
+def test_a_broken_image_is_read_or_gives_an_image_error(content: bytes) -> None:
     fuzz_image(content)
 
 
 @bound(200)
 @given(mutate(make_seeds("manifest")))
-def test_a_broken_manifest_is_a_manifest_or_a_manifest_error(content: bytes) -> None:
+def test_a_broken_manifest_is_read_or_gives_a_manifest_error(content: bytes) -> None:
     fuzz_manifest(content)
 
 
 @bound(200)
 @given(mutate_json(json.loads(make_seeds("manifest")[0])))
-def test_json_that_is_nearly_a_manifest_is_one_or_a_manifest_error(document: Any) -> None:
+def test_json_close_to_a_manifest_is_read_or_gives_a_manifest_error(document: Any) -> None:
     fuzz_manifest(json.dumps(document).encode())
 
 
 @bound(300)
 @given(mutate(make_seeds("table")) | st.binary(max_size=200))
-def test_a_broken_table_is_a_table_or_a_table_error(content: bytes) -> None:
+def test_a_broken_table_is_read_or_gives_a_table_error(content: bytes) -> None:
     fuzz_table(content)
 
 
 @bound(300)
 @given(mutate(make_seeds("graph")))
-def test_a_broken_graph_is_refused_wherever_protobuf_sees_another_file(content: bytes) -> None:
+def test_a_broken_graph_is_refused_if_protobuf_finds_an_external_tensor(content: bytes) -> None:
     fuzz_graph(content)
     try:
         parsed = ModelProto.FromString(content)
-    except Exception:  # protobuf's own errors: what it cannot read, ONNX Runtime does not load
+    except Exception:  # protobuf's own errors; ONNX Runtime does not load what protobuf cannot read
         return
     if any(_is_external(tensor) for tensor in _list_tensors(parsed)):
-        with suppress(ValueError):  # what the walk refuses, no session is made of either
+        with suppress(ValueError):  # no session loads a file that the walk refuses
             assert find_external(memoryview(content)) is not None
 
 
@@ -83,18 +83,18 @@ def _is_external(tensor: TensorProto) -> bool:
 
 
 def _list_tensors(message: Any) -> list[TensorProto]:
-    """Every TensorProto at any depth, by protobuf's own reflection."""
+    """List every TensorProto at any depth, by protobuf's own reflection."""
     if isinstance(message, TensorProto):
         return [message]
     inner = []
     for field, value in message.ListFields():
         if field.message_type:
             inner += [value] if hasattr(value, "ListFields") else list(value)
-    return [tensor for one in inner for tensor in _list_tensors(one)]
+    return [tensor for part in inner for tensor in _list_tensors(part)]
 
 
 def test_three_hundred_broken_images_through_the_script(workshop: Workshop, tmp_path: Path) -> None:
-    """A row for each, and none of them costs another its own."""
+    """Every image gets a row, and a broken image costs no other image its scores."""
     images = tmp_path / "images"
     images.mkdir()
 
@@ -111,7 +111,7 @@ def test_three_hundred_broken_images_through_the_script(workshop: Workshop, tmp_
     assert finished.returncode == 0 and "Traceback" not in finished.stderr, finished.stderr
     assert read_ids(tmp_path / "out" / "submission.csv") == ids
     unreadable = json.loads((tmp_path / "out" / "run_log.json").read_text())["unreadable"]
-    assert 10 <= len(unreadable) <= len(ids) - 10, "both kinds must be there"
+    assert 10 <= len(unreadable) <= len(ids) - 10, "the images must include both kinds"
 
 
 def run_fuzzer(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -119,15 +119,15 @@ def run_fuzzer(*arguments: object, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-def test_without_atheris_the_fuzzer_says_what_to_install(tmp_path: Path) -> None:
+def test_without_atheris_the_error_names_the_package_to_install(tmp_path: Path) -> None:
     (tmp_path / "atheris.py").write_text("raise ImportError")
     finished = run_fuzzer("image", tmp_path / "corpus", PYTHONPATH=str(tmp_path))
     assert (finished.returncode, finished.stderr) == (1, "error: atheris is not installed: pip install atheris\n")
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_fuzzer_hands_atheris_the_target_and_its_corpus(name: str, tmp_path: Path) -> None:
-    """With a stand-in for atheris that tries the corpus once."""
+def test_the_fuzzer_passes_target_and_corpus_to_atheris(name: str, tmp_path: Path) -> None:
+    """With a stand-in for atheris that runs the corpus once."""
     (tmp_path / "atheris.py").write_text(
         "import contextlib, pathlib\n"
         "instrument_imports = lambda include: contextlib.nullcontext()\n"

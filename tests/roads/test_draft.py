@@ -1,4 +1,4 @@
-"""JPEG files decoded reduced: held to a full decoding by Pillow and timm's resize of it."""
+"""JPEG files decoded at reduced size, compared with a full decoding by Pillow and timm's resize."""
 
 import json
 import shutil
@@ -28,15 +28,15 @@ from tests.conftest import ROOT, ZOO, Workshop
 from tests.roads.test_kernel import run_script
 
 SHARED = ROOT.parent / "shared" / "images"
-PHOTOS = Path(sklearn.datasets.__file__).parent / "images"  # two of 640x427
-# Of the squares of photographs, by factor: mean and largest absolute difference to a full decoding, of 255.
+PHOTOS = Path(sklearn.datasets.__file__).parent / "images"  # two photographs of 640x427
+# Factor -> mean and largest absolute difference of a square to that of a full decoding, of 255.
 TOLERANCES = {1.0: (2.5, 36), 1.5: (1.4, 24), 2.0: (0.8, 12)}
 SQUASH, CROP = Geometry(96, Resize(), "bilinear"), Geometry(64, Resize("crop", 0.875), "bicubic")
 LONG = Geometry(64, Resize(), "bilinear", Tiles(1.2, 4))
 
 
 def take_photo(path: Path, name: str = "china", size: tuple[int, int] | None = None, **options: object) -> Path:
-    """A photograph, or its upper left corner, as a JPEG."""
+    """Save a photograph, or its upper left corner, as a JPEG."""
     with Image.open(PHOTOS / f"{name}.jpg") as photo:
         photo.crop((0, 0, *(size or photo.size))).save(path, quality=92, **options)
     return path
@@ -91,9 +91,9 @@ def test_squares_of_a_reduced_photograph_are_within_the_tolerance(
     )
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image zoo is not beside this checkout")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="requires the folder of shared test images beside this checkout")
 @pytest.mark.parametrize("name", ["Landscape_6", "Portrait_3"])
-def test_squares_of_larger_turned_photographs_are_within_the_tolerance(name: str) -> None:
+def test_squares_of_larger_rotated_photographs_are_within_the_tolerance(name: str) -> None:
     path, geometry = SHARED / "exif-orientation" / f"{name}.jpg", Geometry(320, Resize(), "bilinear")
     assert max(decode_image(path, draft=draft(1.5, geometry)).image.size) == 900
     found = read_squares(path, [geometry], draft=draft(1.5, geometry))[geometry]
@@ -102,9 +102,7 @@ def test_squares_of_larger_turned_photographs_are_within_the_tolerance(name: str
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "mpo"])
-def test_a_reduced_picture_is_turned_upright_and_its_odd_edges_with_it(
-    suffix: str, orientation: int, tmp_path: Path
-) -> None:
+def test_a_reduced_image_with_odd_edges_is_rotated_upright(suffix: str, orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
     path = tmp_path / f"x.{suffix}"
@@ -114,7 +112,7 @@ def test_a_reduced_picture_is_turned_upright_and_its_odd_edges_with_it(
     upright = decode_fully(path)
     assert decoded.size == upright.size == ((421, 635) if orientation >= 5 else (635, 421))
     assert sorted(decoded.image.size) == [211, 318]
-    # Of what is misplaced by half a pixel the mean is above 1.6.
+    # A shift by half a pixel would give a mean above 1.6.
     check_near(read_squares(path, [SQUASH], draft=draft(2, SQUASH))[SQUASH], show_by_timm(upright, SQUASH), 2.0)
 
 
@@ -141,27 +139,27 @@ def test_grey_and_cmyk_photographs_are_reduced_too(mode: str, tmp_path: Path) ->
         ((9000, 640), 1, [Geometry(320, Resize("crop"), "bilinear")], 2),
         ((640, 640), 1, [Geometry(320, Resize("squash", 0.9), "bilinear")], 1),
         ((3000, 2000), 1, [Geometry(320, Resize(), "bilinear"), Geometry(1200, Resize(), "bilinear")], 1),
-        # The tiles are squares of the short side; one that is longer is held back by its width.
+        # Tiles are squares of the short side, which limits the reduction.
         ((2560, 640), 1, [Geometry(320, Resize(), "bilinear", Tiles(3, 8))], 2),
         ((2560, 639), 1, [Geometry(320, Resize(), "bilinear", Tiles(3, 8))], 1),
         ((640, 64000), 1, [Geometry(320, Resize(), "bilinear", Tiles(3, 2))], 2),
         ((3000, 2000), 1, [], 1),
     ],
 )
-def test_the_reduction_by_hand(
+def test_the_reduction_equals_values_computed_by_hand(
     size: tuple[int, int], factor: float, geometries: list[Geometry], reduction: int
 ) -> None:
     assert choose_reduction(size, draft(factor, *geometries)) == reduction
-    assert choose_reduction(size[::-1], draft(factor, *geometries)) == reduction, "before and after it is upright"
+    assert choose_reduction(size[::-1], draft(factor, *geometries)) == reduction, "for both orientations"
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000), st.integers(2, 16), st.sampled_from([64, 224, 331]), st.booleans())
-def test_the_reduction_leaves_what_is_asked_for_and_twice_as_much_would_not(
+def test_the_reduction_is_the_largest_that_keeps_the_requested_size(
     width: int, height: int, halves: int, side: int, crop: bool
 ) -> None:
     geometry = Geometry(side, Resize("crop" if crop else "squash"), "bilinear")
     found = choose_reduction((width, height), draft(halves / 2, geometry))
-    # Under `crop` the long side has the short one's ratio, but for the pixel that it is rounded down by.
+    # With `crop` both sides have the same ratio, except for rounding down by one pixel.
     left = Fraction(min(width, height), found) / side
     assert found == 1 or left >= Fraction(halves, 2)
     assert found == 8 or left / 2 < Fraction(halves, 2)
@@ -175,7 +173,7 @@ def test_without_a_draft_every_pixel_is_decoded(tmp_path: Path) -> None:
     assert read_picture(path, []).traits.tolist() == measure_traits(upright).tolist()
 
 
-def test_what_is_small_or_no_jpeg_is_the_same_to_the_bit(tmp_path: Path) -> None:
+def test_small_images_and_other_formats_are_not_changed_by_a_draft(tmp_path: Path) -> None:
     small = take_photo(tmp_path / "x.jpg", size=(191, 300))
     with Image.open(PHOTOS / "china.jpg") as photo:
         for suffix in ("png", "webp", "tiff", "bmp"):
@@ -186,8 +184,8 @@ def test_what_is_small_or_no_jpeg_is_the_same_to_the_bit(tmp_path: Path) -> None
         assert reduced.traits.tolist() == whole.traits.tolist()
 
 
-def test_traits_are_the_whole_pictures(tmp_path: Path) -> None:
-    """804 px become 101, as 801 do: by the reduced image it would not be upright."""
+def test_traits_are_those_of_the_full_size(tmp_path: Path) -> None:
+    """801 and 804 px both become 101, so the reduced image alone would not count as upright."""
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = 6
     with Image.open(PHOTOS / "flower.jpg") as photo:
@@ -200,35 +198,35 @@ def test_traits_are_the_whole_pictures(tmp_path: Path) -> None:
     assert found[:2].tolist() == pytest.approx(wanted[:2].tolist(), rel=0.01)
 
 
-def test_a_tile_of_a_reduced_picture_lies_where_it_lies_in_the_whole() -> None:
-    """38 px became 4.75 of 5, and a tile begins within the second pixel; each pixel tells its place."""
+def test_a_tile_of_a_reduced_image_covers_the_same_region_as_in_the_full_image() -> None:
+    """38 px become 4.75 of 5 px, and a tile starts inside the second pixel; each pixel's value is its index."""
     columns = np.repeat(np.arange(5, dtype=np.uint8)[None, :, None], 3, axis=2)
     tile = cut_box(Decoded(Image.fromarray(columns), (38, 8), (0.25, 0.0, 5.0, 1.0)), (10, 0, 26, 8))
     assert np.asarray(tile.image)[0, :, 0].tolist() == [1, 2, 3]
     assert (tile.size, tile.region) == ((16, 8), (0.5, 0.0, 2.5, 1.0))
 
 
-def test_a_broken_jpeg_and_a_large_one_are_refused_as_without(tmp_path: Path) -> None:
+def test_broken_and_large_jpegs_are_refused_as_without_a_draft(tmp_path: Path) -> None:
     path = take_photo(tmp_path / "x.jpg")
     with pytest.raises(
-        ImageError, match=r"^x\.jpg: 640x427 is 273280 pixels; wanted at most 273279 \(`runtime\.max_pixels`\)$"
+        ImageError, match=r"^x\.jpg: found 640x427 = 273280 pixels; wanted at most 273279 \(`runtime\.max_pixels`\)$"
     ):
         read_squares(path, [SQUASH], max_pixels=273_279, draft=draft(1, SQUASH))
     path.write_bytes(path.read_bytes()[:30_000])
-    with pytest.raises(ImageError) as told:
+    with pytest.raises(ImageError) as full:
         read_squares(path, [SQUASH])
     with pytest.raises(ImageError) as error:
         read_squares(path, [SQUASH], draft=draft(1, SQUASH))
-    assert str(error.value) == str(told.value)
+    assert str(error.value) == str(full.value)
     assert str(error.value).startswith("x.jpg: OSError: image file is truncated")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image zoo is not beside this checkout")
-def test_of_a_zoo_of_odd_jpegs_those_are_read_that_are_read_without() -> None:
-    """Lossless ones among them, which libjpeg cannot reduce."""
+@pytest.mark.skipif(not SHARED.is_dir(), reason="requires the folder of shared test images beside this checkout")
+def test_odd_jpegs_are_readable_if_they_are_without_a_draft() -> None:
+    """They include lossless files, which libjpeg cannot reduce."""
     tiny, reduced = draft(1, Geometry(8, Resize(), "bilinear")), 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what it repairs
+        warnings.simplefilter("ignore")  # Pillow warns about repaired files
         for path in sorted(SHARED.rglob("*.jp*g")):
             try:
                 whole = decode_image(path)
@@ -242,7 +240,7 @@ def test_of_a_zoo_of_odd_jpegs_those_are_read_that_are_read_without() -> None:
     assert reduced > 50
 
 
-def test_the_manifest_says_so_and_speaks_of_all_models(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_draft_in_the_manifest_applies_to_the_geometries_of_all_models(workshop: Workshop, tmp_path: Path) -> None:
     manifest = read_manifest(workshop.dataset / MANIFEST_NAME)
     assert manifest.runtime.draft is None and read_draft(manifest) is None
     document = json.loads((workshop.dataset / MANIFEST_NAME).read_text())
@@ -255,8 +253,8 @@ def test_the_manifest_says_so_and_speaks_of_all_models(workshop: Workshop, tmp_p
     assert read_draft(read_manifest(tmp_path / "again.json")) == allowed
 
 
-def test_the_kernel_reads_reduced_where_the_manifest_says_so(own_workshop: Workshop, tmp_path: Path) -> None:
-    """Through the packed script; the wanted scores are ONNX Runtime's of squares of the reduced files."""
+def test_the_kernel_decodes_at_reduced_size_if_the_manifest_has_a_draft(own_workshop: Workshop, tmp_path: Path) -> None:
+    """Compares the packed script's scores with those of ONNX Runtime on squares of the reduced files."""
     ids = read_ids(own_workshop.sample)
     shutil.rmtree(own_workshop.images)
     own_workshop.images.mkdir()
@@ -283,4 +281,6 @@ def test_the_kernel_reads_reduced_where_the_manifest_says_so(own_workshop: Works
         (scores,) = session.run(None, {"image": squares, "views": np.array([0, 1])})
         np.testing.assert_allclose(found[1][model.name], scores, rtol=0, atol=3e-4)
         assert np.array_equal(found[None][model.name], found[1000][model.name])
-    assert max(np.abs(found[None][name] - found[1][name]).max() for name in ZOO) > 1e-3, "it must make a difference"
+    assert max(np.abs(found[None][name] - found[1][name]).max() for name in ZOO) > 1e-3, (
+        "the draft must change the scores"
+    )

@@ -1,4 +1,4 @@
-"""Whole runs under what kernels meet: kills, limits, slow and failing models, full disks."""
+"""Complete runs under the problems of kernels: kills, limits, slow and failing models, full disks."""
 
 import dataclasses
 import errno
@@ -34,14 +34,14 @@ from tests.conftest import Workshop
 
 @pytest.fixture
 def small_chunks(workshop: Workshop, tmp_path: Path) -> Request:
-    """The workshop's bundle in ten chunks of two images."""
+    """A run of the workshop's bundle in ten chunks of two images."""
     bundle = Path(shutil.copytree(workshop.dataset, tmp_path / "bundle"))
     request = Request(bundle, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
     return set_batch_size(request, 2)
 
 
 def set_batch_size(request: Request, size: int) -> Request:
-    """The request, with its bundle's manifest changed."""
+    """Change the batch size in the manifest of the request's bundle; return the request."""
     path = request.bundle / MANIFEST_NAME
     document = json.loads(path.read_text())
     document["runtime"]["batch_size"] = size
@@ -50,12 +50,12 @@ def set_batch_size(request: Request, size: int) -> Request:
 
 
 class Hands:
-    """The clock of a run, moved by its models alone: each takes a second a view and image, times `factor`."""
+    """A clock moved only by the models of a run: each view of an image takes one second, times `factor`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, factor: Callable[[int, str], float] = lambda *_: 1.0) -> None:
-        """`factor` of (passes so far, images times views; model)."""
+        """`factor`: from (number of passes so far, in images × views; model)."""
         self.time = 1000.0
-        self.ran: list[str] = []  # model/view of each image
+        self.ran: list[str] = []  # MODEL/VIEW of each image
         monkeypatch.setattr(time, "perf_counter", lambda: self.time)
         monkeypatch.setattr(budget, "SMALLEST_RESERVE", 0.5)
         real = ModelSession.predict
@@ -70,7 +70,7 @@ class Hands:
         monkeypatch.setattr(ModelSession, "predict", predict)
 
 
-NEEDED = 20 * 6  # seconds of Hands: twenty images, three models, two views
+NEEDED = 20 * 6  # seconds of Hands for twenty images, three models and two views
 
 
 def read_log(request: Request) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def read_log(request: Request) -> dict[str, Any]:
 
 
 def check(request: Request) -> None:
-    """The submission is valid, and nothing else is left beside it."""
+    """Check that the submission is valid, and that its folder has no other file than it and run_log.json."""
     manifest = read_manifest(request.bundle / MANIFEST_NAME)
     labels = read_labels(request.bundle / "labels.csv", manifest.labels.groups)
     check_submission(request.out, read_ids(request.sample), labels)
@@ -95,7 +95,7 @@ MODELS = ("everything", "culture", "tag")
 
 
 def run_within(request: Request, hands: Hands, limit: float) -> tuple[bool, int]:
-    """Whether the run is complete, and how many images keep the prior; it is in time and the submission valid."""
+    """Run and check the time limit and the submission; return whether it is complete and how many prior rows it has."""
     started = hands.time
     complete = run(dataclasses.replace(request, time_limit=limit))
     assert hands.time - started <= limit
@@ -103,7 +103,7 @@ def run_within(request: Request, hands: Hands, limit: float) -> tuple[bool, int]
     return complete, count_prior(request)
 
 
-def test_less_time_costs_views_then_models_then_images_and_never_the_limit(
+def test_with_less_time_views_are_dropped_first_then_models_then_images_and_the_limit_is_kept(
     small_chunks: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hands = Hands(monkeypatch)
@@ -117,7 +117,7 @@ def test_less_time_costs_views_then_models_then_images_and_never_the_limit(
         found[percent] = (complete, bare, len(set(hands.ran)))
     assert found == {
         110: (True, 0, 6),
-        100: (False, 0, 6),  # a plan leaves some air
+        100: (False, 0, 6),  # because a plan has a margin
         50: (False, 0, 4),
         25: (False, 0, 3),
         10: (False, 10, 1),
@@ -128,12 +128,14 @@ def test_less_time_costs_views_then_models_then_images_and_never_the_limit(
 def test_the_log_says_what_was_dropped_and_why(small_chunks: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     run_within(small_chunks, Hands(monkeypatch), NEEDED / 2)
     log = read_log(small_chunks)
-    told = "tag/identity, everything/hflip, culture/hflip and tag/hflip dropped for the next 18 images"
-    assert log["notes"][0] == f"{told}: 1:48 needed, 0:54 left"
-    assert all(" is left out on " in reason for reason in log["degraded"])
+    dropped = "tag/identity, everything/hflip, culture/hflip and tag/hflip dropped for the next 18 images"
+    assert log["notes"][0] == f"{dropped}: 1:48 needed, 0:54 left"
+    assert log["degraded"]
+    for reason in log["degraded"]:
+        assert " dropped for " in reason and reason.endswith(": not enough time before the time limit of 1:00")
 
 
-def test_a_model_that_becomes_five_times_slower_half_way_still_ends_in_time(
+def test_a_run_ends_in_time_if_a_model_becomes_five_times_slower(
     small_chunks: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for model in MODELS:
@@ -142,10 +144,10 @@ def test_a_model_that_becomes_five_times_slower_half_way_still_ends_in_time(
             complete, _ = run_within(small_chunks, hands, NEEDED * 1.1)
         assert not complete
         assert any("dropped for the next" in note for note in read_log(small_chunks)["notes"])
-        assert not any("keep the prior's labels" in reason for reason in read_log(small_chunks)["degraded"]), model
+        assert not any("get the prior labels" in reason for reason in read_log(small_chunks)["degraded"]), model
 
 
-def test_after_the_first_chunk_a_models_views_run_together(
+def test_after_the_first_chunk_all_views_of_a_model_run_together(
     small_chunks: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = set_batch_size(small_chunks, 8)
@@ -159,11 +161,11 @@ def test_after_the_first_chunk_a_models_views_run_together(
     monkeypatch.setattr(ModelSession, "predict", predict)
     assert run(dataclasses.replace(request, time_limit=3600.0))
     apart = [(name, view) for view in ("identity", "hflip") for name in MODELS]
-    assert shown[:6] == apart, "measured one by one"
+    assert shown[:6] == apart, "to measure one view at a time"
     assert set(shown[6:]) == {(name, "identity", "hflip") for name in MODELS}
 
 
-def test_what_was_dropped_returns_for_the_images_that_were_seen_without_it(
+def test_dropped_passes_run_later_on_the_images_without_them(
     small_chunks: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = dataclasses.replace(small_chunks, out=tmp_path / "whole" / "s.csv", predictions=tmp_path / "all")
@@ -174,14 +176,14 @@ def test_what_was_dropped_returns_for_the_images_that_were_seen_without_it(
     assert complete
     assert Counter(hands.ran) == {f"{name}/{view}": 20 for name in MODELS for view in ("identity", "hflip")}
     notes = "\n".join(read_log(request)["notes"])
-    assert "dropped for the next 18 images" in notes and " back for the next " in notes and "time is left: " in notes
+    assert "dropped for the next 18 images" in notes and " restored for the next " in notes and "time left: " in notes
     for name in MODELS:
         left, right = (np.load(tmp_path / place / f"{name}.npy").astype(float) for place in ("all", "kept"))
         np.testing.assert_allclose(left, right, atol=1e-3)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, name: str, answer: Callable[[np.ndarray], np.ndarray]) -> None:
-    """The ONNX session of one model answers something else."""
+    """Replace the output of one model's ONNX session."""
     real = ModelSession.__init__
 
     def load(self: ModelSession, model: str, *rest: object, **more: object) -> None:
@@ -199,17 +201,17 @@ def spoil(monkeypatch: pytest.MonkeyPatch, name: str, answer: Callable[[np.ndarr
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "fault"),
     [
         (lambda output: output * np.nan, "model tag: its output is not a probability: NaN or outside [0, 1]"),
         (lambda output: output + 1, "model tag: its output is not a probability: NaN or outside [0, 1]"),
         (lambda output: output[:, :1], "model tag: found an output of (20, 1); wanted (20, 3)"),
-        (lambda output: output * 0 + 0.5, "model tag: gives 20 different images one and the same answer"),
+        (lambda output: output * 0 + 0.5, "model tag: gives 20 different images the same scores"),
     ],
 )
-def test_a_model_with_nonsense_for_output_is_left_out_and_the_others_go_on(
+def test_the_run_continues_without_a_model_of_invalid_output(
     answer: Callable[[np.ndarray], np.ndarray],
-    told: str,
+    fault: str,
     workshop: Workshop,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -219,29 +221,29 @@ def test_a_model_with_nonsense_for_output_is_left_out_and_the_others_go_on(
     spoil(monkeypatch, "tag", answer)
     assert not run(request)
     check(request)
-    assert read_log(request)["degraded"] == [f"{told}: this model is left out"]
+    assert read_log(request)["degraded"] == [f"{fault}; the run continues without this model"]
     assert np.isnan(np.load(tmp_path / "kept" / "tag.npy")).all()
     assert not np.isnan(np.load(tmp_path / "kept" / "everything.npy")).any()
-    with pytest.raises(DegradedError, match=r": this model is left out \(--strict\)$"):
+    with pytest.raises(DegradedError, match=r"; the run continues without this model \(--strict\)$"):
         run(dataclasses.replace(request, strict=True, fresh=True))
 
 
-def test_a_gpu_that_is_there_and_not_used_is_told_with_the_reason_and_the_fix(
+def test_an_unused_gpu_is_noted_with_the_reason_and_what_to_do(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     t4 = Device("Tesla T4", (7, 5), 15_828_320_256)
     monkeypatch.setattr(predict, "read_devices", lambda: (t4, t4))
     request = Request(workshop.dataset, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
     assert not run(request)
-    (told,) = read_log(request)["degraded"]
-    assert told.startswith("Tesla T4 and Tesla T4: not used, runs on the CPU: this onnxruntime ")
-    assert told.endswith("install onnxruntime-gpu in its place, or carry it with `build_kernel.py pack --wheels`")
+    (reason,) = read_log(request)["degraded"]
+    assert reason.startswith("Tesla T4 and Tesla T4: GPU not used, running on the CPU: onnxruntime ")
+    assert reason.endswith("install onnxruntime-gpu in its place, or pack it with `build_kernel.py pack --wheels`")
     monkeypatch.setattr(sessions.onnxruntime, "get_available_providers", lambda: [sessions.CUDA, sessions.CPU])
     assert sessions.explain_cpu(("libcudnn.so.9",)).startswith("libcudnn.so.9 cannot be loaded; install CUDA 12")
 
 
 def kill_after(commits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run ends like a killed one, with a part of the next commit on the disk."""
+    """Make the run end like a killed one, with a part of the next commit on the disk."""
     real, counted = store.Store.commit, []
 
     def commit(self: store.Store, *given: object) -> None:
@@ -254,7 +256,7 @@ def kill_after(commits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.Store, "commit", commit)
 
 
-def test_a_run_that_ended_early_goes_on_and_repeats_no_chunk(
+def test_an_interrupted_run_continues_and_repeats_no_chunk(
     small_chunks: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = dataclasses.replace(small_chunks, out=tmp_path / "whole" / "submission.csv")
@@ -267,17 +269,15 @@ def test_a_run_that_ended_early_goes_on_and_repeats_no_chunk(
     ran = Hands(monkeypatch).ran
     assert run(small_chunks)
     check(small_chunks)
-    assert len(ran) == 12 * 6, "twelve images were still to come"
+    assert len(ran) == 12 * 6, "twelve images were missing"
     assert small_chunks.out.read_bytes() == whole.out.read_bytes() != "\n".join(lines).encode()
-    assert read_log(small_chunks)["notes"] == [
-        "continues an earlier run: 8 of 20 images are there; --fresh starts over"
-    ]
+    assert read_log(small_chunks)["notes"] == ["continuing an earlier run: 8 of 20 images done; --fresh starts over"]
     ran.clear()
     assert run(small_chunks)
-    assert len(ran) == NEEDED, "a run that came to its end is not continued"
+    assert len(ran) == NEEDED, "a finished run is not continued"
 
 
-def test_another_sample_bundle_or_manifest_is_not_continued(
+def test_a_run_with_another_sample_bundle_or_manifest_is_not_continued(
     small_chunks: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -304,23 +304,23 @@ def test_another_sample_bundle_or_manifest_is_not_continued(
         ({"bundle": renamed}, "bundle"),
         ({"images": images}, "folder of images"),
     ):
-        with pytest.raises(StoreError, match=f"was begun with another {what}; run with --fresh to start over"):
+        with pytest.raises(StoreError, match=f"found a run with another {what}; use --fresh to start over, or "):
             run(dataclasses.replace(small_chunks, **changed))  # type: ignore[arg-type]
         assert small_chunks.out.read_bytes() == before
     assert run(dataclasses.replace(small_chunks, bundle=other, fresh=True))
 
 
-def test_a_disk_too_small_is_refused_before_anything_is_written(
+def test_too_little_disk_space_is_an_error_before_anything_is_written(
     small_chunks: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(small_chunks.bundle)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(OutputError, match=r"out: 0\.0 MB are free, the run needs 0\.1 MB for its predictions and sub"):
+    with pytest.raises(OutputError, match=r"out: found 0\.0 MB of free space; wanted 0\.1 MB for predictions and sub"):
         run(small_chunks)
     assert list(small_chunks.out.parent.iterdir()) == []
 
 
-def test_a_disk_that_fills_costs_the_restart_and_not_the_run(
+def test_a_full_disk_prevents_resuming_but_not_the_submission(
     small_chunks: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = dataclasses.replace(small_chunks, out=tmp_path / "whole" / "submission.csv")
@@ -337,11 +337,12 @@ def test_a_disk_that_fills_costs_the_restart_and_not_the_run(
     assert not run(small_chunks)
     check(small_chunks)
     assert small_chunks.out.read_bytes() == whole.out.read_bytes()
-    (told,) = read_log(small_chunks)["degraded"]
-    assert told.endswith("No space left on device: goes on without; a kill would now lose the work")
+    (reason,) = read_log(small_chunks)["degraded"]
+    continues = "the run continues without saving and cannot be resumed if it is killed"
+    assert reason.endswith(f"No space left on device; {continues}")
 
 
-def test_where_the_last_submission_cannot_be_written_the_one_before_stays(
+def test_the_previous_submission_is_kept_if_the_last_one_cannot_be_written(
     small_chunks: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, written = os.replace, []
@@ -357,11 +358,11 @@ def test_where_the_last_submission_cannot_be_written_the_one_before_stays(
     assert not run(small_chunks)
     check(small_chunks)
     assert count_prior(small_chunks) == 20
-    (told,) = read_log(small_chunks)["degraded"]
-    assert told.endswith("No space left on device: what was written before stays")
+    (reason,) = read_log(small_chunks)["degraded"]
+    assert reason.endswith("No space left on device; the output written so far is kept")
 
 
-def test_better_submissions_take_the_priors_place_along_the_way(
+def test_better_submissions_replace_the_prior_labels_during_the_run(
     small_chunks: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "SMALLEST_INTERVAL", 0.0)
@@ -378,7 +379,7 @@ def test_better_submissions_take_the_priors_place_along_the_way(
     assert len(seen) == 10 and seen[0] == 20 and seen == sorted(seen, reverse=True) and seen[-1] <= 10
 
 
-# The script, slowed so that a kill meets it at work; torch is not imported, so it starts at once.
+# The script, slowed so that a kill interrupts its work.
 SLOWED = """
 import sys, time
 from inference.__main__ import main
@@ -392,7 +393,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_killed_with_9_at_random_moments_a_run_ends_with_the_same_bytes(small_chunks: Request, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(small_chunks: Request, tmp_path: Path) -> None:
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", SLOWED, "--bundle", str(small_chunks.bundle), "--out", str(out)]
         command += ["--images", str(small_chunks.images), "--sample", str(small_chunks.sample)]

@@ -1,4 +1,4 @@
-"""The packed script as a kernel runs it: a subprocess with nothing but the bundle."""
+"""The packed script as a kernel runs it: a subprocess with only the bundle."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def run_script(workshop: Workshop, out: Path, *more: str, **changed: Path) -> su
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_bundle_alone_answers_the_sample(workshop: Workshop, tmp_path: Path) -> None:
+def test_the_bundle_alone_writes_a_valid_submission(workshop: Workshop, tmp_path: Path) -> None:
     finished = run_script(workshop, tmp_path / "submission.csv")
     assert finished.returncode == 0, finished.stderr
     manifest = read_manifest(workshop.dataset / MANIFEST_NAME)
@@ -51,21 +51,19 @@ def test_the_bundle_alone_answers_the_sample(workshop: Workshop, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run_log.json", "submission.csv"]
 
 
-def test_the_log_tells_how_long_after_the_start_the_first_batch_was_answered(
-    workshop: Workshop, tmp_path: Path
-) -> None:
-    earlier = 1000.0  # what a notebook did before it started the script
+def test_the_log_has_the_seconds_from_the_start_to_the_first_prediction(workshop: Workshop, tmp_path: Path) -> None:
+    earlier = 1000.0  # seconds of the notebook before it started the script
     spawned = time.time()
     finished = run_script(workshop, tmp_path / "submission.csv", "--started-at", str(spawned - earlier))
     ended = time.time()
     assert finished.returncode == 0, finished.stderr
     log = json.loads((tmp_path / "run_log.json").read_text())
     seconds, first = log["seconds"], log["first_prediction_seconds"] - earlier
-    assert seconds["check"] + seconds["prior"] + seconds["load"] < first + 0.01, "it comes after what precedes it"
-    assert first < ended - spawned - seconds["decide"] + 0.01, "and before the end"
+    assert seconds["check"] + seconds["prior"] + seconds["load"] < first + 0.01, "after the earlier stages"
+    assert first < ended - spawned - seconds["decide"] + 0.01, "before the end"
 
 
-def test_predictions_are_torchs_on_timms_transforms_mean_of_both_views(workshop: Workshop, tmp_path: Path) -> None:
+def test_predictions_equal_torchs_with_timms_transforms_and_both_views(workshop: Workshop, tmp_path: Path) -> None:
     finished = run_script(workshop, tmp_path / "submission.csv", "--predictions", str(tmp_path / "kept"))
     assert finished.returncode == 0, finished.stderr
     ids = read_ids(workshop.sample)
@@ -88,10 +86,10 @@ def test_predictions_are_torchs_on_timms_transforms_mean_of_both_views(workshop:
             wanted = (torch.sigmoid(network(pictures)) + torch.sigmoid(network(pictures.flip(3)))) / 2
         assert kept.dtype == np.float16
         assert np.abs(kept - wanted.numpy()).max() < 1e-3, model.name
-        assert wanted.std(dim=0).max() > 0.01, "the images must make a difference"
+        assert wanted.std(dim=0).max() > 0.01, "the images must change the predictions"
 
 
-def test_unreadable_and_missing_images_get_the_prior_and_cost_the_others_nothing(
+def test_unreadable_and_missing_images_get_the_prior_labels_and_do_not_change_the_others(
     own_workshop: Workshop, tmp_path: Path
 ) -> None:
     whole = run_script(own_workshop, tmp_path / "whole.csv")
@@ -105,14 +103,12 @@ def test_unreadable_and_missing_images_get_the_prior_and_cost_the_others_nothing
     wanted = (tmp_path / "whole.csv").read_text().splitlines()
     wanted[4], wanted[9] = f"{ids[3]},{prior}", f"{ids[8]},{prior}"
     assert (tmp_path / "submission.csv").read_text().splitlines() == wanted
-    assert f"image {ids[8]} gets the prior's labels: no such file in the folder\n" in finished.stderr
+    assert f"image {ids[8]} gets the prior labels: no such file in the folder\n" in finished.stderr
     assert sorted(json.loads((tmp_path / "run_log.json").read_text())["unreadable"]) == sorted((ids[3], ids[8]))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image zoo is not beside this checkout")
-def test_a_zoo_of_odd_and_broken_images_gives_a_row_for_each_and_no_traceback(
-    workshop: Workshop, tmp_path: Path
-) -> None:
+@pytest.mark.skipif(not SHARED.is_dir(), reason="requires the folder of shared test images beside this checkout")
+def test_odd_and_broken_images_give_one_row_each_and_no_traceback(workshop: Workshop, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     files = [path for path in sorted(SHARED.rglob("*")) if path.suffix in SUFFIXES]
@@ -127,8 +123,8 @@ def test_a_zoo_of_odd_and_broken_images_gives_a_row_for_each_and_no_traceback(
     assert 20 < len(log["unreadable"]) < 400 and log["seconds"]["total"] < 60
 
 
-def test_an_image_too_large_or_too_slow_costs_itself_alone(own_workshop: Workshop, tmp_path: Path) -> None:
-    """A picture of the largest size allowed takes longer to decode than the time allowed."""
+def test_an_image_that_is_too_large_or_slow_does_not_change_the_others(own_workshop: Workshop, tmp_path: Path) -> None:
+    """An image of the largest size allowed takes longer to decode than the time allowed."""
     whole = run_script(own_workshop, tmp_path / "whole.csv")
     assert whole.returncode == 0
     path = own_workshop.dataset / MANIFEST_NAME
@@ -142,7 +138,7 @@ def test_an_image_too_large_or_too_slow_costs_itself_alone(own_workshop: Worksho
     assert finished.returncode == 0, finished.stderr
     assert json.loads((tmp_path / "run_log.json").read_text())["unreadable"] == {
         ids[2]: f"{ids[2]}.png: took longer than 0.4 s to decode (`runtime.image_seconds`)",
-        ids[5]: f"{ids[5]}.png: 10000x8001 is 80010000 pixels; wanted at most 80000000 (`runtime.max_pixels`)",
+        ids[5]: f"{ids[5]}.png: found 10000x8001 = 80010000 pixels; wanted at most 80000000 (`runtime.max_pixels`)",
     }
     prior = " ".join(map(str, read_manifest(path).decision.prior))
     wanted = (tmp_path / "whole.csv").read_text().splitlines()
@@ -150,7 +146,7 @@ def test_an_image_too_large_or_too_slow_costs_itself_alone(own_workshop: Worksho
     assert (tmp_path / "submission.csv").read_text().splitlines() == wanted
 
 
-def test_one_changed_byte_in_any_declared_file_is_refused_by_the_script_and_named(
+def test_the_script_refuses_and_names_a_declared_file_with_one_changed_byte(
     own_workshop: Workshop, tmp_path: Path
 ) -> None:
     manifest = read_manifest(own_workshop.dataset / MANIFEST_NAME)
@@ -159,17 +155,17 @@ def test_one_changed_byte_in_any_declared_file_is_refused_by_the_script_and_name
     for name in names:
         path = own_workshop.dataset / name
         whole = path.read_bytes()
-        # Of the script a byte of the first line, so that it still runs and tells.
+        # In the script, change a byte of the first line, so that it still runs.
         place = 20 if name == "inference.pyz" else len(whole) // 2
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         finished = run_script(own_workshop, tmp_path / "submission.csv")
         path.write_bytes(whole)
         assert finished.returncode == 1
-        assert re.match(rf"error: weights_manifest\.json: `[^`]+`: {path} has \w+…; wanted \w+…; ", finished.stderr)
+        assert re.match(rf"error: weights_manifest\.json: `[^`]+`: {path}: found \w+…; wanted \w+…; ", finished.stderr)
     assert not (tmp_path / "submission.csv").exists()
 
 
-def test_a_folder_of_broken_images_still_ends_in_the_prior(own_workshop: Workshop, tmp_path: Path) -> None:
+def test_a_folder_of_broken_images_gives_the_prior_labels(own_workshop: Workshop, tmp_path: Path) -> None:
     for path in own_workshop.images.iterdir():
         path.write_bytes(b"broken")
     finished = run_script(own_workshop, tmp_path / "submission.csv")
@@ -178,13 +174,13 @@ def test_a_folder_of_broken_images_still_ends_in_the_prior(own_workshop: Worksho
     assert given == {" ".join(map(str, read_manifest(own_workshop.manifest).decision.prior))}
 
 
-def test_a_limit_that_is_over_before_the_first_model_leaves_the_prior_and_the_exit_code_says_so(
+def test_a_time_limit_that_passes_before_the_first_model_gives_the_prior_labels_and_exit_code_3(
     workshop: Workshop, tmp_path: Path
 ) -> None:
     began = str(time.time() - 100)
     finished = run_script(workshop, tmp_path / "submission.csv", "--time-limit", "60", "--started-at", began)
     assert finished.returncode == 3, finished.stderr
-    note = "20 of 20 images keep the prior's labels: no time left before the limit of 1:00"
+    note = "20 of 20 images get the prior labels: not enough time before the time limit of 1:00"
     assert f"DEGRADED: {note}\n" in finished.stderr
     assert json.loads((tmp_path / "run_log.json").read_text())["degraded"] == [note]
     prior = " ".join(map(str, read_manifest(workshop.manifest).decision.prior))
@@ -192,15 +188,15 @@ def test_a_limit_that_is_over_before_the_first_model_leaves_the_prior_and_the_ex
     assert rows == [f"{image_id},{prior}" for image_id in read_ids(workshop.sample)]
 
 
-def test_a_start_that_is_still_to_come_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_start_in_the_future_is_refused(workshop: Workshop, tmp_path: Path) -> None:
     finished = run_script(workshop, tmp_path / "submission.csv", "--started-at", str(time.time() + 100))
     assert finished.returncode == 1
-    told = r"error: --started-at: found \d+, \d+ s from now; wanted a time in the past\n"
-    assert re.fullmatch(told, finished.stderr)
+    message = r"error: --started-at: found \d+, \d+ s in the future; wanted a time in the past\n"
+    assert re.fullmatch(message, finished.stderr)
 
 
 def break_model(workshop: Workshop, *names: str) -> None:
-    """The files are there and as declared, but no models."""
+    """Replace the models' files by files that are no ONNX models, and their hashes in the manifest."""
     path = workshop.dataset / MANIFEST_NAME
     document = json.loads(path.read_text())
     for model in document["models"]:
@@ -210,35 +206,38 @@ def break_model(workshop: Workshop, *names: str) -> None:
     path.write_text(json.dumps(document))
 
 
-def test_a_model_that_does_not_load_is_left_out_loudly(own_workshop: Workshop, tmp_path: Path) -> None:
+def test_the_run_continues_without_a_model_that_does_not_load(own_workshop: Workshop, tmp_path: Path) -> None:
     assert run_script(own_workshop, tmp_path / "a" / "s.csv", "--predictions", str(tmp_path / "all")).returncode == 0
     break_model(own_workshop, "tag")
     finished = run_script(own_workshop, tmp_path / "b" / "s.csv", "--predictions", str(tmp_path / "less"))
     assert finished.returncode == 3
     assert "DEGRADED: model tag: tag.onnx does not load: " in finished.stderr
-    assert ": this model is left out\n" in finished.stderr
+    assert "; the run continues without this model\n" in finished.stderr
     assert np.isnan(np.load(tmp_path / "less" / "tag.npy")).all()
     for name in ("everything", "culture"):
         assert (tmp_path / "all" / f"{name}.npy").read_bytes() == (tmp_path / "less" / f"{name}.npy").read_bytes()
 
 
-def test_without_a_model_of_a_group_the_prior_stays(own_workshop: Workshop, tmp_path: Path) -> None:
+def test_if_a_group_has_no_working_model_all_images_get_the_prior_labels(
+    own_workshop: Workshop, tmp_path: Path
+) -> None:
     break_model(own_workshop, "tag", "everything")
     finished = run_script(own_workshop, tmp_path / "submission.csv")
     assert finished.returncode == 3
-    note = "20 of 20 images keep the prior's labels: no model of tag works"
+    note = "20 of 20 images get the prior labels: no working model for tag"
     assert json.loads((tmp_path / "run_log.json").read_text())["degraded"][-1] == note
     prior = " ".join(map(str, read_manifest(own_workshop.manifest).decision.prior))
     rows = (tmp_path / "submission.csv").read_text().splitlines()[1:]
     assert rows == [f"{image_id},{prior}" for image_id in read_ids(own_workshop.sample)]
 
 
-def test_strict_makes_what_would_be_left_out_an_error(own_workshop: Workshop, tmp_path: Path) -> None:
+def test_strict_makes_a_failing_model_an_error(own_workshop: Workshop, tmp_path: Path) -> None:
     break_model(own_workshop, "tag")
     finished = run_script(own_workshop, tmp_path / "submission.csv", "--strict")
     assert finished.returncode == 1
     assert re.fullmatch(
-        r"error: model tag: tag\.onnx does not load: .*: this model is left out \(--strict\)\n", finished.stderr
+        r"error: model tag: tag\.onnx does not load: .*; the run continues without this model \(--strict\)\n",
+        finished.stderr,
     )
 
 
@@ -251,18 +250,18 @@ def test_two_runs_give_the_same_bytes(workshop: Workshop, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ("images", "no such folder of images; name the one that holds the test images with --images"),
+        ("images", "no such folder of images; give the folder of the test images with --images"),
         ("sample", "no such file"),
         ("bundle", "no such file; name the manifest, or start one with `build_kernel.py add`"),
     ],
 )
-def test_what_is_missing_is_named_in_one_line_and_nothing_is_written(
+def test_missing_input_is_a_one_line_error_and_nothing_is_written(
     changed: str, message: str, workshop: Workshop, tmp_path: Path
 ) -> None:
     absent = tmp_path / "absent"
     finished = run_script(workshop, tmp_path / "out" / "submission.csv", **{changed: absent})
-    told = f"{absent}/weights_manifest.json" if changed == "bundle" else absent
-    assert (finished.returncode, finished.stderr) == (1, f"error: {told}: {message}\n")
+    path = f"{absent}/weights_manifest.json" if changed == "bundle" else absent
+    assert (finished.returncode, finished.stderr) == (1, f"error: {path}: {message}\n")
     assert not (tmp_path / "out" / "submission.csv").exists()
 
 
@@ -270,26 +269,26 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_models_load(work
     (tmp_path / "file").touch()
     finished = run_script(workshop, tmp_path / "file" / "submission.csv")
     assert finished.returncode == 1
-    assert finished.stderr == f"error: {tmp_path}/file: cannot be made a folder: File exists\n"
+    assert finished.stderr == f"error: {tmp_path}/file: cannot create the folder: File exists\n"
 
 
-def test_a_read_only_output_is_refused_in_one_line(workshop: Workshop) -> None:
+def test_a_read_only_output_folder_is_a_one_line_error(workshop: Workshop) -> None:
     finished = run_script(workshop, workshop.images / "submission.csv")
-    told = f"error: {workshop.images}/.submission.csv.probe: cannot be written: Read-only file system\n"
-    assert (finished.returncode, finished.stderr) == (1, told)
+    message = f"error: {workshop.images}/.submission.csv.probe: cannot be written: Read-only file system\n"
+    assert (finished.returncode, finished.stderr) == (1, message)
 
 
 def test_help_works_from_the_script_alone(workshop: Workshop, tmp_path: Path) -> None:
     script = tmp_path / "inference.pyz"
     script.write_bytes((workshop.dataset / "inference.pyz").read_bytes())
-    # -S leaves out site-packages: not even numpy is there.
+    # -S disables site-packages, so that numpy is missing too.
     finished = subprocess.run(
         [sys.executable, "-I", "-S", script, "--help"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0 and "example:" in finished.stdout
 
 
-def test_a_model_that_answers_nonsense_is_an_error_and_names_itself(workshop: Workshop) -> None:
+def test_errors_name_the_model_whose_output_or_input_has_the_wrong_shape(workshop: Workshop) -> None:
     path = workshop.dataset / "culture.onnx"
     with pytest.raises(Exception, match=r"^model culture: found an output of \(2, 2\); wanted \(2, 3\)$"):
         ModelSession("culture", path, 3).predict(np.zeros((2, 48, 48, 3), np.uint8))

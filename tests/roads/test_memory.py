@@ -1,10 +1,11 @@
-"""Runs whose memory does not suffice: a valid submission and an exit code that tells, never a traceback."""
+"""Runs that run out of memory: a valid submission and exit code 3, never a traceback."""
 
 import dataclasses
 import errno
 import itertools
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -36,7 +37,7 @@ __all__ = ["small_chunks"]  # a fixture
 
 
 def run_limited(workshop: Workshop, out: Path, megabytes: int, sample: Path) -> subprocess.CompletedProcess[str]:
-    """The packed script on one core with so much memory for data, thread stacks included."""
+    """Run the packed script on one core with a memory limit for data, thread stacks included."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))
@@ -50,7 +51,7 @@ def run_limited(workshop: Workshop, out: Path, megabytes: int, sample: Path) -> 
     )
 
 
-def test_any_limit_of_memory_ends_in_a_valid_submission_or_before_the_first(
+def test_any_memory_limit_gives_a_valid_submission_or_an_error_before_the_first(
     own_workshop: Workshop, tmp_path: Path
 ) -> None:
     Image.new("1", (9000, 9000)).save(own_workshop.images / "large.png")
@@ -71,61 +72,50 @@ def test_any_limit_of_memory_ends_in_a_valid_submission_or_before_the_first(
         if megabytes in (1000, 500):
             (unreadable,) = json.loads(out.with_name("run_log.json").read_text())["unreadable"].items()
             assert unreadable[0] == "large"
-            assert unreadable[1].startswith("large.png: memory did not suffice: 9000x9000 pixels take 1620 MB, ")
-            note = "DEGRADED: 1 of 21 images keep the prior's labels: memory did not suffice to read them\n"
+            assert unreadable[1].startswith("large.png: out of memory: 9000x9000 pixels need 1620 MB; ")
+            note = "DEGRADED: 1 of 21 images get the prior labels: out of memory while reading them\n"
             assert note in finished.stderr
     assert (codes[4000], codes[1000], codes[500], codes[20]) == (0, 3, 3, 1), codes
     assert set(codes.values()) == {0, 1, 3}, codes
 
 
 SHORT = MemoryError("Unable to allocate 1. GiB")
-STAYS = "what was written before stays"
-DECIDE = "memory did not suffice to decide and write it"
+KEPT = "the output written so far is kept"
+WRITING = "out of memory while writing the submission"
 NO_THREAD = RuntimeError("can't start new thread")
-GO_ON = "memory did not suffice to go on, so what is there is submitted: "
-BARE = " of 20 images keep the prior's labels: memory did not suffice"
+BARE = " of 20 images get the prior labels: out of memory"
+
+
+def end_early(reason: object) -> str:
+    return f"out of memory ({reason}); the run ends early, with the predictions made so far"
 
 
 RUN, THREAD = (predict, results, chunk), (Thread,)
 
 
 @pytest.mark.parametrize(
-    ("places", "name", "call", "error", "prior", "told"),
+    ("places", "name", "call", "error", "prior", "notes"),
     [
-        (RUN, "open_stage", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
-        (RUN, "choose_labels", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}", f"OUT: {DECIDE}: {SHORT}: {STAYS}"]),
-        (RUN, "read_devices", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
-        (RUN, "Runner", 1, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
-        (
-            (Thread,),
-            "start",
-            0,
-            NO_THREAD,
-            20,
-            [f"{GO_ON}no thread for the alarm of the limit: {NO_THREAD}", f"20{BARE}"],
-        ),
-        (THREAD, "start", 1, NO_THREAD, 20, [f"{GO_ON}the system gives no thread to read images with", f"20{BARE}"]),
-        (RUN, "join_squares", 0, SHORT, 20, [f"{GO_ON}{SHORT}", f"20{BARE}"]),
-        # Two of the fifth chunk's models are in, and used, though it is not done.
-        (RUN, "add_views", 14, SHORT, 10, [f"{GO_ON}{SHORT}", f"12{BARE}"]),
-        (
-            RUN,
-            "write_submission",
-            1,
-            SHORT,
-            20,
-            [f"OUT: {DECIDE}: {SHORT}: {STAYS}"],
-        ),
-        (RUN, "write_predictions", 0, SHORT, 0, [f"{SHORT}: {STAYS}"]),
+        (RUN, "open_stage", 0, SHORT, 20, [end_early(SHORT), f"20{BARE}"]),
+        (RUN, "choose_labels", 0, SHORT, 20, [end_early(SHORT), f"20{BARE}", f"OUT: {WRITING}: {SHORT}; {KEPT}"]),
+        (RUN, "read_devices", 0, SHORT, 20, [end_early(SHORT), f"20{BARE}"]),
+        (RUN, "Runner", 1, SHORT, 20, [end_early(SHORT), f"20{BARE}"]),
+        (THREAD, "start", 0, NO_THREAD, 20, [end_early(f"no thread for the time limit: {NO_THREAD}"), f"20{BARE}"]),
+        (THREAD, "start", 1, NO_THREAD, 20, [end_early("cannot start a thread to read images"), f"20{BARE}"]),
+        (RUN, "join_squares", 0, SHORT, 20, [end_early(SHORT), f"20{BARE}"]),
+        # Two models have predicted the fifth chunk; their predictions are used though it is not done.
+        (RUN, "add_to_mean", 14, SHORT, 10, [end_early(SHORT), f"12{BARE}"]),
+        (RUN, "write_submission", 1, SHORT, 20, [f"OUT: {WRITING}: {SHORT}; {KEPT}"]),
+        (RUN, "write_predictions", 0, SHORT, 0, [f"{SHORT}; {KEPT}"]),
     ],
 )
-def test_wherever_memory_ends_after_the_first_submission_a_valid_one_stays_and_it_is_told(
+def test_out_of_memory_after_the_first_submission_keeps_a_valid_one_and_is_noted(
     places: tuple[object, ...],
     name: str,
     call: int,
     error: Exception,
     prior: int,
-    told: list[str],
+    notes: list[str],
     small_chunks: Request,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -135,7 +125,7 @@ def test_wherever_memory_ends_after_the_first_submission_a_valid_one_stays_and_i
         fail(patched, places, name, error, call)
         assert not run(request)
     check(request)
-    assert [line.replace(str(request.out), "OUT") for line in read_log(request)["degraded"]] == told
+    assert [line.replace(str(request.out), "OUT") for line in read_log(request)["degraded"]] == notes
     assert count_prior(request) == prior
 
 
@@ -147,7 +137,7 @@ def fail(
     first: int,
     last: int = 99,
 ) -> None:
-    """A function raises at its calls from number `first` to `last`, counted from 0 over all `places`."""
+    """Make a function raise at its calls `first` to `last`, counted from 0 over all `places`."""
     users = [place for place in places if hasattr(place, name)]
     real, calls = getattr(users[0], name), itertools.count()
 
@@ -160,8 +150,8 @@ def fail(
         monkeypatch.setattr(user, name, function)
 
 
-@pytest.mark.parametrize("name", ["join_squares", "add_views"])
-def test_images_that_memory_did_not_suffice_for_once_are_brought_in_at_the_end(
+@pytest.mark.parametrize("name", ["join_squares", "add_to_mean"])
+def test_images_that_ran_out_of_memory_once_are_predicted_at_the_end(
     name: str,
     small_chunks: Request,
     tmp_path: Path,
@@ -174,24 +164,24 @@ def test_images_that_memory_did_not_suffice_for_once_are_brought_in_at_the_end(
     check(small_chunks)
     assert small_chunks.out.read_bytes() == whole.out.read_bytes()
     notes = read_log(small_chunks)["notes"]
-    assert notes[0] == f"memory did not suffice for 2 images, which are left for later: {SHORT}"
-    assert notes[-1].startswith("time is left: ") and notes[-1].endswith(
-        f" for {2 * (len(notes) - 1)} images that were seen without"
-    )
+    assert notes[0] == f"out of memory: 2 images postponed to the end of the run: {SHORT}"
+    count = 2 * (len(notes) - 1)
+    assert notes[-1].startswith("time left: running ")
+    assert notes[-1].endswith(f" on {count} images not yet predicted with them")
 
 
-def test_a_log_that_memory_does_not_suffice_for_is_told_by_the_exit_code(
+def test_out_of_memory_while_writing_the_log_sets_the_exit_code(
     small_chunks: Request,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     fail(monkeypatch, (RunLog,), "write", MemoryError(), 0)
     assert not run(small_chunks)
-    assert capsys.readouterr().err.endswith("DEGRADED: run_log.json: memory did not suffice to write it\n")
+    assert capsys.readouterr().err.endswith("DEGRADED: run_log.json: out of memory while writing it\n")
     assert [path.name for path in small_chunks.out.parent.iterdir()] == ["submission.csv"]
 
 
-def test_memory_that_ends_before_the_first_submission_is_an_error_in_one_line(
+def test_out_of_memory_before_the_first_submission_is_a_one_line_error(
     small_chunks: Request,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -199,11 +189,11 @@ def test_memory_that_ends_before_the_first_submission_is_an_error_in_one_line(
     fail(monkeypatch, RUN, "read_bundle", MemoryError(), 0)
     given = ["--bundle", small_chunks.bundle, "--images", small_chunks.images, "--sample", small_chunks.sample]
     assert main([*map(str, given), "--out", str(small_chunks.out)]) == 1
-    assert capsys.readouterr().err == "error: memory does not suffice: no more is told\n"
+    assert capsys.readouterr().err == "error: out of memory (no details given)\n"
 
 
-def test_a_package_that_does_not_load_is_told_in_one_line(workshop: Workshop, tmp_path: Path) -> None:
-    # -S leaves out site-packages: not even numpy is there.
+def test_a_missing_package_is_a_one_line_error(workshop: Workshop, tmp_path: Path) -> None:
+    # -S disables site-packages, so that numpy is missing too.
     command = [
         sys.executable,
         "-I",
@@ -215,30 +205,30 @@ def test_a_package_that_does_not_load_is_told_in_one_line(workshop: Workshop, tm
     for name in ("bundle", "images", "sample"):
         command += [f"--{name}", str(tmp_path)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    told = "error: numpy, Pillow and onnxruntime are needed, and cannot be loaded: No module named 'numpy'\n"
-    assert (finished.returncode, finished.stderr) == (1, told)
+    expected = "error: cannot load numpy, Pillow and onnxruntime: No module named 'numpy'\n"
+    assert (finished.returncode, finished.stderr) == (1, expected)
 
 
-def test_models_are_not_loaded_where_a_limit_leaves_too_little_for_their_threads(
+def test_models_are_not_loaded_if_too_little_memory_is_left_for_their_threads(
     small_chunks: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "measure_free", lambda: 31e6)
     assert not run(small_chunks)
     check(small_chunks)
     assert read_log(small_chunks)["degraded"] == [
-        f"{GO_ON}31 MB are left; wanted 32 to load or run a model",
+        end_early("found 31 MB free; wanted 32 MB to load or run a model"),
         f"20{BARE}",
     ]
 
 
-def test_strict_makes_a_shortage_an_error(small_chunks: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strict_makes_out_of_memory_an_error(small_chunks: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(monkeypatch, RUN, "open_stage", SHORT, 0)
-    with pytest.raises(DegradedError, match=rf"^{GO_ON}{SHORT} \(--strict\)$"):
+    with pytest.raises(DegradedError, match=f"^{re.escape(end_early(SHORT))} \\(--strict\\)$"):
         run(dataclasses.replace(small_chunks, strict=True))
 
 
-def test_an_image_that_memory_does_not_suffice_for_is_tried_again_after_those_that_were_before_it() -> None:
-    """The large one is read until the small one has failed; tried again, the small one is read."""
+def test_an_image_that_ran_out_of_memory_is_retried_after_the_images_before_it() -> None:
+    """The large image is still being read when the small one fails; the retry reads the small one."""
     paths, tries = [Path("large.png"), Path("small.png")], []
     failed = threading.Event()
 
@@ -246,10 +236,10 @@ def test_an_image_that_memory_does_not_suffice_for_is_tried_again_after_those_th
         tries.append(path.stem)
         if path.stem == "large":
             assert failed.wait(10)
-            raise ImageMemoryError("large.png: memory did not suffice")
+            raise ImageMemoryError("large.png: out of memory")
         if not failed.is_set():
             failed.set()
-            raise ImageMemoryError("small.png: memory did not suffice")
+            raise ImageMemoryError("small.png: out of memory")
         return path.stem
 
     ((_, (large, small)),) = decode_ahead(paths, read, 2, 20)
@@ -257,7 +247,7 @@ def test_an_image_that_memory_does_not_suffice_for_is_tried_again_after_those_th
     assert sorted(tries) == ["large", "large", "small", "small"]
 
 
-def test_fewer_threads_than_cores_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_threads_than_cores_still_read_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     paths = [Path(f"{index}.png") for index in range(50)]
     fail(monkeypatch, (Thread,), "start", NO_THREAD, 1)
@@ -267,29 +257,29 @@ def test_fewer_threads_than_cores_read_all_the_same(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
-        (MemoryError(), "x.png: memory did not suffice: MemoryError: no reason given"),
+        (MemoryError(), "x.png: out of memory: MemoryError: no reason given"),
         (
             OSError("out of memory when reading image file"),
-            "x.png: memory did not suffice: OSError: out of memory when ",
+            "x.png: out of memory: OSError: out of memory when ",
         ),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), r"x.png: memory did not suffice: OSError: \[Errno 12\] "),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), r"x.png: out of memory: OSError: \[Errno 12\] "),
     ],
 )
-def test_a_shortage_while_an_image_is_read_is_told_from_a_broken_file(
-    error: Exception, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_out_of_memory_while_reading_an_image_is_distinguished_from_a_broken_file(
+    error: Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_picture(tmp_path / "x.png", (30, 20), seed=1)
     for name in ("_to_rgb", "measure_traits"):
         with monkeypatch.context() as patched:
             fail(patched, (images,), name, error, 0)
             if name == "_to_rgb" or isinstance(error, MemoryError):
-                with pytest.raises(ImageMemoryError, match=f"^{told}"):
+                with pytest.raises(ImageMemoryError, match=f"^{message}"):
                     read_picture(path, [])
 
 
-def test_a_limit_leaves_what_it_is_less_what_the_system_counts_as_used() -> None:
+def test_free_memory_is_the_limit_minus_what_the_system_counts_as_used() -> None:
     code = """
         import resource, sys
         from inference.basics.memory import measure_free
@@ -307,16 +297,14 @@ def test_a_limit_leaves_what_it_is_less_what_the_system_counts_as_used() -> None
         assert (finished.returncode, finished.stderr) == (0, "")
 
 
-def test_a_large_image_is_refused_by_its_header_where_a_limit_has_no_room_and_a_small_one_is_not(
+def test_a_large_image_is_refused_by_its_header_if_memory_is_short_and_a_small_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "measure_free", lambda: 30e6)
     Image.new("L", (1500, 1000)).save(tmp_path / "fits.png")
     Image.new("L", (1501, 1000)).save(tmp_path / "x.png")
     assert images.read_image(tmp_path / "fits.png").size == (1500, 1000)
-    with pytest.raises(
-        ImageMemoryError, match=r"^x\.png: memory did not suffice: 1501x1000 pixels take 30 MB, 30 MB are"
-    ):
+    with pytest.raises(ImageMemoryError, match=r"^x\.png: out of memory: 1501x1000 pixels need 30 MB; 30 MB are"):
         images.read_image(tmp_path / "x.png")
     monkeypatch.setattr(images, "measure_free", lambda: 0.0)
     assert images.read_image(write_picture(tmp_path / "small.png", (300, 400), seed=2)).size == (300, 400)

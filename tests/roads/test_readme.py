@@ -1,4 +1,4 @@
-"""The commands of README.md and of the pages that use the demo's files, run one after another as a reader would."""
+"""The commands of README.md and of the pages that use the demo's files, run in their order."""
 
 import shlex
 import shutil
@@ -12,33 +12,33 @@ from demo.museum import write_museum
 from tests.conftest import ROOT
 from tests.house.test_documents import find_lines
 
-# Left out here: 831 MB of downloads, an environment like Kaggle's image, and Kaggle itself.
-LEFT_OUT, ADDED = {"--wheels", "--like-kaggle", "--wait"}, {"upload": ["--print"]}
+# Options removed and added: no download of 831 MB, no environment like Kaggle's image, and no upload.
+REMOVED, ADDED = {"--wheels", "--like-kaggle", "--wait"}, {"upload": ["--print"]}
 PAGES = ("README.md", "docs/ensemble.md", "docs/precision-and-speed.md")
-EXHIBITS = 24
+IMAGES = 24
 
 
 def list_commands() -> list[list[str]]:
-    """Every `cp` and `python build_kernel.py` of the pages, in order."""
+    """Return every `cp` and `python build_kernel.py` command of the pages, in order."""
     lines = [line for page in PAGES for line in find_lines((ROOT / page).read_text(encoding="utf-8"))]
     commands = [line for line in lines if line[0] == "cp" or line[:2] == ["python", "build_kernel.py"]]
     return [
-        [word for word in line if word not in LEFT_OUT] + ADDED.get(line[2] if len(line) > 2 else "", [])
+        [word for word in line if word not in REMOVED] + ADDED.get(line[2] if len(line) > 2 else "", [])
         for line in commands
     ]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout after `make demo`, with fewer images."""
+    """A folder like a checkout after `make demo`, with fewer images."""
     root = tmp_path_factory.mktemp("checkout")
     for name in ("build_kernel.py", "demo", "weights_manifest.json"):
         (root / name).symlink_to(ROOT / name)
-    write_museum(root / "build" / "demo" / "museum", train_images=0, test_images=EXHIBITS)
+    write_museum(root / "build" / "demo" / "museum", train_images=0, test_images=IMAGES)
     return root
 
 
-def test_every_command_of_the_readme_does_what_it_says(checkout: Path) -> None:
+def test_every_command_of_the_readme_runs(checkout: Path) -> None:
     steps = []
     for command in list_commands():
         words = [sys.executable, *command[1:]] if command[0] == "python" else command
@@ -49,6 +49,6 @@ def test_every_command_of_the_readme_does_what_it_says(checkout: Path) -> None:
             shutil.copy(checkout / "build" / "dry-run" / "run_log.json", checkout / "build" / "demo")
     assert steps == ["cp", *["add"] * 3, "export", "pack", "check", "dry-run", "upload", "ensemble", "plan"]
     rows = (checkout / "build" / "dry-run" / "submission.csv").read_text(encoding="utf-8").splitlines()
-    assert len(rows) == EXHIBITS + 1
+    assert len(rows) == IMAGES + 1
     assert (checkout / "build" / "zoo" / "second_stage" / "second_stage.html").is_file()
     assert (checkout / "build" / "plan.png").is_file()

@@ -1,4 +1,4 @@
-"""The second stage from out-of-fold predictions to a submission: fitted by command, packed, run by the kernel."""
+"""The second stage from out-of-fold predictions to a submission: fitted by a command, packed, run in the kernel."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Batches this small gain nothing from more; on a busy machine threads wait for one another, 50 times as long.
+    # Small batches gain nothing from more threads; on a busy machine these wait for each other, 50 times as long.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -42,10 +42,9 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def studio(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A zoo that has predicted 300 pictures out of fold, with a second stage fitted to them, exported and packed.
+    """A zoo with out-of-fold predictions of 160 images, a second stage fitted to them, exported and packed.
 
-    What the models say of the pictures comes from the bundle's own script; the truth is drawn from it, so that there
-    is something to learn.
+    The bundle's script makes the predictions; the true labels are derived from them, so that they can be learned.
     """
     root = tmp_path_factory.mktemp("studio")
     home = Path(shutil.copytree(workshop.home, root / "home"))
@@ -72,16 +71,14 @@ def studio(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Work
             for kind, suffix in (("scores", "npy"), ("ids", "ids.txt"))
         }
     (home / MANIFEST_NAME).write_text(json.dumps(document))
-    assert (
-        run("fit", "--manifest", home / MANIFEST_NAME, "--train", root / "train.csv", "--images", images, "--folds", 2)
-        == 0
-    )
+    inputs = ["--manifest", home / MANIFEST_NAME, "--train", root / "train.csv", "--images", images]
+    assert run("ensemble", *inputs, "--folds", 2) == 0
     assert run("pack", "--manifest", home / MANIFEST_NAME, "--onnx", workshop.onnx, "--out", root / "bundle") == 0
     return Workshop(home, workshop.onnx, root / "bundle", images, sample)
 
 
 def draw_truth(scores: dict[str, np.ndarray]) -> np.ndarray:
-    """Labels that follow the models' scores, the last one that of the first label."""
+    """Return true labels that follow the models' scores; the last label equals the first."""
     whole = scores["everything"].copy()
     whole[:, :2] += scores["culture"]
     whole[:, 2:] += scores["tag"]
@@ -97,7 +94,7 @@ def read_submission(path: Path) -> dict[str, list[int]]:
 
 
 def score_by_hand(studio: Workshop, scores: dict[str, np.ndarray], ids: list[str]) -> np.ndarray:
-    """The mix as the manifest describes it, one stacker after the other; no model has folds here."""
+    """Compute the mix as the manifest defines it, one stacker at a time; no model has folds here."""
     manifest = read_manifest(studio.dataset / MANIFEST_NAME)
     labels = read_labels(studio.dataset / "labels.csv", manifest.labels.groups)
     whole = {name: np.full((len(ids), 5), np.nan, np.float32) for name in scores}
@@ -138,16 +135,16 @@ def test_the_kernel_mixes_and_decides_as_the_manifest_says(studio: Workshop, tmp
     ids = (tmp_path / "predictions" / "ids.txt").read_text().split()
     scores = {name: np.load(tmp_path / "predictions" / f"{name}.npy").astype(np.float32) for name in ZOO}
     manifest = read_manifest(studio.dataset / MANIFEST_NAME)
-    assert manifest.ensemble.stackers, "nothing to test"
+    assert manifest.ensemble.stackers
     labels = read_labels(studio.dataset / "labels.csv", manifest.labels.groups)
-    taken = decide(score_by_hand(studio, scores, ids), labels, manifest.decision)
-    expected = {name: np.flatnonzero(row).tolist() for name, row in zip(ids, taken, strict=True)}
+    selected = decide(score_by_hand(studio, scores, ids), labels, manifest.decision)
+    expected = {name: np.flatnonzero(row).tolist() for name, row in zip(ids, selected, strict=True)}
     found = read_submission(tmp_path / "submission.csv")
-    # A score at a threshold may fall on either side of it by the last bit.
+    # The last bit of a score at a threshold may differ.
     assert sum(found[name] != expected[name] for name in ids) <= 2
 
 
-def test_the_fit_leaves_its_figures_and_a_page(studio: Workshop) -> None:
+def test_the_fit_writes_figures_and_a_page(studio: Workshop) -> None:
     figures = json.loads((studio.home / "second_stage" / "second_stage.json").read_text())
     f2 = {one["name"]: one["f2"] for one in figures["methods"]}
     assert set(f2) == {"best single model", "mean", "blend", "cnn_apart", "cnn_all", "cnn_both", "trees", "mix"}
@@ -165,7 +162,7 @@ def test_each_model_and_view_has_a_value(studio: Workshop) -> None:
 
 
 def break_stacker(studio: Workshop, tmp_path: Path) -> tuple[Path, str]:
-    """A bundle whose first stacker is no ONNX file, declared as it is; its name."""
+    """Copy the bundle with a first stacker that is no ONNX file but has the right hash; return folder and name."""
     dataset = Path(shutil.copytree(studio.dataset, tmp_path / "dataset"))
     document = json.loads((dataset / MANIFEST_NAME).read_text())
     stacker = document["ensemble"]["stackers"][0]
@@ -175,7 +172,7 @@ def break_stacker(studio: Workshop, tmp_path: Path) -> tuple[Path, str]:
     return dataset, stacker["name"]
 
 
-def test_without_a_stacker_the_kernel_decides_by_the_blend_and_says_so(studio: Workshop, tmp_path: Path) -> None:
+def test_if_a_stacker_does_not_load_the_blend_decides_with_a_note(studio: Workshop, tmp_path: Path) -> None:
     dataset, name = break_stacker(studio, tmp_path)
     out = tmp_path / "submission.csv"
     command = [sys.executable, dataset / "inference.pyz", "--bundle", dataset, "--images", studio.images]
@@ -195,17 +192,18 @@ def test_without_a_stacker_the_kernel_decides_by_the_blend_and_says_so(studio: W
             place = {one: labels.columns(ZOO[one][1]).index(column) for one in weights}
             summed = sum(weight * scores[one][:, place[one]] for one, weight in weights.items())
             blended[:, column] = summed / sum(weights.values())
-    taken = np.zeros(blended.shape, bool)
+    selected = np.zeros(blended.shape, bool)
     for group, rule in manifest.decision.fallback.items():
         for column in labels.columns(group):
             rivals = blended[:, list(labels.columns(group))]
             rank = (rivals > blended[:, [column]]).sum(axis=1)
-            taken[:, column] = ((blended[:, column] >= rule.threshold) & (rank < rule.maximum)) | (rank < rule.minimum)
+            first = (blended[:, column] >= rule.threshold) & (rank < rule.maximum)
+            selected[:, column] = first | (rank < rule.minimum)
     found = read_submission(out)
     ids = (tmp_path / "predictions" / "ids.txt").read_text().split()
-    decided = [row for row in range(IMAGES) if taken[row].any()]
-    agreed = sum(found[ids[row]] == np.flatnonzero(taken[row]).tolist() for row in decided)
-    assert agreed >= len(decided) - 2, "the blend's own thresholds decide"
+    decided = [row for row in range(IMAGES) if selected[row].any()]
+    agreed = sum(found[ids[row]] == np.flatnonzero(selected[row]).tolist() for row in decided)
+    assert agreed >= len(decided) - 2, "the thresholds of the blend decide"
 
 
 def test_check_refuses_a_stacker_that_does_not_load(

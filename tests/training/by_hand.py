@@ -1,4 +1,4 @@
-"""What several tests hold the figures of zoos against."""
+"""Reference computations for the figures of zoos."""
 
 import numpy as np
 from sklearn.metrics import fbeta_score
@@ -10,14 +10,14 @@ from training.scoring.thresholds import fit_decision
 
 
 def take_by_hand(scores: np.ndarray, truth: np.ndarray, labels: Labels) -> np.ndarray:
-    """Labels taken of even rows by rules of odd rows and the other way round; (images, labels) each."""
-    taken = np.empty_like(truth)
+    """Return labels predicted for even rows by rules of odd rows, and vice versa; (images, labels) each."""
+    predicted = np.empty_like(truth)
     for judged, fitted in ((0, 1), (1, 0)):
         rules = fit_decision(scores[fitted::2], truth[fitted::2], labels).groups
-        taken[judged::2] = decide(scores[judged::2], labels, Decision(rules, ()))
-    return taken
+        predicted[judged::2] = decide(scores[judged::2], labels, Decision(rules, ()))
+    return predicted
 
 
-def score(taken: np.ndarray, truth: np.ndarray) -> float:
-    """scikit-learn's F2 of samples."""
-    return float(fbeta_score(truth, taken, beta=2, average="samples", zero_division=0))
+def score(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Return scikit-learn's sample-mean F2."""
+    return float(fbeta_score(truth, predicted, beta=2, average="samples", zero_division=0))

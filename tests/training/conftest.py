@@ -17,7 +17,7 @@ IMAGES = 60
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Networks this small gain nothing from more; on a busy machine threads wait for one another, 50 times as long.
+    # More threads do not speed up such small networks, and make them 50 times slower on a busy machine.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -26,7 +26,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def museum(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty pictures of one coloured square each, laid out as Kaggle lays iMet out; a few have no culture."""
+    """Sixty images of a coloured square, in the folder layout of Kaggle's iMet; a few have no culture label."""
     folder = tmp_path_factory.mktemp("museum")
     (folder / "train").mkdir()
     dice = random.Random(0)
@@ -68,7 +68,7 @@ class Zoo:
     train: Path
 
     def replace_scores(self, name: str, scores: np.ndarray, ids: list[str]) -> None:
-        """Give a model other predictions, hashes and all."""
+        """Replace the predictions of a model, and their hashes in the manifest."""
         np.save(self.folder / f"{name}.oof.npy", scores)
         (self.folder / f"{name}.oof.ids.txt").write_text("".join(f"{image}\n" for image in ids))
         document = json.loads(self.manifest.read_text())
@@ -87,7 +87,7 @@ def declare(path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def make_zoo(museum: Path, tmp_path: Path) -> Callable[[], Zoo]:
-    """Makes a zoo whose two models held out 40 images each, 20 to 60 and 0 to 40 of train.csv, in different orders."""
+    """Make a zoo with two models that held out images 20 to 60 and 0 to 40 of train.csv, in different orders."""
 
     def make() -> Zoo:
         (tmp_path / "labels.csv").write_bytes((museum / "labels.csv").read_bytes())

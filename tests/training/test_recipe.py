@@ -37,7 +37,7 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
     [
         (SMALLEST + "epoch = 3\n", "`epoch`: unknown key; did you mean `epochs`?"),
         (SMALLEST + "[loss]\ngama = 2\n", "`loss.gama`: unknown key; did you mean `loss.gamma`?"),
-        (SMALLEST + 'name = "x"\n', "`name`: unknown key; a recipe is called after its file"),
+        (SMALLEST + 'name = "x"\n', "`name`: unknown key; a recipe is named after its file; remove the key"),
         ("image_size = 320\nepochs = 8\n", "`architecture`: missing; wanted a string"),
         (SMALLEST + "folds = 1\n", "`folds`: found 1; wanted a whole number of at least 2"),
         (SMALLEST + "ema = 1.0\n", "`ema`: found 1.0; wanted a number from 0 to below 1"),
@@ -49,35 +49,35 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         ("architecture =\n", "not a recipe: Invalid value"),
     ],
 )  # fmt: skip
-def test_a_recipe_that_cannot_be_used_is_told_with_its_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_recipe_is_refused_with_its_file_and_key(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(TrainingError, match=re.escape(f"{path}: {message}")):
         read_recipe(path)
 
 
-def test_an_absent_recipe_is_told_where_some_are(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"none\.toml: no such recipe; some are in .*training/recipes$"):
+def test_the_error_for_a_missing_recipe_names_the_examples(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"none\.toml: no such recipe; examples are in .*training/recipes$"):
         read_recipe(tmp_path / "none.toml")
 
 
-def test_a_file_name_that_no_bundle_takes_is_refused(tmp_path: Path) -> None:
+def test_a_file_name_that_is_invalid_in_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="found the name 'my recipe'; wanted letters, digits"):
         read_recipe(write(tmp_path, SMALLEST, "my recipe.toml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
-def test_each_recipe_that_comes_along_can_be_read_and_names_a_network_of_timm(path: Path) -> None:
+def test_each_shipped_recipe_can_be_read_and_names_a_network_of_timm(path: Path) -> None:
     recipe = read_recipe(path)
     assert timm.is_model(recipe.architecture)
     assert recipe.group in ("all", "culture", "tag")
 
 
-def test_recipes_that_come_along_are_called_differently() -> None:
+def test_shipped_recipes_have_different_names() -> None:
     assert len({path.stem for path in SHIPPED}) == len(SHIPPED)
 
 
 @pytest.mark.parametrize("name", sorted({read_recipe(path).architecture for path in SHIPPED if "met96" in path.parts}))
-def test_the_small_recipes_networks_take_their_size(name: str) -> None:
+def test_the_networks_of_the_met96_recipes_accept_their_image_size(name: str) -> None:
     sizes = {read_recipe(path).image_size for path in SHIPPED if read_recipe(path).architecture == name}
     for size in sizes:
         assert create_network(name, size, 5).module.num_classes == 5

@@ -1,1 +1,1 @@
-"""What a training reads: tables, folds, images."""
+"""The input of a training: tables, folds and images."""

@@ -1,4 +1,4 @@
-"""Which images each network holds out: folds.csv, made once and reused by every recipe of a zoo."""
+"""Folds: the images that each network holds out. folds.csv is made once and reused by every recipe of a zoo."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ FOLDS_NAME = "folds.csv"
 
 
 def split_folds(targets: NDArray[np.bool_], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each image, each label spread evenly over the folds; the same for the same targets and seed.
+    """Return the fold of each image, (images,); each label is spread evenly over the folds.
 
-    `targets`: (images, labels). Method: Sechidis, Tsoumakas and Vlahavas, On the Stratification of Multi-Label Data,
-    2011. Seconds for 12,000 images, a minute and a half for the 109,237 of iMet.
+    `targets`: (images, labels). The same targets and seed give the same folds. Method: Sechidis, Tsoumakas and
+    Vlahavas, On the Stratification of Multi-Label Data, 2011. Takes seconds for 12,000 images, 90 s for iMet's 109,237.
     """
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
@@ -33,15 +33,15 @@ def split_folds(targets: NDArray[np.bool_], folds: int, seed: int) -> NDArray[np
 
 
 def write_folds(ids: Sequence[str], owners: NDArray[np.int64], path: Path) -> None:
-    """Write a table of id and fold, whole or not at all."""
+    """Write a table with the columns id and fold, atomically."""
     with replace_file(path) as temporary:
         pd.DataFrame({"id": ids, "fold": owners}).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def read_folds(path: Path, ids: Sequence[str]) -> NDArray[np.int64]:
-    """The fold of each of `ids` by a table of id and fold, .csv or .csv.gz, which may hold other images too.
+    """Return the fold of each image of `ids` from a table with the columns id and fold, .csv or .csv.gz.
 
-    Raises TrainingError naming the file: no table, an image that it lacks, a fold that is no whole number from 0.
+    The table may have other images too. Raises TrainingError: no table, a missing image, a fold that is not 0 or above.
     """
     try:
         table = pd.read_csv(path, dtype={"id": str})
@@ -55,8 +55,8 @@ def read_folds(path: Path, ids: Sequence[str]) -> NDArray[np.int64]:
     absent = [image for image in ids if image not in owners]
     if absent:
         raise TrainingError(
-            f"{path}: lacks {len(absent)} of the {len(ids)} images of train.csv, {', '.join(absent[:NAMED])} first; "
-            "it was made for another table: remove it, or give the right one with --folds"
+            f"{path}: no fold for {len(absent)} of the {len(ids)} images of train.csv, such as "
+            f"{', '.join(absent[:NAMED])}; it was made for another table: remove it, or give another file with --folds"
         )
     for image in ids:
         if not isinstance(owners[image], int) or owners[image] < 0:
@@ -65,7 +65,7 @@ def read_folds(path: Path, ids: Sequence[str]) -> NDArray[np.int64]:
 
 
 def name_absent_labels(targets: NDArray[np.bool_], owners: NDArray[np.int64], labels: Labels) -> list[str]:
-    """A line for each fold that trains or holds out no image of some label; `targets`: (images, labels)."""
+    """Return a line for each fold that trains on or holds out no image of some labels; `targets`: (images, labels)."""
     lines = []
     for fold in range(int(owners.max()) + 1):
         for part, rows in (("trains on", owners != fold), ("holds out", owners == fold)):

@@ -1,4 +1,4 @@
-"""What all folds of a recipe are trained on: labels, table, folds and images, checked before anything is trained."""
+"""The training data of a recipe: labels, table, folds and images, checked before any training starts."""
 
 import shutil
 import sys
@@ -24,53 +24,57 @@ from zoo.train_table import Table, read_table
 
 @dataclass(frozen=True)
 class FitSettings:
-    """One run of it.
-
-    `out` takes all files; `manifest`: where the models are declared; `folds`: a table of folds that was made elsewhere;
-    `fold`: only this one; `limit`: only the first rows of train.csv; `workers`: processes that read images, 0 for none;
-    `save_seconds`: about how much work a kill may cost; `mixed_precision`: no, fp16, bf16, or None for what `accelerate
-    launch` says.
-    """
+    """Settings of a run of `python -m training fit`."""
 
     recipe: Path
     data: Path
+    """Folder of labels.csv, train.csv and train/."""
     out: Path
+    """Folder of the zoo, for all files that are written."""
     manifest: Path | None = None
+    """Manifest that declares the models; None: the one in `out`."""
     folds: Path | None = None
+    """Table of folds; None: folds.csv in `out`, or a new split."""
     fold: int | None = None
+    """Train only the network that holds out this fold."""
     limit: int | None = None
+    """Use only this number of rows of train.csv, from the first."""
     resume: bool = False
     allow_missing: bool = False
     workers: int = 1
-    save_seconds: float = 600.0
+    """Processes that read images; 0: none."""
+    save_minutes: float = 10.0
+    """Time between two saved states: about the most work that a killed run loses."""
     mixed_precision: str | None = None
+    """no, fp16 or bf16; None: the setting of `accelerate launch`."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What all folds of a recipe are trained on.
-
-    `owners`: the fold of each image; `readable`: which images can be decoded, both (images,); `shown`: what training
-    reads, `files`: what the kernel would read; `columns`: of the labels to learn.
-    """
+    """The training data of all folds of a recipe."""
 
     labels: Labels
     table: Table
     owners: NDArray[np.int64]
+    """(images,): the fold of each image."""
     readable: NDArray[np.bool_]
+    """(images,): whether the image can be decoded."""
     shown: Pictures
+    """Images for training, from the cache if there is one."""
     files: Pictures
+    """Images as the kernel reads them."""
     columns: NDArray[np.int64]
+    """Columns of the labels to learn."""
 
 
 def prepare_material(settings: FitSettings, recipe: Recipe) -> Material:
-    """Tables, folds and images, checked before anything is trained."""
+    """Read and check the tables, folds and images of a recipe."""
     labels_path = settings.out / "labels.csv"
     source = settings.data / "labels.csv"
     labels = read_labels(source, read_group_prefixes(source))
     columns = find_columns(labels, recipe.group)
     table = read_table(settings.data / "train.csv", labels, settings.limit)
-    create_network(recipe.architecture, recipe.image_size, len(columns))  # before minutes of reading images
+    create_network(recipe.architecture, recipe.image_size, len(columns))  # fails early, before images are read
     if not labels_path.exists():
         shutil.copyfile(source, labels_path)
     if hash_file(labels_path) != hash_file(source):
@@ -85,20 +89,18 @@ def prepare_material(settings: FitSettings, recipe: Recipe) -> Material:
     else:
         readable, faults = check_pictures(paths)
     if not readable.any():
-        raise TrainingError(f"{settings.data / 'train'}: no image of train.csv can be read; the first: {faults[0]}")
-    tell_left_out(paths, faults)
+        raise TrainingError(f"{settings.data / 'train'}: no image of train.csv can be read; first error: {faults[0]}")
+    print_skipped(paths, faults)
     return Material(labels, table, owners, readable, shown, files, columns)
 
 
 def open_folds(settings: FitSettings, recipe: Recipe, table: Table, labels: Labels) -> NDArray[np.int64]:
-    """The fold of each image: from the table given, else from the zoo's own, which is made where there is none."""
+    """Return the fold of each image, from `settings.folds` or the zoo's folds.csv, which is made if it is missing."""
     own = settings.out / FOLDS_NAME
     if settings.folds is not None:
         owners = read_folds(settings.folds, table.ids)
         if own.exists() and (read_folds(own, table.ids) != owners).any():
-            raise TrainingError(
-                f"{settings.folds}: has other folds than {own}; a zoo has one split: choose another --out"
-            )
+            raise TrainingError(f"{settings.folds}: differs from {own}; a zoo has one split: choose another --out")
     elif own.exists():
         owners = read_folds(own, table.ids)
     else:
@@ -109,7 +111,7 @@ def open_folds(settings: FitSettings, recipe: Recipe, table: Table, labels: Labe
     found = int(owners.max()) + 1
     if found != recipe.folds:
         raise TrainingError(
-            f"{settings.folds or own}: has {found} folds, the recipe {settings.recipe} wants {recipe.folds}; "
+            f"{settings.folds or own}: found {found} folds; wanted {recipe.folds} as in the recipe {settings.recipe}; "
             "change `folds` in the recipe, or choose another --out or --folds"
         )
     if not own.exists():
@@ -118,18 +120,18 @@ def open_folds(settings: FitSettings, recipe: Recipe, table: Table, labels: Labe
 
 
 def find_columns(labels: Labels, group: str) -> NDArray[np.int64]:
-    """The columns of a group's labels; raises TrainingError for a group that labels.csv does not have."""
+    """Return the columns of a group's labels; raises TrainingError if labels.csv has no such group."""
     if group not in (ALL, *labels.groups):
         known = ", ".join(labels.groups)
         raise TrainingError(f"`group`: found {group!r}; wanted '{ALL}' or a group of labels.csv: {known}")
     return np.array(labels.columns(group))
 
 
-def tell_left_out(paths: Sequence[Path | None], faults: Sequence[str]) -> None:
-    """Name the images that training goes on without."""
+def print_skipped(paths: Sequence[Path | None], faults: Sequence[str]) -> None:
+    """Print how many images are skipped, and why."""
     missing = sum(path is None for path in paths)
     if missing:
-        print(f"left out {missing} images without a file", file=sys.stderr)
+        print(f"skipped {missing} images without a file", file=sys.stderr)
     if faults:
         more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-        print(f"left out {len(faults)} unreadable images: {'; '.join(faults[:NAMED])}{more}", file=sys.stderr)
+        print(f"skipped {len(faults)} unreadable images: {'; '.join(faults[:NAMED])}{more}", file=sys.stderr)

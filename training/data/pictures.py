@@ -1,4 +1,4 @@
-"""The images of a training folder: which of them can be read, and their pixels, decoded once into a cache."""
+"""The images of a training folder: finding and checking them, and a cache of their decoded pixels."""
 
 import hashlib
 import json
@@ -23,39 +23,37 @@ from zoo.text import NAMED
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images by row of train.csv.
-
-    `paths`: None where there is no file; `squares`: all of them decoded, (images, side, side, 3) of uint8, mapped from
-    a file, or None: then each is read when it is asked for; `draft`: how far the kernel decodes JPEG files reduced.
-    """
+    """The images of train.csv by row."""
 
     paths: Sequence[Path | None]
+    """None for an image without a file."""
     squares: NDArray[np.uint8] | None = None
+    """All images decoded, (images, side, side, 3), mapped from a file; None: each image is read when needed."""
     draft: Draft | None = None
+    """How far the kernel may reduce JPEG files while decoding them."""
 
     def read(self, row: int) -> Image.Image:
-        """An upright RGB image, never reduced; raises ImageError."""
+        """Return an upright RGB image, never reduced; raises ImageError."""
         if self.squares is not None:
             return Image.fromarray(self.squares[row])
         return read_image(self._find(row))
 
     def show(self, row: int, geometry: Geometry) -> NDArray[np.uint8]:
-        """What the kernel shows a model, as `Picture.squares` has it; raises ImageError."""
+        """Return the kernel's input of a model, as in `Picture.squares`; raises ImageError."""
         if self.squares is not None:
             return resize_image(self.read(row), geometry)
         return read_squares(self._find(row), [geometry], draft=self.draft)[geometry]
 
     def _find(self, row: int) -> Path:
         path = self.paths[row]
-        assert path is not None, "rows without a file are not readable and so never asked for"
+        assert path is not None, "rows without a file are unreadable and must not be read"
         return path
 
 
 def find_pictures(folder: Path, ids: Sequence[str], allow_missing: bool = False) -> list[Path | None]:
-    """The file of each image of train.csv.
+    """Return the file of each image of train.csv, None for a missing one.
 
-    Raises TrainingError counting the ids without one and naming the first, unless `allow_missing`; and in any case
-    where all are missing.
+    Raises TrainingError: files are missing and `allow_missing` is False, or all files are missing.
     """
     try:
         paths = find_images(folder, ids)
@@ -66,14 +64,14 @@ def find_pictures(folder: Path, ids: Sequence[str], allow_missing: bool = False)
     missing = [image for image, path in zip(ids, paths, strict=True) if path is None]
     if missing and not allow_missing:
         raise TrainingError(
-            f"{folder}: lacks {len(missing)} of the {len(ids)} images of train.csv, "
-            f"{', '.join(missing[:NAMED])} first; bring them, or give --allow-missing to go on without"
+            f"{folder}: no file for {len(missing)} of the {len(ids)} images of train.csv, "
+            f"such as {', '.join(missing[:NAMED])}; add them, or skip them with --allow-missing"
         )
     return paths
 
 
 def check_pictures(paths: Sequence[Path | None]) -> tuple[NDArray[np.bool_], list[str]]:
-    """Which images can be decoded, (images,), and why others cannot; a missing one is not counted among these."""
+    """Return which images can be decoded, (images,), and an error for each file that cannot; none for missing files."""
 
     def check(row: int) -> str | None:
         path = paths[row]
@@ -87,10 +85,10 @@ def check_pictures(paths: Sequence[Path | None]) -> tuple[NDArray[np.bool_], lis
 def open_cache(
     paths: Sequence[Path | None], ids: Sequence[str], geometry: Geometry, folder: Path
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
-    """Every image as a square of the kernel's making, (images, size, size, 3), kept decoded in a file of `folder`.
+    """Return all images as the kernel's squares, (images, size, size, 3), mapped from a cache file in `folder`.
 
-    Also which of them can be read and why others cannot, as check_pictures. The file is made where there is none for
-    this geometry and these files (name, length and time of change of each); an interrupted making leaves none.
+    Also returns which images can be read, and errors, as check_pictures does. A new file is made for each geometry and
+    list of image files (name, length and modification time), atomically.
     """
     make_folder(folder)
     described = [asdict(geometry), list(ids), [_describe(path) for path in paths]]
@@ -101,7 +99,7 @@ def open_cache(
         return np.load(path, mmap_mode="r"), np.array(known["readable"], np.bool_), known["faults"]
     shape = (len(ids), geometry.size, geometry.size, 3)
     with replace_file(path) as temporary:
-        # Claims the room at once: a full disk is an error here, in a mapped file it would be a signal that kills.
+        # Allocates the disk space now: a full disk raises an error here, but SIGBUS when a mapped file is written.
         with temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             os.posix_fallocate(file.fileno(), file.tell(), int(np.prod(shape)))
@@ -131,9 +129,9 @@ def _visit(
 
     # Threads, not processes: Pillow decodes and resizes without the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        told = list(tqdm(pool.map(visit, range(len(paths))), text, len(paths), unit="img", mininterval=1))
-    readable = np.array([path is not None and fault is None for path, fault in zip(paths, told, strict=True)])
-    return readable, [fault for fault in told if fault is not None]
+        results = list(tqdm(pool.map(visit, range(len(paths))), text, len(paths), unit="img", mininterval=1))
+    readable = np.array([path is not None and fault is None for path, fault in zip(paths, results, strict=True)])
+    return readable, [fault for fault in results if fault is not None]
 
 
 def _describe(path: Path | None) -> tuple[str, int, int] | None:

@@ -1,4 +1,4 @@
-"""What the network is shown: augmented images for training, the kernel's squares for predictions."""
+"""Inputs of a network: augmented images for training, the kernel's squares for predictions."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ from zoo.networks import Network
 class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Augmented images, (3, size, size) of float, with their targets, (labels,); the same for the same seed and epoch.
 
-    An image's chances depend on (seed, epoch, row) alone, not on which worker reads it or after what: so a training
-    that goes on after an interruption sees what it would have seen.
+    The random numbers of an image depend on (seed, epoch, row) only, not on the worker or the order of reading. So a
+    resumed training gets the same images as an uninterrupted one.
     """
 
     def __init__(self, pictures: Pictures, targets: NDArray[np.bool_], network: Network, recipe: Recipe):
@@ -33,7 +33,7 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             is_training=True,
             scale=(augmentation.smallest_crop, 1.0),
             hflip=augmentation.flip,
-            color_jitter=None,  # type: ignore[arg-type]  # as timm has it for none: 0 would still cost time
+            color_jitter=None,  # type: ignore[arg-type]  # timm's value for none; 0 would cost time
             interpolation=network.interpolation,
             mean=network.mean,
             std=network.std,
@@ -51,13 +51,13 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class SquareSamples(Dataset[NDArray[np.uint8]]):
-    """Images as the kernel shows them to a model, (squares, size, size, 3) of uint8: one square, or several tiles."""
+    """The kernel's input of each image, (squares, size, size, 3) of uint8: one square, or several tiles."""
 
     def __init__(self, pictures: Pictures, rows: NDArray[np.int64], geometry: Geometry):
-        """Raises TrainingError where there are tiles to cut and only decoded squares to cut them from."""
+        """Keep the images at `rows`; raises TrainingError: tiles needed, but `pictures` has decoded squares only."""
         if geometry.tiles and pictures.squares is not None:
             raise TrainingError(
-                "`tiles`: the cache of decoded images has squares; wanted whole images to cut; give the images alone"
+                "`tiles`: found a cache of decoded squares; wanted whole images to cut; read the images without a cache"
             )
         self.pictures, self.rows, self.geometry = pictures, rows, geometry
 
@@ -70,20 +70,20 @@ class SquareSamples(Dataset[NDArray[np.uint8]]):
 
 
 def order_epoch(rows: NDArray[np.int64], seed: int, epoch: int) -> list[int]:
-    """The order in which an epoch shows the images at `rows`."""
+    """Return the order of the images at `rows` in an epoch."""
     order: list[int] = np.random.default_rng([seed, epoch]).permutation(rows).tolist()
     return order
 
 
 def load_training(samples: TrainingSamples, order: Sequence[int], batch_size: int, workers: int) -> DataLoader[Any]:
-    """Batches of an epoch, in order. A last, smaller one is left out: it would weigh its images more."""
+    """Load the batches of an epoch in order, without a last, smaller one: its images would have more weight."""
     return DataLoader(
         samples, batch_size, sampler=order, num_workers=workers, drop_last=True, pin_memory=torch.cuda.is_available()
     )
 
 
 def load_squares(samples: SquareSamples, batch_size: int, workers: int) -> DataLoader[Any]:
-    """Batches of so many images in order: (squares, size, size, 3) of uint8, and how many squares each image has."""
+    """Load batches of images in order: (squares, size, size, 3) of uint8, and the number of squares of each image."""
     return DataLoader(samples, batch_size, num_workers=workers, collate_fn=_join_squares)
 
 
@@ -93,7 +93,7 @@ def _join_squares(images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8
 
 @contextmanager
 def draw_from(*seeds: int) -> Iterator[None]:
-    """Random numbers of torch and of Python from these seeds, and after it from where they were."""
+    """Seed the random numbers of torch and Python inside the context; restore their states after it."""
     states = torch.get_rng_state(), random.getstate()
     first = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
     torch.manual_seed(first)

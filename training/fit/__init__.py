@@ -1,1 +1,1 @@
-"""From a recipe to checkpoints with out-of-fold predictions."""
+"""Training: from a recipe to checkpoints with out-of-fold predictions."""

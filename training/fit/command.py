@@ -1,14 +1,14 @@
-"""python -m training fit and oof."""
+"""The commands fit and oof of `python -m training`."""
 
 import argparse
 from pathlib import Path
 
 from inference.manifest.file import MANIFEST_NAME
-from zoo.commands import Command
+from zoo.commands import Command, read_settings
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
-    """The recipe, the data, the folds and the machine."""
+    """Add the arguments of fit."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file, such as those in training/recipes")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="labels.csv, train.csv and train/ID.png"
@@ -21,7 +21,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows of train.csv")
     add_reading_arguments(parser)
     parser.add_argument(
-        "--save-minutes", type=float, default=10, metavar="M", help="minutes between two saved states (10)"
+        "--save-minutes", type=float, default=10.0, metavar="M", help="minutes between two saved states (10)"
     )
     parser.add_argument(
         "--mixed-precision", choices=("no", "fp16", "bf16"), help="precision of the arithmetic (accelerate's setting)"
@@ -29,8 +29,8 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_oof_arguments(parser: argparse.ArgumentParser) -> None:
-    """The models and the data."""
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of models (all)")
+    """Add the arguments of oof."""
+    parser.add_argument("names", nargs="*", metavar="MODEL", help="names of models (all)")
     parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the zoo's manifest")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="train.csv and train/ID.png")
     parser.add_argument("--folds", type=Path, metavar="CSV", help="the fold of each id (folds.csv beside the manifest)")
@@ -39,8 +39,8 @@ def add_oof_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """How images are read."""
-    parser.add_argument("--allow-missing", action="store_true", help="leave out images that have no file")
+    """Add the arguments for reading images."""
+    parser.add_argument("--allow-missing", action="store_true", help="skip images that have no file")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that read images, 0 for none (1)"
     )
@@ -51,39 +51,14 @@ def run_fit(arguments: argparse.Namespace) -> None:
     from training.data.material import FitSettings
     from training.fit.train_folds import fit
 
-    fit(
-        FitSettings(
-            recipe=arguments.recipe,
-            data=arguments.data,
-            out=arguments.out,
-            manifest=arguments.manifest,
-            folds=arguments.folds,
-            fold=arguments.fold,
-            limit=arguments.limit,
-            resume=arguments.resume,
-            allow_missing=arguments.allow_missing,
-            workers=arguments.workers,
-            save_seconds=60 * arguments.save_minutes,
-            mixed_precision=arguments.mixed_precision,
-        )
-    )
+    fit(read_settings(FitSettings, arguments))
 
 
 def run_oof(arguments: argparse.Namespace) -> None:
     """Predict what each model held out."""
     from training.fit.predict_again import OofSettings, predict_zoo
 
-    predict_zoo(
-        OofSettings(
-            manifest=arguments.manifest,
-            data=arguments.data,
-            names=arguments.models,
-            folds=arguments.folds,
-            limit=arguments.limit,
-            allow_missing=arguments.allow_missing,
-            workers=arguments.workers,
-        )
-    )
+    predict_zoo(read_settings(OofSettings, arguments))
 
 
 FIT = Command(
@@ -97,7 +72,7 @@ FIT = Command(
 )
 OOF = Command(
     "oof",
-    "predict again what each model held out, with the views that the manifest declares now",
+    "predict the held-out images of each model again, with the current views of the manifest",
     "--manifest zoo/weights_manifest.json --data ../imet-2019-fgvc6",
     add_oof_arguments,
     run_oof,

@@ -1,4 +1,4 @@
-"""Attention transfer: a student learns to look where its teacher looks, beside learning the labels."""
+"""Attention transfer: a student learns the attention maps of its teacher beside the labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ STAGES = 3
 
 
 def load_teacher(teacher: Teacher, fold: int) -> Network:
-    """The network that the recipe names, of the same fold: one of another has seen the images that are held out.
+    """Load the recipe's teacher that held out `fold`: any other was trained on the held-out images.
 
-    Raises TrainingError where the manifest has none, and ManifestError.
+    Raises TrainingError: the manifest has no such model; ManifestError.
     """
     zoo = open_zoo(Path(teacher.manifest))
     names = {model.name: model for model in zoo.manifest.models}
@@ -26,17 +26,17 @@ def load_teacher(teacher: Teacher, fold: int) -> Network:
         raise TrainingError(f"`teacher.model`: no {teacher.model}_f{fold} in {zoo.path}; it has {', '.join(names)}")
     if names[wanted].fold != fold:
         raise TrainingError(
-            f"`teacher.model`: {wanted} held out fold {names[wanted].fold}; wanted {fold}; "
-            "it was trained on images that this network must not know"
+            f"`teacher.model`: {wanted} held out fold {names[wanted].fold}; wanted fold {fold}, "
+            "because other teachers were trained on the held-out images"
         )
     return open_network(names[wanted], zoo.home, len(zoo.labels.columns(names[wanted].group)))
 
 
 class AttentionTransfer:
-    """The distance between the attention maps of two networks on a batch that both are shown.
+    """The distance between the attention maps of two networks on the same batch.
 
-    The last STAGES stages of timm's `feature_info` are compared, the deepest with the deepest, the larger map averaged
-    to the smaller one. The teacher sees the student's normalised batch, normalised anew where its own differs.
+    Compares the last STAGES stages of timm's `feature_info`, the deepest with the deepest; the larger map is averaged
+    to the smaller size. The teacher's input is the student's batch, converted to the teacher's normalisation.
     """
 
     def __init__(self, student: Network, teacher: Network, weight: float, device: torch.device):
@@ -55,20 +55,20 @@ class AttentionTransfer:
         self.student_maps, self.teacher_maps = watch_stages(student.module), watch_stages(self.teacher)
 
     def measure(self, batch: torch.Tensor) -> torch.Tensor:
-        """The weighted distance on the batch that the student was just shown, (images, 3, size, size), one number."""
+        """Return the weighted distance, one number, on the last batch of the student, (images, 3, size, size)."""
         with torch.no_grad():
             self.teacher(batch * self.scale + self.shift)
         return self.weight * attention_distance(list(self.student_maps.values()), list(self.teacher_maps.values()))
 
 
 def watch_stages(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What the last STAGES stages gave when the network last ran, by stage; filled anew by each run.
+    """Register hooks that keep the latest outputs of the last STAGES stages; return these outputs by name.
 
     Raises TrainingError for a network without `feature_info`.
     """
     stages = [stage["module"] for stage in getattr(module, "feature_info", [])][-STAGES:]
     if not stages:
-        raise TrainingError(f"`teacher`: {type(module).__name__} has no stages with maps; choose another architecture")
+        raise TrainingError(f"`teacher`: {type(module).__name__} has no `feature_info`; use another architecture")
     seen: dict[str, torch.Tensor] = {}
 
     def keep(stage: str) -> None:
@@ -84,11 +84,11 @@ def watch_stages(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def attention_distance(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Sum over stages of the squared distance of normalised attention maps, averaged over images.
+    """Return the squared distance of normalised attention maps, summed over stages and averaged over images.
 
     Each stage: (images, channels, height, width). A map is the sum of the squared activations over channels, scaled to
-    length 1. Method: Zagoruyko and Komodakis, Paying More Attention to Attention, 2017, equation 2 with p = 2; the
-    squared distance as in their published code, and averaged over the map's places as there.
+    length 1. Method: Zagoruyko and Komodakis, Paying More Attention to Attention, 2017, equation 2 with p = 2; as in
+    their published code, the distance is squared and averaged over the positions of the map.
     """
     total = torch.zeros((), device=student[0].device)
     for own, other in zip(student, teacher, strict=True):

@@ -1,4 +1,4 @@
-"""What a network knows before it is trained: nothing, timm's pretrained weights, or a checkpoint's."""
+"""The weights that a training starts from: random ones, timm's pretrained ones, or a checkpoint's."""
 
 from pathlib import Path
 
@@ -13,16 +13,16 @@ from zoo.checkpoints import StateDict, read_state
 from zoo.networks import Network
 from zoo.text import flatten_message
 
-# A bias below this odds would keep a label of few images from ever being learnt.
+# Lowest frequency for a bias: a lower bias would keep a rare label from being learnt.
 RAREST = 1e-5
 
 
 def start_network(network: Network, recipe: Recipe, frequencies: NDArray[np.float64]) -> None:
-    """Give a new network the weights that its recipe starts from, in place; a head for other labels is left out.
+    """Load the recipe's initial weights into a new network, except a head for other labels.
 
-    A new head predicts how frequent each label is among the training images, `frequencies`: (labels,) from 0 to 1;
-    source: Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.3. Raises TrainingError where timm has
-    no such weights at hand or the file is not one of this architecture.
+    A new head predicts the frequency of each label in the training images, `frequencies`: (labels,) from 0 to 1;
+    source: Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.3. Raises TrainingError: timm cannot
+    load the weights, or the file is for another architecture.
     """
     set_head_bias(network.module, frequencies)
     state = read_initial(recipe)
@@ -41,13 +41,13 @@ def start_network(network: Network, recipe: Recipe, frequencies: NDArray[np.floa
     wrong = [*strange, *(name for name in absent if not name.startswith(head))]
     if wrong:
         raise TrainingError(
-            f"`initial`: not weights of {recipe.architecture}: {wrong[0]} and {len(wrong) - 1} other tensors "
-            "are there that it lacks, or absent that it has"
+            f"`initial`: not weights of {recipe.architecture}: "
+            f"{len(wrong)} tensors are missing or surplus, such as {wrong[0]}"
         )
 
 
 def set_head_bias(module: torch.nn.Module, frequencies: NDArray[np.float64]) -> None:
-    """The head's bias, where it has one, to the log-odds of the labels' frequencies, (labels,)."""
+    """Set the head's bias, if it has one, to the log-odds of the labels' frequencies, (labels,)."""
     bias = getattr(module.get_classifier(), "bias", None)  # type: ignore[operator]
     if isinstance(bias, torch.Tensor) and bias.shape == frequencies.shape:
         odds = frequencies.clip(RAREST, 1 - RAREST)
@@ -56,7 +56,7 @@ def set_head_bias(module: torch.nn.Module, frequencies: NDArray[np.float64]) -> 
 
 
 def read_initial(recipe: Recipe) -> StateDict | None:
-    """The state that the recipe names, None for none."""
+    """Read the initial weights of a recipe; None if it has none."""
     if recipe.initial.checkpoint is not None:
         return read_state(Path(recipe.initial.checkpoint))
     if recipe.initial.pretrained is None:
@@ -65,14 +65,14 @@ def read_initial(recipe: Recipe) -> StateDict | None:
     name = recipe.architecture if tag == "default" else f"{recipe.architecture}.{tag}"
     try:
         return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # no such tag, no network, a broken download: timm and its hub raise many kinds
+    except Exception as error:  # an unknown tag, no internet, a broken download: timm raises many types
         raise TrainingError(
-            f"`initial.pretrained`: timm cannot bring the weights {name}: {flatten_message(error)}; "
-            "without internet, give their safetensors file as `initial.checkpoint`"
+            f"`initial.pretrained`: timm cannot load the weights {name}: {flatten_message(error)}; "
+            "without internet, set `initial.checkpoint` to their safetensors file"
         ) from error
 
 
 def name_head(module: torch.nn.Module) -> tuple[str, ...]:
-    """The prefixes of the head's tensors, as timm names its classifier."""
+    """Return the prefixes of the head's tensors: timm's names of the classifier."""
     named = module.pretrained_cfg["classifier"]  # type: ignore[index]
     return tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))

@@ -1,4 +1,4 @@
-"""The training loop: accelerate runs it on the CPU, a GPU or several; after a kill it goes on where it was."""
+"""The training loop: runs on the CPU, a GPU or several, by accelerate, and resumes from a saved state."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -23,38 +23,40 @@ from training.fit.progress import TrainingProgress, read_progress, write_progres
 from training.recipe import Optimizer, Recipe, Schedule
 from zoo.networks import Network
 
-# What is to be done after an epoch with the network that predicts and the figures of each epoch so far.
+# Called after each epoch with the network that predicts and the figures of all epochs so far.
 AfterEpoch = Callable[[torch.nn.Module, list[dict[str, float]]], None]
 
 
 @dataclass(frozen=True)
 class Course:
-    """How a training runs; nothing of it changes what is learnt.
-
-    `state`: the file to go on from; `origin`: what must agree with the training that wrote it; `resume`: whether to;
-    `workers`: processes that read images, 0 for none; `save_seconds`: about how much work a kill may cost.
-    """
+    """Settings of a training that do not change its result."""
 
     state: Path
+    """File of the saved state."""
     origin: Mapping[str, Any]
+    """Settings that must equal those of the training that wrote the state."""
     resume: bool
+    """Whether to continue from the state, if there is one."""
     workers: int
+    """Processes that read images; 0: none."""
     save_seconds: float
+    """Time between two saved states: about the most work that a killed run loses."""
 
 
 @dataclass(frozen=True)
 class Learner:
-    """The parts that learn, as accelerate wraps them; `average`: of the weights over time, which then predicts."""
+    """The network and its optimizer, wrapped by accelerate, and what changes with them."""
 
     accelerator: Accelerator
     module: torch.nn.Module
     optimizer: Any
     schedule: LRScheduler
     average: ModelEmaV3 | None
+    """Moving average of the weights; it predicts if it is present."""
 
     @property
     def bare(self) -> torch.nn.Module:
-        """The network that learns, without what accelerate put around it."""
+        """The network without the wrapper of accelerate."""
         module: torch.nn.Module = self.accelerator.unwrap_model(self.module)
         return module
 
@@ -64,7 +66,7 @@ class Learner:
         return self.bare if self.average is None else self.average.module
 
     def parts(self) -> dict[str, Any]:
-        """What learning goes on from, by name: each has state_dict and load_state_dict."""
+        """Return the parts of a saved state by name; each has state_dict and load_state_dict."""
         named = {
             "module": self.bare,
             "optimizer": self.optimizer,
@@ -85,13 +87,13 @@ def train_network(
     transfer: AttentionTransfer | None,
     after_epoch: AfterEpoch,
 ) -> torch.nn.Module:
-    """Train on the images at `rows`, as many epochs as the recipe says, and return the network that predicts.
+    """Train on the images at `rows` for the recipe's epochs, and return the network that predicts.
 
-    `after_epoch` may add to the figures of the last epoch. The same seed gives the same weights on the same CPU with as
-    many threads, resumed or not. Raises TrainingError where the loss is no longer a number, OutputError where the state
-    cannot be written: the one that was last written stays.
+    `after_epoch` may add to the figures of the last epoch. The same seed and number of threads give the same weights on
+    the same CPU, resumed or not. Raises TrainingError: the loss is not finite; OutputError: the state cannot be
+    written, and the previous state stays.
     """
-    # Fewer images than a batch are one batch; a last, smaller batch of many is left out, other images each epoch.
+    # Fewer images than a batch are one batch. A last, smaller batch is dropped: it has other images in each epoch.
     batch_size = min(recipe.batch_size, len(rows) // accelerator.num_processes)
     at_once = batch_size * accelerator.num_processes
     steps = len(rows) // at_once
@@ -131,19 +133,19 @@ def train_network(
 
 
 def make_learner(module: torch.nn.Module, recipe: Recipe, updates: int, accelerator: Accelerator) -> Learner:
-    """The parts of a training; `updates`: of the weights in an epoch. Raises TrainingError: an unknown optimizer."""
+    """Create the parts of a training; `updates`: of the weights per epoch. Raises TrainingError: unknown optimizer."""
     module.to(accelerator.device).to(memory_format=torch.channels_last)  # an eighth faster
     optimizer = create_optimizer(module, recipe.optimizer)
     schedule = create_schedule(optimizer, recipe.optimizer, recipe.schedule, recipe.epochs * updates)
-    # Its weights are those of the network at first; at once near it, later slow, as timm's warm-up has it.
+    # Starts at the network's weights; timm's warm-up makes it follow them fast at first and slowly later.
     average = ModelEmaV3(module, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    # The schedule stays as it is: accelerate would count its steps by process.
+    # Not the schedule: accelerate would step it once per process.
     wrapped, wrapped_optimizer = accelerator.prepare(module, optimizer)
     return Learner(accelerator, wrapped, wrapped_optimizer, schedule, average)
 
 
 def create_optimizer(module: torch.nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
-    """timm's optimizer of that name, biases and norms without weight decay; raises TrainingError for another name."""
+    """Create timm's optimizer, without weight decay of biases and norms; raises TrainingError: unknown name."""
     try:
         return create_optimizer_v2(
             module, optimizer.name, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay
@@ -157,11 +159,11 @@ def create_optimizer(module: torch.nn.Module, optimizer: Optimizer) -> torch.opt
 def create_schedule(
     optimizer: torch.optim.Optimizer, settings: Optimizer, schedule: Schedule, updates: int
 ) -> LRScheduler:
-    """The learning rate over all `updates` of the weights."""
+    """Create the schedule of the learning rate over all `updates` of the weights."""
     rising = round(schedule.warmup * updates)
     if schedule.name == "one_cycle":
-        # One step more than there are: the rate is 0 only after the last. torch divides by the length of the rise,
-        # which is a step short of its part.
+        # One step more than updates, so that the rate is 0 only after the last. torch divides by the length of the
+        # rise, part * total_steps - 1, which must be above 0.
         part = max(schedule.warmup, 1.5 / (updates + 1))
         return OneCycleLR(optimizer, settings.learning_rate, total_steps=updates + 1, pct_start=part)
     rest: LRScheduler = (
@@ -181,7 +183,7 @@ def take_step(
     take_loss: LossFunction,
     transfer: AttentionTransfer | None,
 ) -> float:
-    """One batch forward and back, and with the last batch of an update the weights; the loss."""
+    """Run a batch forward and backward, update the weights after the last batch of an update; return the loss."""
     accelerator = learner.accelerator
     with accelerator.accumulate(learner.module):
         shown = batch.contiguous(memory_format=torch.channels_last)
@@ -202,7 +204,7 @@ def take_step(
 
 
 def save_progress(learner: Learner, progress: TrainingProgress, course: Course) -> None:
-    """Write the state from the main process; the others wait for it."""
+    """Write the state from the main process, while the others wait."""
     if learner.accelerator.is_main_process:
         states = {name: part.state_dict() for name, part in learner.parts().items()}
         write_progress(progress, states, course.origin, course.state)
@@ -210,7 +212,7 @@ def save_progress(learner: Learner, progress: TrainingProgress, course: Course) 
 
 
 def describe_divergence(loss: float, progress: TrainingProgress, steps: int, state: Path) -> str:
-    """What to say of a loss that is no number."""
+    """Return the error message for a loss that is not finite."""
     kept = f"the last good state is {state}" if state.exists() else "no state was written yet"
     return (
         f"epoch {progress.epoch + 1}, step {progress.step + 1} of {steps}: the loss is {loss}; {kept}; "

@@ -1,4 +1,4 @@
-"""Losses of multilabel networks: each from logits and targets, (images, labels), to one number."""
+"""Losses of multilabel networks: functions of logits and targets, (images, labels) each, that return one number."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def make_loss(loss: LossSettings) -> LossFunction:
-    """The function that a recipe asks for."""
+    """Return the loss function of a recipe."""
     functions: dict[str, LossFunction] = {
         "bce": lambda logits, targets: smooth_cross_entropy(logits, targets, loss.smoothing),
         "focal": lambda logits, targets: focal_loss(logits, targets, loss.gamma),
@@ -24,7 +24,7 @@ def make_loss(loss: LossSettings) -> LossFunction:
 
 
 def smooth_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Binary cross-entropy, averaged over images and labels; targets are drawn to one half by `smoothing`.
+    """Return binary cross-entropy averaged over images and labels; `smoothing` moves targets towards 0.5.
 
     Source of the smoothing: Szegedy et al., Rethinking the Inception Architecture, 2016, for two classes.
     """
@@ -32,22 +32,22 @@ def smooth_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing:
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Cross-entropy times (1 - p)^gamma, p the probability of the truth; summed over labels, averaged over images.
+    """Return (1 - p)^gamma times cross-entropy, p: probability of the truth; summed over labels, mean over images.
 
     Method: Lin et al., Focal Loss for Dense Object Detection, 2017, without their alpha. Summed over labels because
-    the mean over a thousand labels, nearly all of them easy negatives, is too small beside other losses.
+    the mean over a thousand labels, nearly all of them easy negatives, is too small compared with other losses.
     """
     signed = logits * (2 * targets - 1)
-    # (1 - p) = sigmoid(-signed); as exp(gamma logsigmoid) its gradient stays finite where p is 1.
+    # 1 - p = sigmoid(-signed); written as exp(gamma logsigmoid), the gradient is finite for p = 1.
     weight = torch.exp(gamma * torch.nn.functional.logsigmoid(-signed))
     return -(weight * torch.nn.functional.logsigmoid(signed)).sum(dim=1).mean()
 
 
 def lovasz_hinge(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The Lovász extension of each image's Jaccard loss over its labels, on hinge errors; averaged over images.
+    """Return the Lovász extension of each image's Jaccard loss over its labels, on hinge errors; mean over images.
 
-    Method: Berman, Rannen Triki and Blaschko, The Lovász-Softmax Loss, 2018, section 3; the labels of an image stand
-    where that paper has the pixels. An image without a label has the loss of its highest error.
+    Method: Berman, Rannen Triki and Blaschko, The Lovász-Softmax Loss, 2018, section 3; an image's labels take
+    the place of the paper's pixels. For an image without labels, the loss is its highest error.
     """
     errors = 1 - logits * (2 * targets - 1)
     ranked, order = errors.sort(dim=1, descending=True)

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions made anew from a zoo's checkpoints: where they were not kept, or the views have changed."""
+"""Out-of-fold predictions from a zoo's checkpoints, if they were not kept or the views have changed."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from inference.basics.errors import TrainingError
 from inference.images.geometry import read_draft, read_geometry
 from inference.manifest.file import read_manifest, write_manifest
 from training.data.folds import FOLDS_NAME, read_folds
-from training.data.material import tell_left_out
+from training.data.material import print_skipped
 from training.data.pictures import Pictures, check_pictures, find_pictures
 from training.data.samples import SquareSamples
 from training.fit.predict_views import predict_views
@@ -25,44 +25,43 @@ BATCH_SIZE = 64
 
 @dataclasses.dataclass(frozen=True)
 class OofSettings:
-    """What `python -m training oof` was asked for.
-
-    `names`: of models, of all folds where the fold is left out; without, all; `limit`: as the zoo was trained with.
-    """
+    """Settings of a run of `python -m training oof`."""
 
     manifest: Path
     data: Path
     names: Sequence[str] = ()
+    """Models; a name without _f0, _f1 means all folds; none: all models."""
     folds: Path | None = None
     limit: int | None = None
+    """The limit that the zoo was trained with."""
     allow_missing: bool = False
     workers: int = 1
 
 
 def predict_zoo(settings: OofSettings) -> None:
-    """Predict with each model the images of its fold, by its views; write NAME.oof.npy and .ids.txt, declare them.
+    """Predict the held-out images of each model by its views; write and declare NAME.oof.npy and NAME.oof.ids.txt.
 
-    Beside the manifest, as `fit` does. A model is declared as soon as its predictions are written. Raises VitrineError:
-    an unknown name, a model without a fold or a checkpoint.
+    The files lie beside the manifest, as after `fit`. A model's predictions are declared as soon as they are written.
+    Raises VitrineError: an unknown name, a model without a fold or a checkpoint.
     """
     zoo = open_zoo(settings.manifest)
     home, labels = zoo.home, zoo.labels
     chosen = find_models(zoo, settings.names) if settings.names else zoo.manifest.models
     for model in chosen:
         if model.fold is None:
-            raise TrainingError(f"model {model.name}: {zoo.path} does not say which fold it held out")
+            raise TrainingError(f"{zoo.path}: model {model.name}: `fold`: missing; add the fold that it held out")
     table = read_table(settings.data / "train.csv", labels, settings.limit)
     owners = read_folds(settings.folds or home / FOLDS_NAME, table.ids)
     paths = find_pictures(settings.data / "train", table.ids, settings.allow_missing)
     readable, faults = check_pictures(paths)
-    tell_left_out(paths, faults)
+    print_skipped(paths, faults)
     pictures = Pictures(paths, draft=read_draft(zoo.manifest))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for model in chosen:
         name = model.name
         rows = np.flatnonzero(readable & (owners == model.fold))
         if not len(rows):
-            raise TrainingError(f"model {name}: no readable image of train.csv is in its fold, {model.fold}")
+            raise TrainingError(f"model {name}: no readable image of train.csv in its fold {model.fold}; check --folds")
         outputs = len(labels.columns(model.group))
         network = open_network(model, home, outputs)
         network.module.to(device)
@@ -70,7 +69,7 @@ def predict_zoo(settings: OofSettings) -> None:
         scores = predict_views(network, samples, model.views, device, BATCH_SIZE, settings.workers, name)
         write_out_of_fold(scores, [table.ids[row] for row in rows], home, name)
         entry = declare_out_of_fold(home / f"{name}.oof.npy", home, outputs)
-        manifest = read_manifest(settings.manifest)  # anew: another command may have added a model meanwhile
+        manifest = read_manifest(settings.manifest)  # read again: another command may have added a model
         models = [
             dataclasses.replace(other, out_of_fold=entry) if other.name == name else other for other in manifest.models
         ]

@@ -1,4 +1,4 @@
-"""Predictions as the kernel makes them: its squares, and the mean over its views."""
+"""Predictions as in the kernel: its squares, and the mean over its views."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from zoo.networks import Network
 def normalise(
     squares: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> torch.Tensor:
-    """(images, size, size, 3) of uint8 to a float32 batch (images, 3, size, size), channels last in memory."""
+    """Convert (images, size, size, 3) of uint8 to a float32 batch (images, 3, size, size), channels last in memory."""
     batch = torch.from_numpy(squares).to(device).permute(0, 3, 1, 2).float() / 255
     shape = (1, 3, 1, 1)
     return (batch - torch.tensor(mean, device=device).view(shape)) / torch.tensor(std, device=device).view(shape)
@@ -32,7 +32,7 @@ def predict_views(
     workers: int,
     title: str,
 ) -> NDArray[np.float32]:
-    """Probabilities of the samples, (images, labels): the mean over the kernel's `views` of their squares or tiles."""
+    """Return probabilities of the samples, (images, labels): the mean over `views` of their squares or tiles."""
     network.module.eval().to(memory_format=torch.channels_last)  # an eighth faster on two cores, resnet10t at 64 px
     tiles = samples.geometry.tiles
     parts = []

@@ -1,4 +1,4 @@
-"""The networks of a recipe, fold by fold: checkpoints, out-of-fold predictions, and their entries in the manifest."""
+"""The training of a recipe, fold by fold: checkpoints, out-of-fold predictions and manifest entries."""
 
 import dataclasses
 import hashlib
@@ -36,15 +36,14 @@ from zoo.out_of_fold import write_out_of_fold
 
 
 def fit(settings: FitSettings) -> None:
-    """Train a network for each fold of the recipe and declare it in the manifest with its out-of-fold predictions.
+    """Train one network per fold of the recipe, and declare each with its out-of-fold predictions in the manifest.
 
-    Writes into `settings.out`: NAME_fK.safetensors, .oof.npy, .oof.ids.txt and .metrics.csv for each fold, labels.csv,
-    folds.csv, weights_manifest.json, cache/ and tensorboard/. The weights that predict are the ones in the file,
-    rounded if so asked. A training that was cut off leaves NAME_fK.state, from which `resume` goes on. Raises
-    VitrineError.
+    Writes into `settings.out`: NAME_fK.safetensors, .oof.npy, .oof.ids.txt and .metrics.csv per fold, labels.csv,
+    folds.csv, weights_manifest.json, cache/ and tensorboard/. Out-of-fold predictions use the weights of the
+    checkpoint, as rounded. An interrupted training leaves NAME_fK.state for `resume`. Raises VitrineError.
     """
     recipe = read_recipe(settings.recipe)
-    # The others wait while one process predicts; torch's own limit is ten minutes.
+    # Other processes wait while one predicts; torch's default limit is ten minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
@@ -52,7 +51,7 @@ def fit(settings: FitSettings) -> None:
         kwargs_handlers=[patience],
     )
     make_folder(settings.out)
-    with accelerator.main_process_first():  # which makes the cache and the folds that the others then find
+    with accelerator.main_process_first():  # it makes the cache and folds for the others
         material = prepare_material(settings, recipe)
     folds = choose_folds(settings, recipe, material.owners)
     wanted = [fold for fold in folds if not is_fitted(settings, recipe, fold)]
@@ -63,50 +62,49 @@ def fit(settings: FitSettings) -> None:
 
 
 def choose_folds(settings: FitSettings, recipe: Recipe, owners: NDArray[np.int64]) -> list[int]:
-    """The folds to train; raises TrainingError for one that is not there."""
+    """Return the folds to train; raises TrainingError: no such fold."""
     if settings.fold is None:
         return list(range(recipe.folds))
     if not 0 <= settings.fold < recipe.folds:
-        raise TrainingError(f"--fold: found {settings.fold}; wanted 0 to {recipe.folds - 1} as the recipe has folds")
+        raise TrainingError(f"--fold: found {settings.fold}; wanted 0 to {recipe.folds - 1}, the folds of the recipe")
     return [settings.fold]
 
 
 def is_fitted(settings: FitSettings, recipe: Recipe, fold: int) -> bool:
-    """Whether the manifest has the network already; whatever could not be declared in the end is refused now.
+    """Return whether the manifest has the network; fail now if it could not be declared after training.
 
-    Anything of the same name that would be lost is refused too, unless `resume` says to go on. Raises ManifestError or
-    TrainingError.
+    Raises ManifestError or TrainingError: also for files of the same name, unless `resume` is set.
     """
     name, path, labels = name_fold(recipe, fold), find_manifest(settings), settings.out / "labels.csv"
     manifest = open_manifest(path, labels, settings.data / "train.csv")
     if declare_file(labels, path.parent).sha256 != manifest.labels.sha256:
-        raise TrainingError(f"{path}: its labels are others than {labels}; choose another --manifest")
+        raise TrainingError(f"{path}: its labels differ from {labels}; choose another --manifest")
     model = next((model for model in manifest.models if model.name == name), None)
     if settings.resume:
         if model is None:
             return False
         if model.checkpoint is not None:
             verify_files([(f"{name}.checkpoint", model.checkpoint)], path.parent)
-        print(f"{name}: is in {path} already; skipped")
+        print(f"{name}: already in {path}; skipped")
         return True
     files = (find_state(settings, recipe, fold), settings.out / f"{name}.safetensors")
-    left = [str(file) for file in files if file.exists()] + ([f"{path}: {name}"] if model is not None else [])
-    if left:
+    existing = [str(file) for file in files if file.exists()] + ([f"{path}: {name}"] if model is not None else [])
+    if existing:
         raise TrainingError(
-            f"{left[0]}: is there already; --resume goes on and skips what is finished, "
-            "or choose another --out, or call the recipe otherwise"
+            f"{existing[0]}: already exists; continue with --resume, which skips finished folds, "
+            "or choose another --out, or rename the recipe"
         )
     return False
 
 
 def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: int, accelerator: Accelerator) -> None:
-    """Train the network that holds out `fold`, write it, predict what it held out, and declare both."""
+    """Train the network that holds out `fold`, predict its held-out images, and write and declare both."""
     name = name_fold(recipe, fold)
     training = np.flatnonzero(material.readable & (material.owners != fold))
     held_out = np.flatnonzero(material.readable & (material.owners == fold))
     for part, rows in (("train on", training), ("hold out", held_out)):
         if len(rows) < 2:
-            raise TrainingError(f"{settings.data}: fewer than two readable images to {part} in fold {fold}")
+            raise TrainingError(f"{settings.data}: fold {fold}: found {len(rows)} images to {part}; wanted 2 or more")
     targets = material.table.targets[:, material.columns]
     shown_targets, hidden = hide_rare_labels(targets, training, recipe.smallest_count)
     counts = f"{len(training)} images to train on, {len(held_out)} held out"
@@ -132,7 +130,7 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
         return predict_views(trained, squares, views, device, batch, settings.workers, title)
 
     def validate(module: torch.nn.Module, history: list[dict[str, float]]) -> None:
-        scores = predict(module, material.shown, judged, f"{name} looks at {len(judged)} held-out images")
+        scores = predict(module, material.shown, judged, f"{name}: validating on {len(judged)} images")
         history[-1].update(score_network(scores, targets[judged], material.labels, recipe.group))
         report.write_epochs(history)
 
@@ -141,13 +139,13 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
         origin=describe_origin(recipe, material, fold, accelerator),
         resume=settings.resume,
         workers=settings.workers,
-        save_seconds=settings.save_seconds,
+        save_seconds=60 * settings.save_minutes,
     )
     module = train_network(network, samples, training, recipe, course, accelerator, transfer, validate)
     if accelerator.is_main_process:
         state = round_weights(module, recipe.precision)
         module.load_state_dict(state)
-        scores = predict(module, material.files, held_out, f"{name} predicts what it held out").astype(np.float16)
+        scores = predict(module, material.files, held_out, f"{name}: predicting held-out images").astype(np.float16)
         # The checkpoint first: an interrupted run must not leave predictions without the network that made them.
         write_checkpoint(state, settings.out / f"{name}.safetensors")
         write_out_of_fold(scores, [material.table.ids[row] for row in held_out], settings.out, name)
@@ -160,16 +158,16 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
 def hide_rare_labels(
     targets: NDArray[np.bool_], training: NDArray[np.int64], smallest_count: int
 ) -> tuple[NDArray[np.bool_], int]:
-    """The targets without labels of fewer than `smallest_count` training images, and how many labels these are.
+    """Return the targets without labels of fewer than `smallest_count` training images, and the number of these labels.
 
-    The network keeps an output for them and learns to leave it low.
+    The network keeps an output for each of them and learns a low probability.
     """
     rare = targets[training].sum(axis=0) < smallest_count
     return targets & ~rare, int(rare.sum())
 
 
 def choose_validation(held_out: NDArray[np.int64], recipe: Recipe) -> NDArray[np.int64]:
-    """The held-out images that are looked at after each epoch."""
+    """Return the held-out images that are predicted after each epoch."""
     if not 0 < recipe.validation < len(held_out):
         return held_out
     drawn: NDArray[np.int64] = np.random.default_rng(recipe.seed).permutation(held_out)[: recipe.validation]
@@ -200,17 +198,17 @@ def declare_network(settings: FitSettings, recipe: Recipe, network: Network, fol
 
 
 def find_manifest(settings: FitSettings) -> Path:
-    """Where the models are declared."""
+    """Return the path of the manifest that declares the models."""
     return settings.manifest or settings.out / MANIFEST_NAME
 
 
 def find_state(settings: FitSettings, recipe: Recipe, fold: int) -> Path:
-    """The file that a fold's training goes on from."""
+    """Return the path of a fold's saved state."""
     return settings.out / f"{name_fold(recipe, fold)}.state"
 
 
 def describe_origin(recipe: Recipe, material: Material, fold: int, accelerator: Accelerator) -> dict[str, Any]:
-    """What a resumed training must agree in with the one that was cut off: keys of the recipe, the fold, the images."""
+    """Return what a resumed training must share with the saved one: recipe, fold, images, processes, precision."""
     rows = np.flatnonzero(material.readable & (material.owners != fold))
     shown = "".join(f"{material.table.ids[row]} {material.table.targets[row].nonzero()[0]}\n" for row in rows)
     described: dict[str, Any] = {

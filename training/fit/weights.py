@@ -1,4 +1,4 @@
-"""The weights of a trained network as its checkpoint stores them."""
+"""The weights of a trained network in the precision of its checkpoint."""
 
 import torch
 
@@ -9,7 +9,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 def round_weights(module: torch.nn.Module, precision: StoredPrecision) -> dict[str, torch.Tensor]:
-    """The network's state with its floats in `precision`; raises TrainingError where one does not fit."""
+    """Return the network's state with floats in `precision`; raises TrainingError: a float that is not finite."""
     state = {
         name: (tensor.to(DTYPES[precision]) if tensor.is_floating_point() else tensor).cpu().contiguous().clone()
         for name, tensor in module.state_dict().items()
@@ -17,7 +17,7 @@ def round_weights(module: torch.nn.Module, precision: StoredPrecision) -> dict[s
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise TrainingError(
-                f"{name}: not a finite number in {precision}; "
+                f"tensor {name}: found a number that is not finite in {precision}; "
                 "train with a lower `optimizer.learning_rate`, or set `precision` to fp32"
             )
     return state

@@ -1,1 +1,1 @@
-"""Pages and tables about data and models: explore, explain, slices, compare."""
+"""The commands explore, explain, slices and compare: pages and tables about data and models."""

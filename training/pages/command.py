@@ -1,4 +1,4 @@
-"""python -m training explore, explain, slices and compare: they read data and models, and change nothing."""
+"""The commands `python -m training` explore, explain, slices and compare; none changes data or models."""
 
 import argparse
 from pathlib import Path
@@ -7,67 +7,69 @@ from zoo.commands import Command
 
 
 def add_explore_arguments(parser: argparse.ArgumentParser) -> None:
-    """The data and the page."""
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="labels.csv, train.csv, train/, test/")
+    """Add the arguments of explore."""
     parser.add_argument(
-        "--out", type=Path, default=Path("explore.html"), metavar="FILE", help="the page (explore.html)"
+        "--data", type=Path, required=True, metavar="DIR", help="folder with labels.csv, train.csv, train/, test/"
     )
-    parser.add_argument("--images", type=int, metavar="N", help="read the pixels of N images of each folder (all)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("explore.html"), metavar="FILE", help="output page (explore.html)"
+    )
+    parser.add_argument("--images", type=int, metavar="N", help="open only N images of each folder (all)")
 
 
 def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
-    """The images and the models."""
+    """Add the arguments of explain."""
     parser.add_argument("ids", nargs="+", metavar="ID", help="image ids")
     parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the zoo's manifest")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of ID.png")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images, ID.png")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
-        "--models", nargs="+", default=[], metavar="MODEL", help="one model per group (the first of the blend)"
+        "--models", nargs="+", default=[], metavar="MODEL", help="models to explain (per group, the first of the blend)"
     )
     parser.add_argument("--train", type=Path, metavar="CSV", help="train.csv, to mark the true labels")
 
 
 def add_slices_arguments(parser: argparse.ArgumentParser) -> None:
-    """The zoo and the truth."""
+    """Add the arguments of slices."""
     parser.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of ID.png")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images, ID.png")
     parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the zoo's manifest")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this JSON file")
 
 
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
-    """The two zoos and the truth."""
+    """Add the arguments of compare."""
     parser.add_argument("a", type=Path, metavar="A", help="a manifest")
-    parser.add_argument("b", type=Path, metavar="B", help="a manifest, which may be the same")
+    parser.add_argument("b", type=Path, metavar="B", help="a manifest, may be the same as A")
     parser.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
-    parser.add_argument("--models-a", nargs="+", default=[], metavar="MODEL", help="only these models of A (its blend)")
-    parser.add_argument("--models-b", nargs="+", default=[], metavar="MODEL", help="only these models of B (its blend)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples (0)")
+    parser.add_argument("--models-a", nargs="+", default=[], metavar="MODEL", help="use only these models of A (blend)")
+    parser.add_argument("--models-b", nargs="+", default=[], metavar="MODEL", help="use only these models of B (blend)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap (0)")
 
 
 def run_explore(arguments: argparse.Namespace) -> None:
-    """Write the page."""
+    """Run explore."""
     from training.pages.explore import explore
 
     explore(arguments.data, arguments.out, arguments.images)
 
 
 def run_explain(arguments: argparse.Namespace) -> None:
-    """Write the overlays."""
+    """Run explain."""
     from training.pages.explain import explain
 
     explain(arguments.manifest, arguments.images, arguments.ids, arguments.out, arguments.models, arguments.train)
 
 
 def run_slices(arguments: argparse.Namespace) -> None:
-    """Print the figures."""
+    """Run slices."""
     from training.pages.slices import print_slices
 
     print_slices(arguments.train, arguments.images, arguments.manifest, arguments.json)
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
-    """Print the difference."""
+    """Run compare."""
     from training.pages.compare import compare_zoos
 
     compare_zoos(arguments.train, arguments.a, arguments.b, arguments.models_a, arguments.models_b, arguments.seed)
@@ -82,7 +84,7 @@ EXPLORE = Command(
 )
 EXPLAIN = Command(
     "explain",
-    "show where the culture model and the tag model look: one picture of Grad-CAM overlays per image",
+    "show where models look: write one PNG of Grad-CAM overlays per image",
     "--manifest zoo/weights_manifest.json --images ../imet-2019-fgvc6/train --out overlays \\\n"
     "      --train ../imet-2019-fgvc6/train.csv 1000483014d91860 1000fe2e667721fe",
     add_explain_arguments,
@@ -90,7 +92,7 @@ EXPLAIN = Command(
 )
 SLICES = Command(
     "slices",
-    "out-of-fold F2 of each model and of the blend, by image shape, label frequency and group",
+    "print the out-of-fold F2 of each model and of the blend, by image shape, label frequency and group",
     "--manifest zoo/weights_manifest.json --train ../imet-2019-fgvc6/train.csv \\\n"
     "      --images ../imet-2019-fgvc6/train",
     add_slices_arguments,
@@ -98,7 +100,7 @@ SLICES = Command(
 )
 COMPARE = Command(
     "compare",
-    "out-of-fold difference between two zoos, or models of them, with a paired bootstrap interval",
+    "compare the out-of-fold F2 of two zoos, or of some of their models, with a paired bootstrap interval",
     "--train ../imet-2019-fgvc6/train.csv zoo/weights_manifest.json zoo/weights_manifest.json \\\n"
     "      --models-a resnet34_350_all --models-b seresnext50_336_culture seresnext50_336_tag",
     add_compare_arguments,

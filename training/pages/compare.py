@@ -1,4 +1,4 @@
-"""Two zoos on the images that both held out: which is better, and by how much more than chance."""
+"""Comparison of the F2 of two zoos on the images that both held out, with a bootstrap interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +20,20 @@ from zoo.train_table import read_table
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean F2 of two blends on the same images, and the interval of the second's minus the first's."""
+    """Mean F2 of two blends on the same images."""
 
     kind: str
+    """Labels that count: 'all', or a group."""
     images: int
     first: float
     second: float
     low: float
+    """Lower end of the 95 % interval of `gain`."""
     high: float
 
     @property
     def gain(self) -> float:
-        """How far the second is above the first."""
+        """F2 of the second minus F2 of the first."""
         return self.second - self.first
 
 
@@ -45,11 +47,10 @@ def compare_zoos(
 ) -> None:
     """Print the F2 of two manifests, A and B, on the images that both held out, and the difference with its interval.
 
-    Of all labels, and of each group that both cover: there on the images with a label of it. Each side decides by
-    rules of its own, each half of the images by rules fitted to the other half. The interval is of the images drawn,
-    for these networks and rules: it does not tell how another seed would have trained. Names choose models, with
-    equal weights, NAME_f0 and NAME_f1 both by NAME; without, the manifest's blend. Raises ManifestError, TableError or
-    TrainingError.
+    For all labels, and for each group that both cover, on the images with a label of the group. A and B have their own
+    rules; rules fitted to one half of the images decide the other half. The interval covers the choice of images, not
+    the seed of the training. Names select models, with equal weights; NAME selects all its folds NAME_f0, NAME_f1, ...
+    Default: the manifest's blend. Raises ManifestError, TableError or TrainingError.
     """
     from tqdm import tqdm
 
@@ -57,7 +58,7 @@ def compare_zoos(
     labels = zoos[0].labels
     if labels != zoos[1].labels:
         raise TrainingError(
-            f"{second}: its labels are others than those of {first}, or in another order; wanted the same labels.csv"
+            f"{second}: found other labels than in {first}, or another order; wanted the same labels.csv"
         )
     table = read_table(train, labels)
     pools = [
@@ -67,8 +68,8 @@ def compare_zoos(
     rows, *places = np.intersect1d(pools[0].rows, pools[1].rows, assume_unique=True, return_indices=True)
     if len(rows) < 2:
         raise TrainingError(
-            f"{first} and {second}: both held out {len(rows)} common images; wanted thousands, and 2 at least: "
-            "zoos to compare need the same folds"
+            f"{first} and {second}: found {len(rows)} images that both held out; wanted thousands, and at least 2; "
+            "compare zoos with the same folds"
         )
     scores = [pool.scores[place] for pool, place in zip(pools, places, strict=True)]
     kinds = [kind for kind in pools[0].kinds(labels) if kind in pools[1].kinds(labels)]
@@ -80,10 +81,10 @@ def compare_zoos(
     if not found:
         covered = [" and ".join(pool.groups) for pool in pools]
         raise TrainingError(
-            f"{first} covers {covered[0]}, {second} covers {covered[1]}: no group that both cover has 2 images with a "
-            "label of it, so there is nothing to compare"
+            f"{first} covers {covered[0]}, {second} covers {covered[1]}: found no group that both cover; wanted one "
+            "with at least 2 images"
         )
-    shown = [", ".join(names) or "its blend" for names in (first_names, second_names)]
+    shown = [", ".join(names) or "blend" for names in (first_names, second_names)]
     print(f"A: {first} ({shown[0]})\nB: {second} ({shown[1]})\n")
     print(describe_comparison(found))
 
@@ -91,7 +92,7 @@ def compare_zoos(
 def compare_scores(
     scores: Sequence[Scores], truth: NDArray[np.bool_], labels: Labels, kind: str, seed: int
 ) -> Comparison | None:
-    """Two blends by the labels of one kind; None where fewer than 2 images have one.
+    """Compare two blends on the labels of one kind; None if fewer than 2 images have such a label.
 
     `scores`: (images, labels) of each.
     """
@@ -104,7 +105,7 @@ def compare_scores(
 
 
 def describe_comparison(found: Sequence[Comparison]) -> str:
-    """A table of all comparisons, how they were made, and the first as a sentence."""
+    """Format all comparisons as a table, with the method, and the first one as a sentence."""
     rows = [("labels", "images", "A", "B", "B - A", "95 % interval")]
     for one in found:
         figures = (f"{one.first:.4f}", f"{one.second:.4f}", f"{one.gain:+.4f}", f"{one.low:+.4f} to {one.high:+.4f}")
@@ -113,8 +114,8 @@ def describe_comparison(found: Sequence[Comparison]) -> str:
         [
             *align_columns(rows, left=1),
             "",
-            "F2 of each half of the images by rules fitted to the other half, each side by its own; the interval by a",
-            f"paired bootstrap over images, {RESAMPLES} resamples, percentiles.",
+            "Each half of the images is decided by rules fitted to the other half, separately for A and B.",
+            f"The interval is from a paired bootstrap over images: percentiles of {RESAMPLES} resamples.",
             "",
             describe_gain(found[0]),
         ]
@@ -122,12 +123,12 @@ def describe_comparison(found: Sequence[Comparison]) -> str:
 
 
 def describe_gain(one: Comparison) -> str:
-    """One comparison as a sentence."""
-    of = "" if one.kind == ALL else f"Of {one.kind}, "
+    """Format a comparison as a sentence."""
+    scope = "" if one.kind == ALL else f"For {one.kind}, "
     sign = 1 if one.gain >= 0 else -1
     low, high = sorted((sign * one.low, sign * one.high))
     side = f"{abs(one.gain):.4f} {'above' if sign > 0 else 'below'} A (95 % interval"
     if one.gain == 0:
-        side = "as good as A (95 % interval of the difference"
-    doubt = "" if low > 0 else "; 0 lies in the interval: these images do not tell the two apart"
-    return f"{of}B is {side} {low:.4f} to {high:.4f}; {one.images} images){doubt}."
+        side = "equal to A (95 % interval of the difference"
+    doubt = "" if low > 0 else "; 0 is in the interval, so the difference is not significant"
+    return f"{scope}B is {side} {low:.4f} to {high:.4f}; {one.images} images){doubt}."

@@ -1,4 +1,4 @@
-"""Where a network looked: Grad-CAM maps laid over the images, for the labels that it scores highest."""
+"""Grad-CAM overlays: which places of an image support the labels that a network scores highest."""
 
 import difflib
 import textwrap
@@ -30,40 +30,40 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SHOWN = 3  # labels of each model and group, at most
-LARGEST = 1200  # px of an image's longer side in the overlay
-STRENGTH = 0.65  # of the map's colours over the image, where it is highest
-LEGEND = "Grad-CAM: in colour what speaks for the label, red most; each map by its own maximum"
-LEGEND_OF_CROPS = f"{LEGEND}; dark: not shown to the model"
-# Of the page, inches: least width of a panel, which its caption needs; height of a line; between panels.
+SHOWN = 3  # labels per model and group, at most
+LARGEST = 1200  # px of the longer side in the overlay
+STRENGTH = 0.65  # opacity of the colours at the maximum of the map
+LEGEND = "Grad-CAM: colours show support for the label, red is highest; each map has its own scale"
+LEGEND_OF_CROPS = f"{LEGEND}; dark: outside the model input"
+# In inches: minimum width of a panel, which its caption needs; height of a line; gap between panels.
 NARROWEST, LINE, GAP = 2.8, 0.16, 0.15
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Eye:
-    """A model of the zoo, its network, the layer whose features the maps are of, and the images it held out."""
+    """A model of the zoo, prepared for Grad-CAM."""
 
     model: Model
     network: Network
     layer: torch.nn.Module
+    """Its output is the input of Grad-CAM."""
     held_out: frozenset[str]
+    """Ids of images not used in its training."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a model says of one label, and where on its square that comes from.
-
-    `column`: the label's; `probability`: as the kernel gives it, the mean over the model's views; `threshold`: from
-    which the manifest takes labels of the group; `heat`: (cells high, cells wide), at least 0, in no unit, of the image
-    as it is.
-    """
+    """One label of an image: the model's probability and its Grad-CAM map."""
 
     eye: Eye
     column: int
     probability: float
+    """As in the kernel, the mean over the model's views."""
     threshold: float
+    """The manifest's, for the group of the label."""
     heat: NDArray[np.float32]
+    """(cells high, cells wide), at least 0, without unit, for the identity view of the model's square."""
 
 
 def explain(
@@ -74,12 +74,12 @@ def explain(
     names: Sequence[str] = (),
     train: Path | None = None,
 ) -> None:
-    """Write OUT/ID.png for each image: the image, then for each model and group its best labels with their maps.
+    """Write OUT/ID.png for each image: the image, then the best labels of each model and group with their maps.
 
-    A map shows which places speak for the label, by Grad-CAM on the last of timm's feature layers. `names`: which
-    models, all their groups; without, the first of weight above 0 for each group, one of that group alone if there is
-    one. `train`: the table that tells which labels are true. A model with tiles is shown the whole image in one square,
-    which the page says. Raises ManifestError, TableError, TrainingError or OutputError.
+    A map shows which places support the label: Grad-CAM on the last of timm's feature layers. `names`: models to show,
+    with all their groups; default: per group, the first model with a weight above 0, preferably of that group only.
+    `train`: table of the true labels. A model with tiles gets the whole image as one square, and its caption says so.
+    Raises ManifestError, TableError, TrainingError or OutputError.
     """
     zoo = open_zoo(manifest)
     panels = choose_panels(zoo, names)
@@ -105,7 +105,7 @@ def explain(
                 )
             ]
         except ImageError as error:
-            raise TrainingError(f"{images}: image {error}; wanted one that can be read") from error
+            raise TrainingError(f"{images}: image {error}; wanted a readable image") from error
         figure = draw_page(name, image, looks, zoo.labels, truth.get(name))
         with replace_file(out / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")
@@ -113,9 +113,9 @@ def explain(
 
 
 def choose_panels(zoo: Zoo, names: Sequence[str]) -> list[tuple[Model, str]]:
-    """The models to ask, each with the group of its labels to show; raises TrainingError where there is none."""
+    """Choose pairs of a model and a group of its labels; raises TrainingError if there is none."""
     if names:
-        # A recipe's name stands for the first of its folds.
+        # The name of a recipe means its first fold.
         chosen = {model.name: model for name in names for model in find_models(zoo, [name])[:1]}
         return [(model, group) for model in chosen.values() for group in zoo.manifest.groups_of(model)]
     panels = []
@@ -125,12 +125,12 @@ def choose_panels(zoo: Zoo, names: Sequence[str]) -> list[tuple[Model, str]]:
         alone = [model for model in weighed if model.group == group]
         panels += [(model, group) for model in (alone or weighed)[:1]]
     if not panels:
-        raise TrainingError(f"{zoo.path}: no model has a weight above 0; choose some with --models")
+        raise TrainingError(f"{zoo.path}: no model has a weight above 0; choose models with --models")
     return panels
 
 
 def find_paths(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
-    """The file of each image; raises TrainingError naming the first without one and the nearest names."""
+    """Find the file of each image; TrainingError names the first missing image and similar names."""
     try:
         found = find_images(folder, ids)
     except ImagesError as error:
@@ -141,13 +141,13 @@ def find_paths(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
         if path is None:
             stems = sorted({path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES})
             near = difflib.get_close_matches(name, stems, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it holds {len(stems)} images"
+            hint = f"did you mean {' or '.join(near)}?" if near else f"wanted one of its {len(stems)} images"
             raise TrainingError(f"{folder}: no image {name!r}; {hint}")
     return {name: path for name, path in zip(ids, found, strict=True) if path is not None}
 
 
 def open_eye(zoo: Zoo, model: Model) -> Eye:
-    """A model made ready; raises TrainingError where its last features are no map of the image."""
+    """Prepare a model; raises TrainingError if its last feature layer has no map of the image."""
     network = open_network(model, zoo.home, len(zoo.labels.columns(model.group)))
     name, channels = "none", None
     shapes: list[tuple[int, ...]] = []
@@ -162,10 +162,10 @@ def open_eye(zoo: Zoo, model: Model) -> Eye:
         handle.remove()
     found = shapes[-1] if shapes else ()
     if len(found) != 4 or found[1] != channels or found[2] * found[3] < 2:
-        given = f"{name} of {model.architecture}, gives {' x '.join(map(str, found[1:])) or 'nothing'}"
+        shape = " x ".join(map(str, found[1:])) or "nothing"
         raise TrainingError(
-            f"model {model.name}: its last feature layer, {given}; Grad-CAM wants channels x height x width of more "
-            "than one place, as convolutional networks have: choose other models with --models"
+            f"model {model.name}: last feature layer, {name} of {model.architecture}: found {shape}; wanted channels x "
+            "height x width of several cells, as in convolutional networks; choose other models with --models"
         )
     held_out: frozenset[str] = frozenset()
     if model.out_of_fold is not None:
@@ -175,14 +175,14 @@ def open_eye(zoo: Zoo, model: Model) -> Eye:
 
 
 def look_at(eye: Eye, image: Image.Image, columns: Sequence[int], threshold: float, labels: Labels) -> list[Look]:
-    """The labels among `columns` that the model scores at `threshold` or above, its best three; or its one best."""
-    # A copy, as torch wants to own what it reads.
+    """Explain the best SHOWN of the labels `columns` with a score of at least `threshold`, or else the best one."""
+    # A copy, because torch needs a writable array.
     square = np.array(resize_image(image, read_geometry(eye.model)))[None]
     batches = [normalise(VIEWS[view](square), eye.network.mean, eye.network.std, CPU) for view in eye.model.views]
     with torch.inference_mode():
         scores = torch.stack([eye.network.module(batch).sigmoid()[0] for batch in batches]).mean(dim=0).numpy()
     own = labels.columns(eye.model.group)
-    places = np.searchsorted(own, columns)  # where the group stands in the model's head
+    places = np.searchsorted(own, columns)  # outputs of the group in the model's head
     best = places[np.argsort(-scores[places], kind="stable")[:SHOWN]].tolist()
     shown = normalise(square, eye.network.mean, eye.network.std, CPU)
     return [
@@ -201,13 +201,13 @@ def look_at(eye: Eye, image: Image.Image, columns: Sequence[int], threshold: flo
 def compute_heat(
     module: torch.nn.Module, layer: torch.nn.Module, batch: torch.Tensor, output: int
 ) -> NDArray[np.float32]:
-    """The Grad-CAM map of one output, before the sigmoid, for a batch of one image: (cells high, cells wide), >= 0.
+    """Compute the Grad-CAM map of one output before the sigmoid, for one image: (cells high, cells wide), >= 0.
 
     Method: Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017.
     """
     from captum.attr import LayerGradCam
 
-    # The batch asks for gradients, so that there are some in a network whose weights are frozen.
+    # The input requires gradients, so that Grad-CAM also works if all weights are frozen.
     given = batch.detach().clone().requires_grad_()
     heat = LayerGradCam(module, layer).attribute(given, target=output, relu_attributions=True)
     assert isinstance(heat, torch.Tensor)
@@ -215,7 +215,7 @@ def compute_heat(
 
 
 def locate_square(width: int, height: int, geometry: Geometry) -> tuple[int, int, int, int]:
-    """Which part of an image its square shows, in px: left, top, right, bottom."""
+    """Locate the part of an image that its square shows, in px: left, top, right, bottom."""
     wide, high, left, top = plan_resize((width, height), geometry)
     x, y = round(left * width / wide), round(top * height / high)
     right, bottom = round((left + geometry.size) * width / wide), round((top + geometry.size) * height / high)
@@ -223,7 +223,7 @@ def locate_square(width: int, height: int, geometry: Geometry) -> tuple[int, int
 
 
 def spread_heat(heat: NDArray[np.float32], width: int, height: int, geometry: Geometry) -> NDArray[np.float32]:
-    """A map of the square laid over the image, (height, width), bilinear; NaN where the square does not show it."""
+    """Resize a map to the image, (height, width), bilinear; NaN outside the model's square."""
     left, top, right, bottom = locate_square(width, height, geometry)
     resized = Image.fromarray(heat).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     spread = np.full((height, width), np.nan, np.float32)
@@ -232,7 +232,7 @@ def spread_heat(heat: NDArray[np.float32], width: int, height: int, geometry: Ge
 
 
 def overlay_heat(image: Image.Image, spread: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The image in grey with the map in colours, (height, width, 3) from 0 to 1; darkened where there is no map."""
+    """Draw the map in colours over the grey image, (height, width, 3), 0 to 1; dark where the map is NaN."""
     from matplotlib import colormaps
 
     grey = np.asarray(image.convert("L"), np.float64)[..., None] / 255
@@ -246,7 +246,7 @@ def overlay_heat(image: Image.Image, spread: NDArray[np.float32]) -> NDArray[np.
 def draw_page(
     name: str, image: Image.Image, looks: Sequence[Look], labels: Labels, truth: NDArray[np.bool_] | None
 ) -> "Figure":
-    """The image and its maps side by side, or one below the other where it is wide; `truth`: (labels,) or unknown."""
+    """Draw the image and its maps in a row, or in a column if the image is wide; `truth`: (labels,) or None."""
     from matplotlib.figure import Figure
 
     image = image.copy()
@@ -272,27 +272,27 @@ def draw_page(
         left, bottom = column * width + (width - wide) / 2, (rows - 1 - row) * height + 2 * LINE
         axes = figure.add_axes((left / whole_width, bottom / whole_height, wide / whole_width, high / whole_height))
         axes.imshow(picture, interpolation="bicubic", aspect="auto")
-        axes.set_title(text, fontsize=8, parse_math=False)  # a $ in a label's name is no formula
+        axes.set_title(text, fontsize=8, parse_math=False)  # a label's name may contain $
         axes.axis("off")
     figure.text(0.5, LINE / whole_height, legend, fontsize=7, ha="center", va="center")
     return figure
 
 
 def describe_look(look: Look, name: str, labels: Labels, truth: NDArray[np.bool_] | None) -> list[str]:
-    """The lines over a map."""
+    """Return the caption of a map, as lines."""
     verdict = "" if truth is None else ", true" if truth[look.column] else ", false"
     lines = [
         f"{labels.names[look.column]}  {look.probability:.2f}{verdict}",
-        f"{look.eye.model.name}, map of {look.heat.shape[1]} x {look.heat.shape[0]}",
+        f"{look.eye.model.name}, map of {look.heat.shape[1]} x {look.heat.shape[0]} cells",
     ]
     if name in look.eye.held_out:
-        lines.append("image held out of its training")
+        lines.append("image not used in its training")
     elif truth is not None:
-        lines.append("it may have been trained on this image")
+        lines.append("image possibly used in its training")
     if look.eye.model.tiles:
-        lines.append("of the whole in one square; the kernel cuts long images into tiles")
+        lines.append("map of the whole image; the kernel cuts long images into tiles")
     if look.probability < look.threshold:
-        lines.append(f"the best, but below the threshold of {look.threshold:g}")
+        lines.append(f"best label, but below the threshold {look.threshold:g}")
     if not look.heat.any():
-        lines.append("no place speaks for it")
+        lines.append("no support for the label in the map")
     return lines

@@ -1,4 +1,4 @@
-"""A first look at a competition's images and labels: one HTML page that needs nothing else."""
+"""The page of the command `explore`: images and labels of a competition, in one HTML file without other resources."""
 
 import base64
 import io
@@ -20,6 +20,7 @@ from inference.task.image_places import SUFFIXES
 from training.data.pictures import find_pictures
 from training.pages.explore_figures import ImageFolder, LabelCount
 from zoo.plots import choose_colours
+from zoo.text import render_template
 from zoo.train_table import Table, read_table
 
 TEMPLATE = Path(__file__).with_name("explore.html.jinja")
@@ -32,19 +33,19 @@ LISTED_LABELS = 15
 HEAT_MAP_LABELS = 30
 LONGEST_IMAGES = 12
 THUMBNAIL_SIZE = (460, 300)
-# Kolmogorov-Smirnov, two samples: larger gaps come by chance in one of twenty comparisons.
+# Two-sample Kolmogorov-Smirnov: critical value at 5 %, times sqrt(1 / n + 1 / m).
 GAP_FACTOR = 1.358
 
 
 def explore(data: Path, out: Path, images: int | None = None) -> None:
-    """Write the page about a folder of labels.csv, train.csv, train/ID.png and, where there is one, test/ID.png.
+    """Write the page about a folder with labels.csv, train.csv, train/ID.png and optionally test/ID.png.
 
-    `images`: look at the pixels of so many of each part only; the figures of the tables are of all rows. The same
-    files give the same bytes. Raises TrainingError, TableError or OutputError in one line.
+    `images`: open only this many images per folder; the label statistics always use all rows. The same files give the
+    same bytes. Raises TrainingError, TableError or OutputError.
     """
     if images is not None and images < 1:
         raise TrainingError(f"--images: found {images}; wanted at least 1")
-    if not out.parent.is_dir() or out.is_dir():  # told before an hour of reading
+    if not out.parent.is_dir() or out.is_dir():  # before an hour of reading
         reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise OutputError(f"{out}: cannot be written: {reason}; wanted a file such as explore.html")
     labels = read_labels(data / "labels.csv", read_group_prefixes(data / "labels.csv"))
@@ -52,8 +53,7 @@ def explore(data: Path, out: Path, images: int | None = None) -> None:
     train = measure_part("train", data / "train", table.ids, images)
     if not train.ids:
         raise TrainingError(
-            f"{data / 'train'}: none of the {train.looked_at} images that were opened can be read; "
-            f"the first: {train.unreadable[0]}"
+            f"{data / 'train'}: found {train.opened} images, none readable; the first: {train.unreadable[0]}"
         )
     test_ids = list_ids(data / "test")
     test = measure_part("test", data / "test", test_ids, images) if test_ids else None
@@ -63,16 +63,16 @@ def explore(data: Path, out: Path, images: int | None = None) -> None:
 
 
 def list_ids(folder: Path) -> tuple[str, ...]:
-    """Names of the images in a folder, without their suffix, sorted; none where there is no folder."""
+    """List the names of the images in a folder, without suffix, sorted; empty if there is no folder."""
     if not folder.is_dir():
         return ()
     return tuple(sorted({path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}))
 
 
 def measure_part(name: str, folder: Path, ids: Sequence[str], images: int | None) -> ImageFolder:
-    """Look at the images of a folder, or at `images` of those that are there, each equally likely, seed 0.
+    """Measure all images of a folder, or a random sample of `images` existing ones, with seed SEED.
 
-    Raises TrainingError where the folder holds none of them.
+    Raises TrainingError: the folder has none of the images.
     """
     from tqdm import tqdm
 
@@ -81,12 +81,12 @@ def measure_part(name: str, folder: Path, ids: Sequence[str], images: int | None
     if images is not None and images < len(present):
         drawn = np.random.default_rng(SEED).choice(len(present), images, replace=False)
         present = [present[row] for row in sorted(drawn)]
-    # Threads, not processes: Pillow decodes, converts and counts without the interpreter lock.
+    # Threads, not processes: Pillow releases the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         measures = list(
             tqdm(
                 pool.map(lambda row: _try_to_measure(row[1]), present),
-                f"looking at {name}",
+                f"reading {name} images",
                 len(present),
                 unit="img",
                 mininterval=1,
@@ -115,7 +115,7 @@ def _try_to_measure(path: Path) -> tuple[tuple[int, int], NDArray[np.float64]] |
 
 
 def measure_colours(image: Image.Image) -> NDArray[np.float64]:
-    """Mean, deviation, minimum and maximum of each of CHANNELS over the pixels of an RGB image, (6, 4), 0 to 255."""
+    """Measure mean, deviation, minimum and maximum of each of CHANNELS of an RGB image, (6, 4), 0 to 255."""
     histograms = image.histogram() + image.convert("HSV").histogram()
     counts = np.array(histograms).reshape(len(CHANNELS), 256)
     levels = np.arange(256)
@@ -127,7 +127,7 @@ def measure_colours(image: Image.Image) -> NDArray[np.float64]:
 
 
 def measure_gap(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """The largest difference between two samples' cumulative shares, 0 to 1 (Kolmogorov-Smirnov)."""
+    """Return the Kolmogorov-Smirnov statistic of two samples, 0 to 1."""
     values = np.concatenate([first, second])
     shares = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (first, second)]
     return float(np.abs(shares[0] - shares[1]).max())
@@ -136,18 +136,9 @@ def measure_gap(first: NDArray[np.float64], second: NDArray[np.float64]) -> floa
 def render_explore_page(
     title: str, labels: Labels, table: Table, train: ImageFolder, test: ImageFolder | None, images: int | None
 ) -> str:
-    """The page as HTML; every text that comes from a file is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+    """Return the page as HTML, with every text from a file escaped."""
     from training.pages import explore_plots as plots
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     compared = [part for part in (train, test) if part is not None and part.ids]
     counts = count_labels(labels, table)
     groups = {group: [count for count in counts if count.group == group] for group in labels.groups}
@@ -155,7 +146,8 @@ def render_explore_page(
     lengths = {"all": table.targets.sum(axis=1), **lengths} if len(lengths) > 1 else lengths
     colours = dict(zip(labels.groups, choose_colours(len(labels.groups)), strict=True))
     one_size = len(np.unique(np.concatenate([part.sizes for part in compared]), axis=0)) == 1
-    return environment.get_template(TEMPLATE.name).render(
+    return render_template(
+        TEMPLATE,
         title=title,
         parts=[part for part in (train, test) if part is not None],
         compared=compared,
@@ -171,7 +163,7 @@ def render_explore_page(
         rarity_bounds=RARITY_BOUNDS,
         listed=LISTED_LABELS,
         channels=describe_channels(compared),
-        chance=GAP_FACTOR * np.sqrt(sum(1 / len(part.ids) for part in compared)),
+        gap_limit=GAP_FACTOR * np.sqrt(sum(1 / len(part.ids) for part in compared)),
         normalisation=describe_normalisation(train),
         ratio_bounds=RATIO_BOUNDS,
         heat_map=measure_heat_map(table, counts),
@@ -189,7 +181,7 @@ def render_explore_page(
 
 
 def count_labels(labels: Labels, table: Table) -> list[LabelCount]:
-    """Each label and how many images have it, in the order of labels.csv."""
+    """Count the images of each label, in the order of labels.csv."""
     owners = {column: group for group, columns in labels.groups.items() for column in columns}
     return [
         LabelCount(name.partition("::")[2], owners[column], int(images), images / len(table.ids))
@@ -198,13 +190,13 @@ def count_labels(labels: Labels, table: Table) -> list[LabelCount]:
 
 
 def count_rarity(images: Sequence[int]) -> list[int]:
-    """How many labels are in each of the ranges into which RARITY_BOUNDS divides numbers of images, rarest first."""
+    """Count the labels in each range of RARITY_BOUNDS, rarest first; `images`: images per label."""
     ranges = np.searchsorted(RARITY_BOUNDS, images, side="right")
     return [int(labels) for labels in np.bincount(ranges, minlength=len(RARITY_BOUNDS) + 1)]
 
 
 def describe_lengths(numbers: NDArray[np.int64]) -> dict[str, float]:
-    """Mean, median, least and most labels an image, and how many images have none."""
+    """Summarise the labels per image, and count the images without a label."""
     return {
         "mean": float(numbers.mean()),
         "median": float(np.median(numbers)),
@@ -215,7 +207,7 @@ def describe_lengths(numbers: NDArray[np.int64]) -> dict[str, float]:
 
 
 def describe_channels(compared: Sequence[ImageFolder]) -> list[dict[str, Any]]:
-    """Of each channel: its figures averaged over the images of each part, and how far the parts' means lie apart."""
+    """Average the figures of each channel over the images of each part, with the gap between the parts' means."""
     return [
         {
             "name": channel,
@@ -227,16 +219,16 @@ def describe_channels(compared: Sequence[ImageFolder]) -> list[dict[str, Any]]:
 
 
 def describe_normalisation(part: ImageFolder) -> tuple[list[float], list[float]]:
-    """Mean and deviation of red, green and blue over all pixels, every image counting alike, 0 to 1."""
+    """Return mean and deviation of red, green and blue over all pixels, each image with equal weight, 0 to 1."""
     means, deviations = part.colours[:, :3, 0], part.colours[:, :3, 1]
     spread = np.sqrt((deviations**2).mean(axis=0) + means.var(axis=0))
     return (means.mean(axis=0) / 255).tolist(), (spread / 255).tolist()
 
 
 def measure_heat_map(table: Table, counts: Sequence[LabelCount]) -> list[tuple[LabelCount, list[float | None]]]:
-    """Of the most frequent labels, each with the share of its images that have each of the others; None for itself.
+    """For each of the most frequent labels, compute the share of its images that have each other one; None for itself.
 
-    Most frequent first, in rows as in columns; labels of no image are left out.
+    Rows and columns start with the most frequent label; labels without an image are left out.
     """
     order = sorted(range(len(counts)), key=lambda column: -counts[column].images)[:HEAT_MAP_LABELS]
     order = [column for column in order if counts[column].images]
@@ -250,7 +242,7 @@ def measure_heat_map(table: Table, counts: Sequence[LabelCount]) -> list[tuple[L
 
 
 def list_longest(part: ImageFolder, table: Table, counts: Sequence[LabelCount]) -> list[dict[str, Any]]:
-    """The images with the longest long side for their short one: id, width, height, ratio, labels, a thumbnail."""
+    """List the images with the largest ratio of long to short side, with size, labels and thumbnail."""
     rows = dict(zip(table.ids, table.targets, strict=True))
     return [
         {
@@ -266,7 +258,7 @@ def list_longest(part: ImageFolder, table: Table, counts: Sequence[LabelCount]) 
 
 
 def make_thumbnail(path: Path) -> str:
-    """A small JPEG of an image as a data address; raises ImageError."""
+    """Return a small JPEG of an image as a data URL; raises ImageError."""
     image = read_image(path)
     image.thumbnail(THUMBNAIL_SIZE)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What the page of a training folder shows: the images of each part, and the labels."""
+"""The figures on the page of `explore`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of one folder, train or test; the figures are of those that were looked at and could be read.
-
-    `count`: images that train.csv, or the folder of test, names; `looked_at`: how many of them were opened; `missing`:
-    ids; `unreadable`: reasons; `sizes`: (images, 2), width and height in px; `colours`: (images, 6, 4), for each of
-    CHANNELS the mean, deviation, minimum and maximum of the image's pixels, 0 to 255.
-    """
+    """The images of one folder, train or test; from `ids` on, only the opened and readable ones."""
 
     name: str
     count: int
-    looked_at: int
+    """Rows of train.csv, or images in the test folder; `opened`: how many of them were opened."""
+    opened: int
     missing: tuple[str, ...]
+    """Image ids."""
     unreadable: tuple[str, ...]
+    """Reasons."""
     ids: tuple[str, ...]
     paths: tuple[Path, ...]
     sizes: NDArray[np.int64]
+    """(images, 2), width and height in px."""
     colours: NDArray[np.float64]
+    """(images, 6, 4), mean, deviation, minimum and maximum per channel, 0 to 255."""
 
     @property
     def ratios(self) -> NDArray[np.float64]:
@@ -40,9 +40,11 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class LabelCount:
-    """A label, its name without the group's prefix, and how many images of train.csv have it."""
+    """The frequency of a label in train.csv."""
 
     name: str
+    """Without the prefix of the group."""
     group: str
     images: int
     share: float
+    """`images` divided by all images."""

@@ -1,4 +1,4 @@
-"""The plots of the page that explore writes, each an SVG in a data address."""
+"""The plots on the page of `explore`, each an SVG in a data URL."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -25,9 +25,9 @@ Values = NDArray[Any]
 
 
 def plot_colours(parts: Sequence[ImageFolder], channels: Sequence[str], first: int) -> str:
-    """A row for each channel, a column for each figure: how the images of each part are distributed.
+    """Plot the distributions over images: one row per channel, one column per figure.
 
-    `first`: the place of the first channel in `Part.colours`.
+    `first`: index of the first channel in `ImageFolder.colours`.
     """
     figure, grid = make_grid(len(channels), len(FIGURES), 1.5, 0.55)
     edges = np.linspace(0, 256, 33)
@@ -47,7 +47,7 @@ def plot_colours(parts: Sequence[ImageFolder], channels: Sequence[str], first: i
 
 
 def plot_sizes(parts: Sequence[ImageFolder]) -> str:
-    """Widths against heights of each part, the darker the more images, and the distributions of both parts."""
+    """Plot height by width for each part (darker: more images), and the distributions of width and height."""
     widths = {part.name: part.sizes[:, 0] for part in parts}
     heights = {part.name: part.sizes[:, 1] for part in parts}
     extent = (*_pad_range(widths), *_pad_range(heights))
@@ -63,7 +63,7 @@ def plot_sizes(parts: Sequence[ImageFolder]) -> str:
             xscale="log" if _is_wide(widths) else "linear",
             yscale="log" if _is_wide(heights) else "linear",
             extent=extent,
-            # From a tint that still shows: a cell of one image is as much a fact as the crowd.
+            # Starts with a visible tint, so that a cell of one image can be seen.
             cmap=LinearSegmentedColormap.from_list(part.name, [*PART_TINTS[part.name]]),
             linewidths=0.2,
         )
@@ -87,10 +87,10 @@ def plot_sizes(parts: Sequence[ImageFolder]) -> str:
 
 
 def plot_ratios(parts: Sequence[ImageFolder]) -> str:
-    """Width over height, tall images left and wide ones right, 1:2 as far from the middle as 2:1."""
+    """Plot the distribution of width / height on a log scale: tall images left, wide images right."""
     figure, ((axes,),) = make_grid(1, 1, 2.3, 0.3)
     longest = max(1.2, *(float(part.lengths.max()) for part in parts)) * 1.02
-    # An odd number of bins puts 1:1 into the middle of one.
+    # With an odd number of bins, 1:1 is the centre of a bin.
     _draw_shares(axes, np.geomspace(1 / longest, longest, 62), {part.name: part.ratios for part in parts})
     axes.set_xscale("log")
     axes.set_xlim(1 / longest, longest)
@@ -107,7 +107,7 @@ def plot_ratios(parts: Sequence[ImageFolder]) -> str:
 
 
 def plot_counts(counts: Sequence[LabelCount], colours: Mapping[str, str], bounds: Sequence[int]) -> str:
-    """Images of each label, the labels of each group from the most frequent to the rarest, on a log scale."""
+    """Plot the images per label on a log scale, the labels of each group sorted by frequency."""
     figure, ((axes,),) = make_grid(1, 1, 3.8, 0.1, right=0.55)
     for group, colour in colours.items():
         images = np.sort([count.images for count in counts if count.group == group and count.images])[::-1]
@@ -148,7 +148,7 @@ def plot_counts(counts: Sequence[LabelCount], colours: Mapping[str, str], bounds
 
 
 def plot_lengths(lengths: Mapping[str, NDArray[np.int64]], colours: Mapping[str, str]) -> str:
-    """How many images have how many labels, of all groups and of each."""
+    """Plot the distribution of labels per image, of all groups and of each."""
     columns = min(3, len(lengths))
     rows = -(-len(lengths) // columns)
     figure, grid = make_grid(rows, columns, 2.0, 0.3, between=0.75)
@@ -158,7 +158,7 @@ def plot_lengths(lengths: Mapping[str, NDArray[np.int64]], colours: Mapping[str,
         axes.set_xlim(-0.7, max(len(shares), 3) - 0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(group, fontsize=10, color=INK, parse_math=False)
-        axes.set_xlabel("labels an image", fontsize=9)
+        axes.set_xlabel("labels per image", fontsize=9)
         axes.set_ylabel("% of images", fontsize=9)
         style_axes(axes)
     for axes in grid.ravel()[len(lengths) :]:
@@ -167,7 +167,7 @@ def plot_lengths(lengths: Mapping[str, NDArray[np.int64]], colours: Mapping[str,
 
 
 def _draw_shares(axes: Axes, edges: Values, samples: Mapping[str, Values]) -> None:
-    # Shares, not counts: test is a fraction of train's size.
+    # Shares, not counts: train and test differ in size.
     for name, values in samples.items():
         shares = 100 * np.histogram(values, edges)[0] / len(values)
         filled = name == "train"
@@ -183,7 +183,7 @@ def _draw_shares(axes: Axes, edges: Values, samples: Mapping[str, Values]) -> No
 
 
 def _choose_edges(samples: Mapping[str, Values]) -> Values:
-    # Between whole pixels: narrower bins would be empty now and then, which reads as a comb in the data.
+    # Edges lie between whole pixels: with narrower bins, some would be empty and look like gaps in the data.
     least, most = _find_range(samples)
     if _is_wide(samples):
         return np.unique(np.geomspace(least, most + 1, BINS + 1).round()) - 0.5
@@ -203,7 +203,7 @@ def _scale_axis(axes: Axes, side: str, samples: Mapping[str, Values]) -> None:
 
 
 def _pad_range(samples: Mapping[str, Values]) -> tuple[float, float]:
-    # hexbin wants exponents where the scale is logarithmic, and divides by the width of the range.
+    # hexbin needs exponents on a log scale, and a range of width above 0.
     least, most = _find_range(samples)
     ends = np.array([least - 0.5, most + 0.5])
     low, high = np.log10(ends) if _is_wide(samples) else ends
@@ -234,4 +234,4 @@ def _add_legend(
 
 
 def _escape(text: str) -> str:
-    return text.replace("$", r"\$")  # or matplotlib reads a formula
+    return text.replace("$", r"\$")  # matplotlib would parse a formula

@@ -1,4 +1,4 @@
-"""How good each model and the blend are, and on which images and labels the blend is weak: tables of F2."""
+"""Tables of F2: of each model and of the blend, by image shape, label frequency and group."""
 
 import dataclasses
 import json
@@ -30,25 +30,23 @@ from zoo.train_table import Table, read_table
 LONG = 2.0
 RATIO_BOUNDS = (1, 1.5, 2, 3)
 RARITY_BOUNDS = (0, 20, 100, 1000)
-# EXIF 2.3, table 6: these orientations lie on their side.
+# EXIF 2.3, table 6: orientations that swap width and height.
 SIDEWAYS = (5, 6, 7, 8)
 BLEND = "blend"
 
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """A row of the first table: the networks of one recipe, or the blend of all.
-
-    `images`: that they held out; `same_images`: the blend's; `f2`: by kind of labels, 'all' or a group; None where no
-    image has a label of it.
-    """
+    """A row of the first table: the networks of one recipe, or the blend."""
 
     model: str
     group: str
     image_size: int | None
     images: int
+    """Held out; `same_images`: they are those of the blend."""
     same_images: bool
     f2: dict[str, float | None]
+    """By kind of labels, 'all' or a group; None if no image counts."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +60,19 @@ class ShapeFigures:
 
 @dataclass(frozen=True)
 class LabelFigures:
-    """The blend on some labels as if there were no others; None where there is nothing to divide by.
-
-    `images`: with one of them; `true`, `taken`: pairs of an image and a label; `recall`, `precision`: of these pairs
-    (micro-averaged); `f2`: mean over `images`.
-    """
+    """The blend on some labels only; a figure is None if its denominator is 0."""
 
     label: str
     labels: int
     images: int
+    """With one of the labels."""
     true: int
+    """Pairs of image and label; `taken`: predicted pairs; `recall` and `precision`: of these (micro-averaged)."""
     taken: int
     recall: float | None
     precision: float | None
     f2: float | None
+    """Mean over `images`."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +86,10 @@ class Slices:
 
 
 def print_slices(train: Path, images: Path, manifest: Path, json_path: Path | None = None) -> None:
-    """Print the F2 of each model and of the blend, and the blend's by shape, by frequency of label and by group.
+    """Print the F2 of each model and of the blend, and the blend's by image shape, label frequency and group.
 
-    From out-of-fold predictions, each half of the images decided by rules fitted to the other half. `json_path`: write
-    the same figures there. Raises ManifestError, TableError, TrainingError or OutputError.
+    From out-of-fold predictions; each half of the images is decided by rules fitted to the other half. `json_path`:
+    also write the figures there. Raises ManifestError, TableError, TrainingError or OutputError.
     """
     zoo = open_zoo(manifest)
     check_coverage(zoo.manifest)
@@ -100,14 +97,14 @@ def print_slices(train: Path, images: Path, manifest: Path, json_path: Path | No
     blend = pool_blend(zoo, table)
     sizes, faults = measure_sizes(images, [table.ids[row] for row in blend.rows])
     truth = table.targets[blend.rows]
-    taken = decide_crossed(blend.scores, truth, zoo.labels)
+    predicted = decide_crossed(blend.scores, truth, zoo.labels)
     f2 = {kind: score_images(blend, table, zoo.labels, kind) for kind in blend.kinds(zoo.labels) if kind != ALL}
-    f2 = {ALL: score_samples(taken, truth), **f2}
+    f2 = {ALL: score_samples(predicted, truth), **f2}
     slices = Slices(
         [*measure_models(zoo, table, blend), ModelFigures(BLEND, ALL, None, len(truth), True, average_kinds(f2))],
         slice_shapes(sizes, f2),
-        slice_frequencies(taken, truth, table.targets.sum(axis=0)),
-        [measure_labels(group, list(columns), taken, truth) for group, columns in zoo.labels.groups.items()],
+        slice_frequencies(predicted, truth, table.targets.sum(axis=0)),
+        [measure_labels(group, list(columns), predicted, truth) for group, columns in zoo.labels.groups.items()],
     )
     if json_path is not None:
         with replace_file(json_path) as temporary:
@@ -116,7 +113,7 @@ def print_slices(train: Path, images: Path, manifest: Path, json_path: Path | No
 
 
 def measure_models(zoo: Zoo, table: Table, blend: PooledScores) -> list[ModelFigures]:
-    """The models of the manifest, those of one recipe and different folds as one; F2 of none without predictions."""
+    """Measure each recipe of the manifest, over all its folds; without out-of-fold predictions, it has no F2."""
     from tqdm import tqdm
 
     recipes: dict[str, list[Model]] = {}
@@ -137,7 +134,7 @@ def measure_models(zoo: Zoo, table: Table, blend: PooledScores) -> list[ModelFig
 
 
 def score_images(pool: PooledScores, table: Table, labels: Labels, kind: str) -> NDArray[np.float64]:
-    """F2 of each image by cross-fitted rules for this kind of labels, (images,); NaN for one without a label of it."""
+    """Score each image with cross-fitted rules for one kind of labels, (images,); NaN without such a label."""
     truth = table.targets[pool.rows]
     f2 = np.full(len(truth), np.nan)
     f2[truth[:, labels.columns(kind)].any(axis=1) | (kind == ALL)] = score_kind(pool.scores, truth, labels, kind)
@@ -145,20 +142,20 @@ def score_images(pool: PooledScores, table: Table, labels: Labels, kind: str) ->
 
 
 def average_kinds(f2: dict[str, NDArray[np.float64]]) -> dict[str, float | None]:
-    """The mean over the images that count, by kind of labels."""
+    """Average over the images that count, by kind of labels."""
     return {kind: divide(float(np.nansum(part)), int(np.isfinite(part).sum())) for kind, part in f2.items()}
 
 
 def measure_sizes(folder: Path, ids: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """Width and height of each image, upright, (images, 2), from its header; 0 where it has none, and why not.
+    """Read width and height of each upright image, (images, 2), from its header; (0, 0) and a reason if that fails.
 
-    Raises TrainingError where the folder holds none of them.
+    Raises TrainingError: the folder has none of the images.
     """
     paths = find_pictures(folder, ids, allow_missing=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # to wait for many files at once
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # waits for many files at once
         found = list(pool.map(read_size, paths))
     faults = [
-        f"{image}: no such image in {folder}" if path is None else f"{path.name}: its header cannot be read"
+        f"{image}: no such image in {folder}" if path is None else f"{path.name}: unreadable header"
         for image, path, size in zip(ids, paths, found, strict=True)
         if size == (0, 0)
     ]
@@ -166,21 +163,21 @@ def measure_sizes(folder: Path, ids: Sequence[str]) -> tuple[NDArray[np.int64], 
 
 
 def read_size(path: Path | None) -> tuple[int, int]:
-    """Width and height of an image, upright, in px, without decoding it; (0, 0) where that cannot be read."""
+    """Read width and height of an upright image in px, without decoding it; (0, 0) if that fails."""
     if path is None:
         return 0, 0
     try:
         with Image.open(path) as image:
-            # Not image.getexif: for PNG it decodes all pixels first, to look for EXIF behind them.
+            # Not image.getexif(): for PNG it decodes all pixels, because EXIF may follow them.
             turned = Image.Image.getexif(image).get(ORIENTATION_TAG) in SIDEWAYS
-            turned = turned and image.format != "TIFF"  # whose size Pillow has turned already
+            turned = turned and image.format != "TIFF"  # Pillow has already swapped its size
             return (image.height, image.width) if turned else image.size
-    except Exception:  # headers break in as many ways as pixels; see read_image
+    except Exception:  # many kinds of errors, see read_image
         return 0, 0
 
 
 def slice_shapes(sizes: NDArray[np.int64], f2: dict[str, NDArray[np.float64]]) -> list[ShapeFigures]:
-    """The blend on images below and above 2 in long side over short side, and in finer steps.
+    """Average the blend's F2 by aspect ratio (long side / short side): below and above LONG, and in finer steps.
 
     `sizes`: (images, 2), width and height; `f2`: (images,) by kind of labels, NaN for images that do not count.
     """
@@ -204,42 +201,41 @@ def slice_shapes(sizes: NDArray[np.int64], f2: dict[str, NDArray[np.float64]]) -
 
 
 def slice_frequencies(
-    taken: NDArray[np.bool_], truth: NDArray[np.bool_], images: NDArray[np.int64]
+    predicted: NDArray[np.bool_], truth: NDArray[np.bool_], images: NDArray[np.int64]
 ) -> list[LabelFigures]:
-    """The blend by how many images of train.csv have a label.
-
-    `taken`, `truth`: (images, labels); `images`: (labels,).
-    """
+    """Measure the blend by label frequency; `predicted`, `truth`: (images, labels); `images` per label: (labels,)."""
     steps = np.digitize(images, RARITY_BOUNDS)
     return [
-        measure_labels(name, np.flatnonzero(steps == step).tolist(), taken, truth)
+        measure_labels(name, np.flatnonzero(steps == step).tolist(), predicted, truth)
         for step, name in enumerate(name_steps(RARITY_BOUNDS), 1)
     ]
 
 
-def measure_labels(label: str, columns: list[int], taken: NDArray[np.bool_], truth: NDArray[np.bool_]) -> LabelFigures:
-    """The figures of some labels; `taken`, `truth`: (images, labels)."""
-    taken, truth = taken[:, columns], truth[:, columns]
+def measure_labels(
+    label: str, columns: list[int], predicted: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> LabelFigures:
+    """Measure the blend on some labels; `predicted`, `truth`: (images, labels)."""
+    predicted, truth = predicted[:, columns], truth[:, columns]
     shown = truth.any(axis=1)
-    hits, numbers = int((taken & truth).sum()), (int(truth.sum()), int(taken.sum()))
+    hits, numbers = int((predicted & truth).sum()), (int(truth.sum()), int(predicted.sum()))
     recall, precision = (divide(hits, number) for number in numbers)
-    f2 = divide(float(score_samples(taken[shown], truth[shown]).sum()), int(shown.sum()))
+    f2 = divide(float(score_samples(predicted[shown], truth[shown]).sum()), int(shown.sum()))
     return LabelFigures(label, len(columns), int(shown.sum()), *numbers, recall, precision, f2)
 
 
 def divide(total: float, number: int) -> float | None:
-    """The quotient, or None where there is nothing to divide by."""
+    """Return the quotient, or None if `number` is 0."""
     return total / number if number else None
 
 
 def name_steps(bounds: Sequence[float]) -> list[str]:
-    """Names of the steps between bounds, each from its bound to below the next."""
+    """Name the ranges between bounds; each includes its lower bound."""
     steps = [f"{low:g} to below {high:g}" if low else f"below {high:g}" for low, high in pairwise(bounds)]
     return [*steps, f"{bounds[-1]:g} and above"]
 
 
 def describe_slices(slices: Slices, faults: Sequence[str]) -> str:
-    """All tables with what is to be known of them; `faults`: why images have no shape."""
+    """Format all tables with their notes; `faults`: why the shape of an image is unknown."""
     kinds = list(slices.models[-1].f2)
     models = [
         (one.model, one.group, str(one.image_size or ""), f"{one.images}{'' if one.same_images else '*'}", one.f2)
@@ -249,26 +245,26 @@ def describe_slices(slices: Slices, faults: Sequence[str]) -> str:
         (one.shape, str(one.images), f"{one.images / slices.models[-1].images:.1%}", one.f2) for one in slices.shapes
     ]
     lines = [
-        "F2 of each half of the images by rules fitted to the other half",
-        "(of a group: on the images with a label of it, by rules for it alone)",
+        "F2 by model. Each half of the images is decided by rules fitted to the other half.",
+        "A group's column: only images with a label of the group, with rules for the group alone.",
         "",
         *align_columns(
             [("model", "group", "px", "images", *kinds), *(show_kinds(row, kinds) for row in models)], left=2
         ),
     ]
     if not all(one.same_images for one in slices.models):
-        lines.append("* other images than the blend's: no figure to compare with the blend's")
+        lines.append("* on other images than the blend, so not comparable with it")
     lines += [
         "",
-        "The blend by shape of the image, long side over short side",
+        "The blend by aspect ratio of the image (long side / short side)",
         "",
         *align_columns([("shape", "images", "share", *kinds), *(show_kinds(row, kinds) for row in shapes)], left=1),
     ]
     if faults:
         lines.append(f"unknown: {faults[0]}{f' and {len(faults) - 1} more' if faults[1:] else ''}")
-    header = ("labels", "images", "true", "taken", "recall", "precision", "F2")
+    header = ("labels", "images", "true", "predicted", "recall", "precision", "F2")
     for title, name, rows in (
-        ("The blend by how many images of train.csv have the label", "label in train.csv", slices.frequencies),
+        ("The blend by label frequency", "images in train.csv", slices.frequencies),
         ("The blend by group", "group", slices.groups),
     ):
         cells = [
@@ -284,17 +280,17 @@ def describe_slices(slices: Slices, faults: Sequence[str]) -> str:
         [
             *lines,
             "",
-            "The last two tables judge each row's labels as if there were no others, by rules fitted to all together;",
-            "images: with one of them; true, taken: pairs of image and label; F2: mean over the images.",
+            "In the last two tables, only the labels of the row count, with the rules for all labels. F2 is the mean",
+            "over the images with such a label; true, predicted, recall and precision count pairs of image and label.",
         ]
     )
 
 
 def show_kinds(row: tuple[Any, ...], kinds: Sequence[str]) -> tuple[str, ...]:
-    """A row whose last cell is F2 by kind, with a cell for each kind."""
+    """Replace the last cell of a row, F2 by kind, by one cell per kind."""
     return (*row[:-1], *(show(row[-1].get(kind)) for kind in kinds))
 
 
 def show(figure: float | None) -> str:
-    """Four digits, or a dash where there is no figure."""
+    """Format a figure with four digits; None as a dash."""
     return "-" if figure is None else f"{figure:.4f}"

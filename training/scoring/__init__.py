@@ -1,1 +1,1 @@
-"""F2 with fitted thresholds, and intervals of differences."""
+"""F2 with fitted thresholds, and bootstrap intervals."""

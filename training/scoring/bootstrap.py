@@ -1,4 +1,4 @@
-"""TODO."""
+"""Bootstrap intervals."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +8,10 @@ CONFIDENCE = 0.95
 
 
 def bootstrap_mean(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """The interval that holds the mean with 95 % confidence, by the percentiles of the means of 9,999 resamples.
+    """Return the 95 % confidence interval of the mean, from the percentiles of the means of 9,999 resamples.
 
-    Method: Efron, Bootstrap Methods, 1979. Percentiles, as the mean of thousands of values has no bias or skew that
-    BCa could correct, and its jackknife costs their square.
+    Method: Efron, Bootstrap Methods, 1979. Percentiles, because the mean of thousands of values has no bias or skew for
+    BCa to correct, and the time of BCa's jackknife grows with the square of their number.
     """
     from scipy.stats import bootstrap
 

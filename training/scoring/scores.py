@@ -1,4 +1,4 @@
-"""F2 of predictions, of all labels and of each group: by thresholds fitted to the same images, or cross-fitted."""
+"""F2 of predictions over all labels and per group, with thresholds fitted to the same images or cross-fitted."""
 
 from collections.abc import Mapping
 
@@ -20,11 +20,11 @@ from zoo.f2 import find_threshold, score_samples
 
 
 def score_network(scores: Scores, truth: NDArray[np.bool_], labels: Labels, group: str) -> dict[str, float]:
-    """Sample-mean F2 at the best threshold of each group: `f2` of all labels, `f2_GROUP` of a group's alone.
+    """Return sample-mean F2 at the best threshold of each group: `f2` over all labels, `f2_GROUP` over a group's.
 
-    `scores`, `truth`: (images, labels of the network's group). The thresholds are fitted to the images that they are
-    reported on. A group's figure leaves out the images without a label of the group: nothing that is taken for them can
-    count as right. A network of one group has that group's figure only.
+    `scores`, `truth`: (images, labels of the network's group). The thresholds are fitted to these images. A group's
+    figure skips images without a true label of the group: no label predicted for them can be right. A network of one
+    group has only that group's figure.
     """
     figures = {}
     for name in labels.groups if group == ALL else (group,):
@@ -40,15 +40,15 @@ def score_network(scores: Scores, truth: NDArray[np.bool_], labels: Labels, grou
 
 
 def describe_f2(figures: Mapping[str, float]) -> str:
-    """The figures of score_network in a line."""
+    """Return the figures of score_network in one line."""
     named = {"f2": "F2", **{name: f"F2 of {name.removeprefix('f2_')}" for name in figures if name != "f2"}}
     return ", ".join(f"{named[name]} {value:.4f}" for name, value in figures.items())
 
 
 def score_kind(scores: Scores, truth: NDArray[np.bool_], labels: Labels, kind: str) -> NDArray[np.float64]:
-    """F2 of each image by cross-fitted rules for the labels of one kind: 'all', or a group's alone.
+    """Return F2 of each image by cross-fitted rules; `kind`: 'all' labels, or only those of a group.
 
-    `scores`, `truth`: (images, labels). Of a group, only images that have a label of it count.
+    `scores`, `truth`: (images, labels). For a group, images without a true label of the group are skipped.
     """
     if kind != ALL:
         columns = np.array(labels.columns(kind))
@@ -59,7 +59,7 @@ def score_kind(scores: Scores, truth: NDArray[np.bool_], labels: Labels, kind: s
 
 
 def narrow_labels(labels: Labels, group: str) -> Labels:
-    """The labels of one group as if there were no others."""
+    """Return the labels of one group without the others."""
     columns = labels.columns(group)
     ids = tuple(labels.ids[column] for column in columns)
     names = tuple(labels.names[column] for column in columns)

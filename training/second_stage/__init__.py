@@ -1,1 +1,1 @@
-"""From out-of-fold predictions to blend weights, stackers, thresholds and their honest F2."""
+"""The command `ensemble`: blend weights, stackers and decision rules from out-of-fold predictions."""

@@ -1,4 +1,4 @@
-"""build_kernel.py ensemble."""
+"""The command `build_kernel.py ensemble`."""
 
 import argparse
 from pathlib import Path
@@ -7,11 +7,11 @@ from zoo.commands import Command, add_manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The true labels, and which stackers to fit."""
+    """Add the arguments."""
     add_manifest(parser)
     parser.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="the training images; the trees use their brightness and size"
+        "--images", type=Path, metavar="DIR", help="training images; the trees use their brightness and size"
     )
     parser.add_argument("--folds", type=int, default=3, metavar="N", help="outer folds that judge each method (3)")
     parser.add_argument(
@@ -19,13 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=("cnn", "trees"),
         default=[],
-        help="leave these stackers out; without both, only blend weights, thresholds and values are fitted",
+        help="leave out a stacker; repeat to leave out both: then only the blend and the decision rules are fitted",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds and the stackers (0)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Fit the second stage and declare it in the manifest."""
+    """Run the command."""
     from training.second_stage.fit_ensemble import StageSettings, fit_second_stage
     from training.second_stage.fitted import LayerSettings
 

@@ -1,4 +1,4 @@
-"""What a fit has found, as figures: for the terminal, for JSON, and for the page."""
+"""The figures of a fit, for the terminal, for JSON and for the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,84 +16,90 @@ from zoo.f2 import THRESHOLDS, count_above, score_counts, score_samples
 from zoo.text import align_columns
 
 PER_GROUP = RULES[1]
-# How often a label occurs: bounds of the slices.
+# Images per label: bounds of the slices.
 FREQUENCIES = (20, 100, 1000)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A method or a rule: its mean F2, how far above the one that it is held against, and the 95 % interval of that."""
+    """A method or a rule, compared with a reference on the same images."""
 
     name: str
     f2: float
     gain: float
+    """Its mean F2 minus that of the reference; `low` to `high`: the 95 % interval."""
     low: float
     high: float
 
 
 @dataclass(frozen=True)
 class GroupCurves:
-    """Of one group and the final scores: F2 of the group's labels by threshold, and how its chances hold.
-
-    `f2`: at each of `thresholds`, on images with a label of the group. `reliability`: of calibrated chances.
-    """
+    """F2 by threshold and calibration of one group, for the final scores."""
 
     thresholds: tuple[float, ...]
     f2: tuple[float, ...]
+    """At each threshold, on the images with a label of the group."""
     chosen: float
+    """The threshold of the manifest."""
     reliability: Reliability
+    """Of the calibrated probabilities."""
 
 
 @dataclass(frozen=True)
 class FrequencySlice:
-    """Labels of similar frequency: how many, and their F2 as if there were no others (of all pairs), by method."""
+    """Labels of similar frequency."""
 
     name: str
     labels: int
     f2: Mapping[str, float]
+    """By method, over all pairs of an image and one of these labels."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """`methods`: by thresholds and numbers of labels, held against the weighted average; `rules`: of the last method,
-    held against a threshold a group; `values`: of the members."""
+    """All figures of a fit, in the order of second_stage.json."""
 
     images: int
     folds: int
     method: str
+    """The last of `methods`; `rule`: the one of `rules` with the highest F2."""
     rule: str
     methods: tuple[Judged, ...]
+    """Decided by thresholds and label counts, compared with the weighted average."""
     rules: tuple[Judged, ...]
+    """Applied to `method`, compared with a threshold per group."""
     weights: Weights
     mix: Weights
     values: Mapping[str, float]
+    """By member, the mean F2 lost without it."""
     curves: Mapping[str, GroupCurves]
     slices: tuple[FrequencySlice, ...]
     parity: Mapping[str, float]
+    """By stacker, the largest difference of the ONNX file's scores."""
 
 
 def judge_nested(nested: Nested, methods: Sequence[str]) -> tuple[tuple[Judged, ...], tuple[Judged, ...]]:
-    """The methods against the weighted average, and the last method's rules against a threshold a group."""
-    compared = tuple(hold_against(method, nested.f2[method, COUNTS], nested.f2[BLEND, COUNTS]) for method in methods)
+    """Compare the methods with the weighted average, and the last method's rules with a threshold per group."""
+    compared = tuple(compare_f2(method, nested.f2[method, COUNTS], nested.f2[BLEND, COUNTS]) for method in methods)
     last = methods[-1]
-    rules = tuple(hold_against(rule, nested.f2[last, rule], nested.f2[last, PER_GROUP]) for rule in RULES)
+    rules = tuple(compare_f2(rule, nested.f2[last, rule], nested.f2[last, PER_GROUP]) for rule in RULES)
     return compared, rules
 
 
-def hold_against(name: str, f2: NDArray[np.float64], other: NDArray[np.float64]) -> Judged:
-    """One mean F2 against another of the same images, with a paired bootstrap interval; `f2`, `other`: (images,)."""
+def compare_f2(name: str, f2: NDArray[np.float64], other: NDArray[np.float64]) -> Judged:
+    """Compare the F2 of the same images, (images,) each, with a paired bootstrap interval of the difference."""
     low, high = bootstrap_mean(f2 - other, seed=0) if (f2 != other).any() else (0.0, 0.0)
     return Judged(name, float(f2.mean()), float((f2 - other).mean()), low, high)
 
 
-def draw_curves(
+def measure_curves(
     scores: NDArray[np.float32],
-    chances: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
     truth: NDArray[np.bool_],
     labels: Labels,
     rules: Rules,
 ) -> dict[str, GroupCurves]:
-    """The curves of each group; `scores`, `chances`, `truth`: (images, labels), out of the outer folds."""
+    """Measure the curves of each group; `scores`, `probabilities`, `truth`: (images, labels), from the outer folds."""
     curves = {}
     for group in labels.groups:
         columns = list(labels.columns(group))
@@ -105,13 +111,15 @@ def draw_curves(
             tuple(map(float, THRESHOLDS)),
             tuple(map(float, f2)),
             rules.stages[-1][group].threshold,
-            measure_reliability(chances[:, columns], truth[:, columns]),
+            measure_reliability(probabilities[:, columns], truth[:, columns]),
         )
     return curves
 
 
-def slice_by_frequency(taken: Mapping[str, NDArray[np.bool_]], truth: NDArray[np.bool_]) -> tuple[FrequencySlice, ...]:
-    """F2 of the pairs of labels of similar frequency, by method; `taken`, `truth`: (images, labels)."""
+def slice_by_frequency(
+    predicted: Mapping[str, NDArray[np.bool_]], truth: NDArray[np.bool_]
+) -> tuple[FrequencySlice, ...]:
+    """Score labels of similar frequency; `predicted`, by method, and `truth`: (images, labels)."""
     counts = truth.sum(axis=0)
     bounds = (1, *FREQUENCIES, np.inf)
     names = (
@@ -123,39 +131,39 @@ def slice_by_frequency(taken: Mapping[str, NDArray[np.bool_]], truth: NDArray[np
     for name, (low, high) in zip(names, pairwise(bounds), strict=True):
         columns = np.flatnonzero((counts >= low) & (counts < high))
         if len(columns):
-            f2 = {method: score_label_pairs(part[:, columns], truth[:, columns]) for method, part in taken.items()}
+            f2 = {method: score_label_pairs(part[:, columns], truth[:, columns]) for method, part in predicted.items()}
             slices.append(FrequencySlice(name, len(columns), f2))
     return tuple(slices)
 
 
-def score_label_pairs(taken: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """F2 of all pairs of image and label together, as scikit-learn's average="micro"."""
-    one = score_samples(taken.reshape(1, -1), truth.reshape(1, -1))
+def score_label_pairs(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Return the F2 of all pairs of image and label together, as scikit-learn's average="micro"."""
+    one = score_samples(predicted.reshape(1, -1), truth.reshape(1, -1))
     return float(one[0])
 
 
 def describe_findings(found: Findings) -> str:
-    """The tables of a fit, in lines."""
+    """Format the tables of a fit for the terminal."""
     rows = [("method", "F2", "against the weighted average", "95 % interval")]
     rows += [_show(one, one.name == BLEND) for one in found.methods]
-    decided = [("rule", "F2", "against a threshold a group", "95 % interval")]
+    decided = [("rule", "F2", f"against {PER_GROUP}", "95 % interval")]
     decided += [_show(one, one.name == PER_GROUP) for one in found.rules]
     values = [("without", "F2 lost")]
     ranked = sorted(found.values.items(), key=lambda item: -item[1])
     values += [(member, f"{value:+.4f}") for member, value in ranked]
     return "\n".join(
         [
-            f"{found.images} images, out of {found.folds} outer folds: no image is judged by what was fitted to it",
+            f"{found.images} images in {found.folds} outer folds; each image is judged by a fit to other images",
             "",
             *align_columns(rows, left=1),
             "",
-            f"{found.method}, decided by",
+            f"decision rules for the {found.method}",
             *align_columns(decided, left=1),
             "",
             *align_columns(values, left=1),
             "",
-            *(f"blend, {group}: {_list_weights(weights)}" for group, weights in found.weights.items()),
-            *(f"mix, {group}: {_list_weights(weights)}" for group, weights in found.mix.items()),
+            *(f"blend weights, {group}: {_list_weights(weights)}" for group, weights in found.weights.items()),
+            *(f"mix weights, {group}: {_list_weights(weights)}" for group, weights in found.mix.items()),
         ]
     )
 

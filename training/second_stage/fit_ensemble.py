@@ -1,4 +1,4 @@
-"""Fit the second stage of a zoo: stackers, mix, rules and values, exported and declared in its manifest."""
+"""Fit the second stage of a zoo, export it, and declare it in the manifest."""
 
 import dataclasses
 import json
@@ -18,10 +18,10 @@ from inference.manifest.file import write_manifest
 from inference.manifest.labels import Labels
 from inference.manifest.records import BLEND, Ensemble, Stacker, list_members
 from training.second_stage.blend_weights import fit_weights
-from training.second_stage.findings import Findings, describe_findings, draw_curves, judge_nested, slice_by_frequency
+from training.second_stage.findings import Findings, describe_findings, judge_nested, measure_curves, slice_by_frequency
 from training.second_stage.fitted import LayerSettings, fit_layers
 from training.second_stage.judge import MIX, Rules, Weights, fit_rules, judge_methods, list_methods, mix_parts
-from training.second_stage.member_scores import MemberScores, gather_evidence, measure_evidence
+from training.second_stage.member_scores import MemberScores, gather_scores, measure_evidence
 from training.second_stage.member_values import divide_values, measure_members
 from training.second_stage.page.render import write_ensemble_page
 from training.second_stage.stackers.export_stackers import FOLDER, export_layers, name_parts
@@ -30,51 +30,52 @@ from zoo.text import NAMED
 from zoo.train_table import read_table
 
 FIGURES, PAGE = "second_stage.json", "second_stage.html"
-# Of a part's weight in the mix of a group: less is not worth its seconds in the kernel.
+# In the mix of a group: a smaller weight is not worth the part's run time in the kernel.
 SMALLEST_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
 class StageSettings:
-    """What to fit: `images`, the folder of training images, gives the trees the images' traits."""
+    """Arguments of the command `ensemble`."""
 
     manifest: Path
     train: Path
     images: Path | None = None
+    """Folder of the training images, from which the trees get the image traits."""
     folds: int = 3
     layers: LayerSettings = dataclasses.field(default_factory=LayerSettings)
 
 
 def fit_second_stage(settings: StageSettings) -> Findings:
-    """Judge every method out of fold, then fit all of it to all images, export it and declare it in the manifest.
+    """Judge every method out of fold, then fit the second stage to all images, export it and declare it.
 
-    Writes second_stage/ beside the manifest: the stackers, second_stage.json and second_stage.html; then `ensemble`
-    and `decision` of the manifest, all but the prior. Prints the tables. Raises ManifestError, TableError or
-    TrainingError, and leaves the manifest as it was.
+    Prints the tables. Writes second_stage/ beside the manifest (the stackers, second_stage.json, second_stage.html),
+    then `ensemble` and `decision` of the manifest, except the prior. Raises ManifestError, TableError or TrainingError;
+    the manifest is then unchanged.
     """
     zoo = open_zoo(settings.manifest)
     labels = zoo.labels
     table = read_table(settings.train, labels)
-    evidence = gather_evidence(zoo, table)
-    check_number(evidence, settings)
-    print(describe_evidence(evidence, labels))
+    members = gather_scores(zoo, table)
+    check_number(members, settings)
+    print(describe_members(members, labels))
     if settings.images and settings.layers.trees:
-        ids = [table.ids[row] for row in evidence.rows]
-        evidence = measure_evidence(evidence, ids, settings.images, read_draft(zoo.manifest))
-    nested = judge_methods(evidence, labels, settings.layers, settings.folds, print)
+        ids = [table.ids[row] for row in members.rows]
+        members = measure_evidence(members, ids, settings.images, read_draft(zoo.manifest))
+    nested = judge_methods(members, labels, settings.layers, settings.folds, print)
     methods = list_methods(settings.layers)
     mix = drop_small(
-        fit_weights(nested.parts, {group: list(nested.parts) for group in labels.groups}, evidence.truth, labels)
+        fit_weights(nested.parts, {group: list(nested.parts) for group in labels.groups}, members.truth, labels)
     )
     scores = {BLEND: nested.parts[BLEND], methods[-1]: mix_parts(nested.parts, mix, labels)}
-    rules = {name: fit_rules(part, evidence.truth, labels) for name, part in scores.items()}
+    rules = {name: fit_rules(part, members.truth, labels) for name, part in scores.items()}
     judged, decided = judge_nested(nested, methods)
     rule = max(decided, key=lambda one: one.f2).name
-    layers = fit_layers(evidence, labels, settings.layers, "all images")
-    values = measure_members(evidence, labels, nested, rule)
+    layers = fit_layers(members, labels, settings.layers, "all images")
+    values = measure_members(members, labels, nested, rule)
     found = partial(
         Findings,
-        images=len(evidence.rows),
+        images=len(members.rows),
         folds=settings.folds,
         method=methods[-1],
         rule=rule,
@@ -83,11 +84,11 @@ def fit_second_stage(settings: StageSettings) -> Findings:
         weights=layers.weights,
         mix=mix if methods[-1] == MIX else {},
         values=values,
-        curves=draw_curves(scores[methods[-1]], nested.chances, evidence.truth, labels, rules[methods[-1]]),
-        slices=slice_by_frequency({name: nested.taken[name] for name in scores}, evidence.truth),
+        curves=measure_curves(scores[methods[-1]], nested.probabilities, members.truth, labels, rules[methods[-1]]),
+        slices=slice_by_frequency({name: nested.predicted[name] for name in scores}, members.truth),
     )
     with replace_folder(zoo.home / FOLDER) as folder:
-        stackers = export_layers(layers, mix, evidence, labels, folder)
+        stackers = export_layers(layers, mix, members, labels, folder)
         findings = found(parity={stacker.name: stacker.parity for stacker in stackers})
         write_figures(findings, folder / FIGURES)
         write_ensemble_page(findings, folder / PAGE)
@@ -98,9 +99,9 @@ def fit_second_stage(settings: StageSettings) -> Findings:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write to that takes the place of `folder` at the end, or is gone after a failure.
+    """Yield a temporary folder that replaces `folder` at the end, and is removed after a failure.
 
-    So a fit that fails leaves the files of the one before, which the manifest still declares.
+    So a failed fit keeps the files of the last fit, which the manifest still declares.
     """
     building = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(building, ignore_errors=True)
@@ -113,22 +114,24 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def check_number(evidence: MemberScores, settings: StageSettings) -> None:
-    """Raises TrainingError where there are too few folds, or too few images for them: two in each inner half."""
+def check_number(members: MemberScores, settings: StageSettings) -> None:
+    """Raise TrainingError for fewer than 2 folds, or fewer than 4 images per fold (2 per inner half)."""
     if settings.folds < 2:
-        raise TrainingError(f"--folds: found {settings.folds}; wanted at least 2: one judges what the others fit")
-    least = 4 * settings.folds
-    if len(evidence.rows) < least:
         raise TrainingError(
-            f"{settings.manifest}: its members held out {len(evidence.rows)} common images; wanted thousands, and "
-            f"{least} for {settings.folds} outer folds at least"
+            f"--folds: found {settings.folds}; wanted at least 2: one fold judges the fit to the others"
+        )
+    least = 4 * settings.folds
+    if len(members.rows) < least:
+        raise TrainingError(
+            f"{settings.manifest}: found {len(members.rows)} images held out by all members; wanted thousands, and at "
+            f"least {least} for {settings.folds} outer folds"
         )
 
 
-def describe_evidence(evidence: MemberScores, labels: Labels) -> str:
-    """What there is to fit to, and the labels that no image has: a stacker cannot learn them, they keep the blend's."""
-    lines = [f"{len(evidence.members)} members, {len(evidence.rows)} images that all of them held out"]
-    absent = [labels.names[column] for column in np.flatnonzero(~evidence.truth.any(axis=0))]
+def describe_members(members: MemberScores, labels: Labels) -> str:
+    """Describe the input, and name the labels without an image: stackers cannot learn them."""
+    lines = [f"{len(members.names)} members, {len(members.rows)} images held out by all of them"]
+    absent = [labels.names[column] for column in np.flatnonzero(~members.truth.any(axis=0))]
     if absent:
         shown = ", ".join(absent[:NAMED]) + ", …" * (len(absent) > NAMED)
         lines.append(f"{len(absent)} labels have no image and keep the blend's score: {shown}")
@@ -136,7 +139,7 @@ def describe_evidence(evidence: MemberScores, labels: Labels) -> str:
 
 
 def drop_small(mix: Weights) -> dict[str, dict[str, float]]:
-    """The mix without parts of less than SMALLEST_WEIGHT."""
+    """Remove parts with a weight below SMALLEST_WEIGHT from the mix."""
     return {
         group: {name: weight for name, weight in weights.items() if weight >= SMALLEST_WEIGHT}
         for group, weights in mix.items()
@@ -144,7 +147,7 @@ def drop_small(mix: Weights) -> dict[str, dict[str, float]]:
 
 
 def write_figures(findings: Findings, path: Path) -> None:
-    """The findings as JSON."""
+    """Write the findings as JSON."""
     document = json.dumps(dataclasses.asdict(findings), indent=2, default=lambda array: array.tolist())
     with replace_file(path) as temporary:
         temporary.write_text(document + "\n", encoding="utf-8")
@@ -159,7 +162,7 @@ def declare(
     rule: str,
     values: Mapping[str, float],
 ) -> None:
-    """Write `ensemble` and `decision` of the manifest; `rules`: of the blend, and last those that decide."""
+    """Write `ensemble` and `decision` of the manifest; `rules`: of the blend, then of the chosen method."""
     manifest = zoo.manifest
     members = list_members(manifest.models)
     spread = {

@@ -1,4 +1,4 @@
-"""What a second stage is fitted to: each member's out-of-fold scores of the images that all of them held out."""
+"""The input of the second stage: each member's out-of-fold scores of the images that all members held out."""
 
 import dataclasses
 import os
@@ -23,22 +23,22 @@ from zoo.train_table import Table
 
 @dataclass(frozen=True)
 class MemberScores:
-    """Scores and truth of the same images.
+    """Scores and truth of the same images."""
 
-    `members`: their names, in the order of `scores`; `covers`: the groups that each covers; `rows`: places of the
-    images in train.csv, ascending; `scores`: float16, (rows, members, labels), NaN for labels that a member does not
-    cover; `truth`: (rows, labels); `traits`: (rows, 4), see inference.images.traits, NaN where they are unknown.
-    """
-
-    members: tuple[str, ...]
+    names: tuple[str, ...]
     covers: tuple[tuple[str, ...], ...]
+    """The groups that each member covers."""
     rows: NDArray[np.int64]
+    """Indices of the images in train.csv, ascending."""
     scores: NDArray[np.float16]
+    """(rows, members, labels), NaN for labels that a member does not cover."""
     truth: NDArray[np.bool_]
+    """(rows, labels)."""
     traits: NDArray[np.float32]
+    """(rows, 4), see inference.images.traits; NaN where unknown."""
 
     def take(self, places: NDArray[np.int64]) -> "MemberScores":
-        """Those of some images, as places in `rows`."""
+        """Select images by their positions in `rows`."""
         return dataclasses.replace(
             self,
             rows=self.rows[places],
@@ -47,18 +47,18 @@ class MemberScores:
             traits=self.traits[places],
         )
 
-    def leave_out(self, member: str) -> "MemberScores":
-        """With a member that has no score, as in a kernel that had no time for it."""
+    def leave_out(self, name: str) -> "MemberScores":
+        """Remove the scores of a member, as in a kernel that has no time for it."""
         scores = self.scores.copy()
-        scores[:, self.members.index(member)] = np.nan
+        scores[:, self.names.index(name)] = np.nan
         return dataclasses.replace(self, scores=scores)
 
 
-def gather_evidence(zoo: Zoo, table: Table) -> MemberScores:
-    """The out-of-fold scores of all models of a zoo, those of one recipe put together.
+def gather_scores(zoo: Zoo, table: Table) -> MemberScores:
+    """Gather the out-of-fold scores of all models of a zoo; the folds of one recipe are one member.
 
-    Raises ManifestError or TrainingError: as read_out_of_fold; an image that train.csv lacks; an image that two folds
-    of one recipe claim to have held out; no image that all members held out.
+    Raises ManifestError or TrainingError: as read_out_of_fold; an image is missing in train.csv; two folds of one
+    recipe held out the same image; no image was held out by all members.
     """
     places = {image: place for place, image in enumerate(table.ids)}
     keys = {model.name: f"models[{index}]" for index, model in enumerate(zoo.manifest.models)}
@@ -72,13 +72,13 @@ def gather_evidence(zoo: Zoo, table: Table) -> MemberScores:
             for image in part.ids:
                 if image not in places:
                     raise TrainingError(
-                        f"model {model.name}: {part.path}: image {image} is not in train.csv; is it the right --train?"
+                        f"model {model.name}: {part.path}: image {image} is missing in train.csv; check --train"
                     )
                 owner = owners.setdefault(places[image], model.name)
                 if owner != model.name:
                     raise TrainingError(
-                        f"models {owner} and {model.name}: both say that they held out image {image}; the folds of one "
-                        "recipe must not share an image: one of them was trained on it"
+                        f"models {owner} and {model.name}: both held out image {image}; the folds of one recipe must "
+                        "not share an image, because one of them was trained on it"
                     )
             held = [places[image] for image in part.ids]
             one = gather_members({model.name: part.scores}, zoo.manifest, zoo.labels, [list(members)[place]])
@@ -89,17 +89,17 @@ def gather_evidence(zoo: Zoo, table: Table) -> MemberScores:
     rows = np.flatnonzero(common)
     if not len(rows):
         raise TrainingError(
-            f"{zoo.path}: no image was held out by every member ({', '.join(members)}); all need the same folds"
+            f"{zoo.path}: no image was held out by all members ({', '.join(members)}); train all with the same folds"
         )
     covers = tuple(zoo.manifest.groups_of(models[0]) for models in members.values())
     traits = np.full((len(rows), len(TRAITS)), np.nan, np.float32)
     return MemberScores(tuple(members), covers, rows, gathered[rows], table.targets[rows], traits)
 
 
-def measure_evidence(evidence: MemberScores, ids: Sequence[str], folder: Path, draft: Draft | None) -> MemberScores:
-    """With the traits of the images in `folder`; NaN for those that are missing or broken, as for the kernel.
+def measure_evidence(members: MemberScores, ids: Sequence[str], folder: Path, draft: Draft | None) -> MemberScores:
+    """Add the traits of the images in `folder`; NaN for missing or broken images, as in the kernel.
 
-    `ids`: of the images, in the order of the evidence; `draft`: how far the kernel decodes JPEG files reduced.
+    `ids`: image ids, in the order of `members.rows`; `draft`: how the kernel decodes JPEG files at reduced size.
     """
     from tqdm import tqdm
 
@@ -112,5 +112,5 @@ def measure_evidence(evidence: MemberScores, ids: Sequence[str], folder: Path, d
     nothing = np.full(len(TRAITS), np.nan, np.float32)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(measure, find_images(folder, ids))
-        traits = np.stack(list(tqdm(found, "looking at images", len(ids), unit="image", mininterval=1)))
-    return dataclasses.replace(evidence, traits=traits)
+        traits = np.stack(list(tqdm(found, "measuring images", len(ids), unit="image", mininterval=1)))
+    return dataclasses.replace(members, traits=traits)

@@ -1,4 +1,4 @@
-"""What each model of the ensemble is worth: the F2 that the whole loses when a kernel has no time for it."""
+"""The value of each member: the F2 that the ensemble loses when the kernel has no time for it."""
 
 from collections.abc import Mapping
 
@@ -13,44 +13,44 @@ from training.second_stage.judge import Nested, Outer, mix_parts
 from training.second_stage.member_scores import MemberScores
 from zoo.f2 import score_samples
 
-# Of each outer fold; the trees take a second for a hundred images of a large zoo, and there are many members.
+# Per outer fold; each member needs its own pass, and the trees take a second per hundred images of a large zoo.
 IMAGES = 2000
 
 
-def measure_members(evidence: MemberScores, labels: Labels, nested: Nested, rule: str) -> dict[str, float]:
-    """For each member, the mean F2 that is lost without it on images held out by the outer folds; it may be negative.
+def measure_members(members: MemberScores, labels: Labels, nested: Nested, rule: str) -> dict[str, float]:
+    """Measure for each member the mean F2 lost without it; the value may be negative.
 
-    Nothing is fitted again: as in the kernel, the member's scores are filled by the others', and the mix and the rules
-    stay. On the first IMAGES images of each outer fold.
+    Measured on the first IMAGES held-out images of each outer fold. Nothing is fitted again: as in the kernel, the
+    other members fill in the missing scores, and the mix and the rules stay.
     """
-    lost = dict.fromkeys(evidence.members, 0.0)
+    lost = dict.fromkeys(members.names, 0.0)
     images = 0
     for outer in nested.outer:
-        judged = evidence.take(outer.held_out[:IMAGES])
+        judged = members.take(outer.held_out[:IMAGES])
         whole = score_whole(outer, judged, labels, rule)
-        for member in lost:
-            lost[member] += float((whole - score_whole(outer, judged.leave_out(member), labels, rule)).sum())
+        for name in lost:
+            lost[name] += float((whole - score_whole(outer, judged.leave_out(name), labels, rule)).sum())
         images += len(whole)
-    return {member: total / images for member, total in lost.items()}
+    return {name: total / images for name, total in lost.items()}
 
 
 def score_whole(
-    outer: Outer, evidence: MemberScores, labels: Labels, rule: str
+    outer: Outer, members: MemberScores, labels: Labels, rule: str
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """F2 of each image by the layers, mix and rules of an outer fold."""
-    scores = mix_parts(score_layers(outer.layers, evidence, labels), outer.mix, labels)
-    return score_samples(decide(scores, labels, outer.rules.declare(rule)), evidence.truth)
+    """Score each image with the layers, mix and rules of an outer fold; F2, (images,)."""
+    scores = mix_parts(score_layers(outer.layers, members, labels), outer.mix, labels)
+    return score_samples(decide(scores, labels, outer.rules.declare(rule)), members.truth)
 
 
 def divide_values(values: Mapping[str, float], manifest: Manifest) -> dict[str, dict[View, float]]:
-    """A member's value over its models and their views, in equal parts: for `ensemble.values` of the manifest.
+    """Divide each member's value equally over its models and views, for `ensemble.values` of the manifest.
 
-    Out of fold, one model of a member has predicted each image, by the mean of its views: what one fold or one view
-    alone is worth cannot be told apart from that.
+    Each out-of-fold score is from one fold's model and is the mean over its views, so the value of a single fold or
+    view cannot be measured.
     """
     divided = {}
-    for member, models in list_members(manifest.models).items():
+    for name, models in list_members(manifest.models).items():
         passes = sum(len(model.views) for model in models)
         for model in models:
-            divided[model.name] = {view: round(values[member] / passes, 6) for view in model.views}
+            divided[model.name] = {view: round(values[name] / passes, 6) for view in model.views}
     return divided

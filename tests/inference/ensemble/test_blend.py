@@ -13,7 +13,7 @@ LABELS = Labels(tuple(range(5)), ("",) * 5, {"culture": (0, 1), "tag": (2, 3, 4)
 
 
 def make_manifest(workshop: Workshop) -> Manifest:
-    """One recipe of two folds for all labels, and one model for the tags."""
+    """Return a manifest of one recipe with two folds for all labels, and one model for the tags."""
     manifest = read_manifest(workshop.manifest)
     by_name = {model.name: model for model in manifest.models}
     folds = [dataclasses.replace(by_name["everything"], name=f"wide_f{fold}", fold=fold) for fold in (0, 1)]
@@ -21,12 +21,12 @@ def make_manifest(workshop: Workshop) -> Manifest:
 
 
 def mean_slowly(values: list[float]) -> float:
-    there = [value for value in values if not math.isnan(value)]
-    return sum(there) / len(there) if there else math.nan
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def draw_scores(rows: int) -> dict[str, np.ndarray]:
-    """With images that one fold, both folds, or no model has seen."""
+    """Draw scores with images that one fold, both folds or no model has predicted."""
     random = np.random.default_rng(0)
     scores = {
         name: random.random((rows, columns)).astype(np.float16)
@@ -46,12 +46,12 @@ def test_the_folds_of_a_recipe_are_one_member(workshop: Workshop) -> None:
     }
 
 
-def test_only_the_models_own_fold_is_cut_from_its_name() -> None:
+def test_only_the_fold_of_the_model_is_removed_from_its_name() -> None:
     model = Model("wide_f1", "resnet18", "all", 64, (0.5,) * 3, (0.5,) * 3, "bicubic", fold=0)
     assert name_member(model) == "wide_f1"
 
 
-def test_members_are_the_mean_of_the_folds_that_have_seen_an_image_and_holes_that_of_the_other_members(
+def test_members_are_the_mean_of_their_folds_and_missing_scores_the_mean_of_the_other_members(
     workshop: Workshop,
 ) -> None:
     manifest, scores = make_manifest(workshop), draw_scores(24)
@@ -69,7 +69,7 @@ def test_members_are_the_mean_of_the_folds_that_have_seen_an_image_and_holes_tha
                 assert math.isclose(found, expected, abs_tol=1e-6)
 
 
-def test_a_model_that_did_not_run_is_filled_too(workshop: Workshop) -> None:
+def test_the_scores_of_a_model_that_did_not_run_are_filled_too(workshop: Workshop) -> None:
     manifest, scores = make_manifest(workshop), draw_scores(24)
     del scores["wide_f0"], scores["wide_f1"]
     gathered = gather_members(scores, manifest, LABELS, ["wide", "tag"])

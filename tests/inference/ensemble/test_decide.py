@@ -16,14 +16,14 @@ LABELS = Labels((10, 11, 12, 20, 21), ("c::a", "t::b", "c::d", "t::e", "t::f"), 
 
 
 def decide_slowly(scores: np.ndarray, rule: GroupDecision) -> list[list[bool]]:
-    """One image, one label at a time, as the manifest describes it."""
-    taken = []
+    """Select labels image by image, as the manifest defines it."""
+    selected = []
     for row in scores.tolist():
         ranked = sorted(range(len(row)), key=lambda column: (-row[column], column))
         given = [column for column in ranked[: rule.maximum] if row[column] >= rule.threshold]
         chosen = set(given) | set(ranked[: rule.minimum])
-        taken.append([column in chosen for column in range(len(row))])
-    return taken
+        selected.append([column in chosen for column in range(len(row))])
+    return selected
 
 
 def test_decisions_agree_with_one_label_at_a_time() -> None:
@@ -35,13 +35,13 @@ def test_decisions_agree_with_one_label_at_a_time() -> None:
         assert decide_group(scores, rule).tolist() == decide_slowly(scores, rule)
 
 
-def test_every_image_has_a_label_the_likeliest_where_none_is_likely() -> None:
+def test_an_image_below_all_thresholds_gets_the_label_of_the_highest_score() -> None:
     strict = Decision({"c": GroupDecision(0.9, 0, 2), "t": GroupDecision(0.9, 0, 2)}, (10,))
     scores = np.array([[0.1, 0.2, 0.1, 0.3, 0.2], [0.95, 0, 0, 0, 0]])
     assert list_label_ids(decide(scores, LABELS, strict), LABELS) == [(20,), (10,)]
 
 
-def test_label_ids_ascend_whatever_the_order_of_labels_csv() -> None:
+def test_label_ids_ascend_for_any_order_of_labels_csv() -> None:
     labels = dataclasses.replace(LABELS, ids=(30, 2, 25, 1, 7))
     assert list_label_ids(np.ones((1, 5), bool), labels) == [(1, 2, 7, 25, 30)]
 
@@ -59,10 +59,10 @@ def test_the_blend_is_the_weighted_mean_of_the_models_that_cover_a_group(worksho
     whole, culture = scores["everything"].astype(np.float64), scores["culture"].astype(np.float64)
     blended = blend(scores, manifest, labels)
     assert np.allclose(blended[:, :2], (whole[:, :2] + 3 * culture) / 4, atol=1e-6)
-    assert np.allclose(blended[:, 2:], whole[:, 2:], atol=1e-6), "a weight of 0 takes a model out"
+    assert np.allclose(blended[:, 2:], whole[:, 2:], atol=1e-6), "a weight of 0 excludes a model"
 
 
-def test_a_model_that_has_not_seen_an_image_is_left_out_of_its_mean_and_without_any_the_group_is_nan(
+def test_the_blend_ignores_models_without_predictions_and_is_nan_without_any(
     workshop: Workshop,
 ) -> None:
     manifest = read_manifest(workshop.manifest)
@@ -77,13 +77,13 @@ def test_a_model_that_has_not_seen_an_image_is_left_out_of_its_mean_and_without_
     blended = blend(scores, manifest, labels)
     for row, label in np.ndindex(blended.shape):
         group = "culture" if label < 2 else "tag"
-        there = [
+        known = [
             (weight, float(scores[name][row, columns[name].index(label)]))
             for name, weight in weights[group].items()
             if not np.isnan(scores[name][row, 0])
         ]
-        if there:
-            mean = sum(weight * score for weight, score in there) / sum(weight for weight, _ in there)
+        if known:
+            mean = sum(weight * score for weight, score in known) / sum(weight for weight, _ in known)
             assert blended[row, label] == pytest.approx(mean, abs=1e-6)
         else:
             assert np.isnan(blended[row, label])
@@ -91,7 +91,7 @@ def test_a_model_that_has_not_seen_an_image_is_left_out_of_its_mean_and_without_
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_shown_twice_is_the_identity(view: str) -> None:
+def test_a_view_applied_twice_is_the_identity(view: str) -> None:
     batch = np.random.default_rng(2).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
     shown = VIEWS[view]  # type: ignore[index]
     assert np.array_equal(shown(shown(batch)), batch)
@@ -102,13 +102,13 @@ def test_hflip_swaps_left_and_right() -> None:
     assert np.array_equal(VIEWS["hflip"](batch), np.flip(batch, axis=2))
 
 
-def test_a_lower_threshold_never_takes_fewer_labels_and_scikit_learn_sees_them() -> None:
+def test_a_lower_threshold_selects_more_labels_and_scikit_learn_gives_a_higher_f2() -> None:
     random = np.random.default_rng(3)
     scores, truth = random.random((50, 5)), random.random((50, 5)) < 0.4
     truth[:, 0] |= ~truth.any(axis=1)
     found = []
     for threshold in (0.8, 0.5, 0.2):
         rule = GroupDecision(threshold, 0, 5)
-        taken = decide(scores, LABELS, Decision({"c": rule, "t": rule}, (10,)))
-        found.append((int(taken.sum()), fbeta_score(truth, taken, beta=2, average="samples")))
+        selected = decide(scores, LABELS, Decision({"c": rule, "t": rule}, (10,)))
+        found.append((int(selected.sum()), fbeta_score(truth, selected, beta=2, average="samples")))
     assert found == sorted(found)

@@ -12,7 +12,7 @@ COUNTS = np.array([9, 0, 4, 120, 7, 1, 30])
 
 
 def draw_scores(images: int, members: int, seed: int = 0) -> np.ndarray:
-    """In steps of 1/8, so that many are equal, 0 and 1 among them."""
+    """Draw scores in steps of 1/8, so that many are equal, including 0 and 1."""
     random = np.random.default_rng(seed)
     return (random.integers(0, 9, (images, members, len(COUNTS))) / 8).astype(np.float32)
 
@@ -22,7 +22,7 @@ def draw_traits(images: int) -> np.ndarray:
 
 
 def find_slowly(scores: np.ndarray, top: int) -> set[tuple[int, int]]:
-    """One image and one member at a time."""
+    """Find the pairs one image and one member at a time."""
     found = set()
     for row, image in enumerate(scores.tolist()):
         for member in image:
@@ -32,7 +32,7 @@ def find_slowly(scores: np.ndarray, top: int) -> set[tuple[int, int]]:
 
 
 def describe_slowly(image: list[list[float]], column: int, traits: list[float], members: list[str]) -> dict[str, float]:
-    """The features of one pair from the definitions; `image`: its scores, members by labels."""
+    """Compute the features of one pair from their definitions; `image`: its scores, (members, labels)."""
     own = [member[column] for member in image]
     named = dict(zip(members, own, strict=True))
     features = dict(named)
@@ -79,7 +79,7 @@ def test_pairs_agree_with_one_image_and_member_at_a_time(top: int, members: int)
 
 
 @pytest.mark.parametrize("score", [0.0, 0.25])
-def test_of_all_equal_scores_the_first_labels_become_pairs(score: float) -> None:
+def test_if_all_scores_are_equal_the_first_labels_become_pairs(score: float) -> None:
     rows, columns = find_pairs(np.full((2, 3, 7), score, np.float32), 2, COUNTS)
     assert rows.tolist() == [0, 1], "the second label has no training image"
     assert columns.tolist() == [0, 0]
@@ -100,13 +100,13 @@ def test_features_agree_with_their_definitions(count: int) -> None:
         assert found == pytest.approx([wanted[name] for name in names], rel=1e-5, abs=1e-6), (row, column)
 
 
-def test_no_feature_is_nan_or_endless_where_all_scores_are_0() -> None:
+def test_no_feature_is_nan_or_infinite_if_all_scores_are_0() -> None:
     scores = np.zeros((3, 5, 7), np.float32)
     features = compute_features(scores, *find_pairs(scores, 7, COUNTS), COUNTS, GROUPS, draw_traits(3))
     assert np.isfinite(features).all()
 
 
-def test_with_one_group_there_is_nothing_elsewhere() -> None:
+def test_with_one_group_the_features_of_other_groups_are_0() -> None:
     scores = draw_scores(5, 2)
     features = compute_features(scores, *find_pairs(scores, 3, COUNTS), COUNTS, np.zeros_like(GROUPS), draw_traits(5))
     names = name_features(["a", "b"])
@@ -123,13 +123,13 @@ def test_features_do_not_depend_on_the_chunk() -> None:
     assert np.array_equal(np.concatenate(chunks), whole)
 
 
-def test_no_pair_has_no_row_of_features() -> None:
+def test_without_pairs_there_are_no_features() -> None:
     scores = draw_scores(2, 3)
     features = compute_features(scores, *find_pairs(scores, 0, COUNTS), COUNTS, GROUPS, draw_traits(2))
     assert features.shape == (0, len(name_features(["a", "b", "c"])))
 
 
-def test_of_a_large_zoo_only_the_first_members_are_combined() -> None:
+def test_only_the_first_members_of_a_large_zoo_are_combined() -> None:
     names = name_features([f"m{place}" for place in range(14)])
     assert len(names) == len(set(names)) == 14 + 6 * 3 + 4 * 3 + 6 + 6 + 2 + 4
     assert [name for name in names if "m4" in name] == ["m4"]

@@ -24,7 +24,7 @@ SHARED = ROOT.parent / "shared" / "images"
     [Resize("squash"), Resize("squash", 0.9), Resize("crop"), Resize("crop", 0.875), Resize("crop", 0.95)],
     ids=str,
 )
-def test_squares_are_timms_bit_by_bit(
+def test_squares_equal_timms_bit_for_bit(
     size: tuple[int, int], interpolation: Interpolation, resize: Resize, tmp_path: Path
 ) -> None:
     image = Image.open(write_picture(tmp_path / "x.png", size, seed=1))
@@ -56,7 +56,7 @@ def test_sixteen_bits_keep_their_high_byte(tmp_path: Path) -> None:
     assert np.asarray(read_image(tmp_path / "x.png"))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
 
 
-def test_transparent_pixels_become_white_whatever_hides_under_them(tmp_path: Path) -> None:
+def test_transparent_pixels_become_white_whatever_their_colour(tmp_path: Path) -> None:
     Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(tmp_path / "x.png")
     assert np.asarray(read_image(tmp_path / "x.png")).tolist() == [[[255] * 3] * 2] * 2
 
@@ -76,7 +76,7 @@ def test_exif_orientation_is_undone(shape: str, orientation: int) -> None:
 def test_every_file_of_a_zoo_of_broken_images_gives_rgb_or_an_image_error() -> None:
     read, refused = 0, 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what it repairs
+        warnings.simplefilter("ignore")  # Pillow warns about what it repairs
         for path in sorted(SHARED.rglob("*.*")):
             try:
                 assert read_image(path).mode == "RGB"
@@ -110,30 +110,30 @@ def test_a_truncated_file_and_a_folder_are_image_errors(tmp_path: Path) -> None:
             read_image(broken)
 
 
-def test_a_strip_too_thin_to_crop_is_refused_before_its_pixels_are_made(tmp_path: Path) -> None:
+def test_a_strip_too_thin_to_crop_is_refused_before_it_is_resized(tmp_path: Path) -> None:
     Image.new("RGB", (1, 9000)).save(tmp_path / "x.png")
-    with pytest.raises(ImageError, match=r"^x\.png: an image of 1x9000 would become 320x2880000 under `crop`$"):
+    with pytest.raises(ImageError, match=r"^x\.png: found 1x9000; `crop` needs 320x2880000; wanted a thicker image$"):
         read_squares(tmp_path / "x.png", [Geometry(320, Resize("crop"), "bilinear")])
 
 
-def test_images_are_found_by_id_whatever_their_suffix(tmp_path: Path) -> None:
+def test_images_are_found_by_id_with_any_suffix(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "b.JPEG", "c.txt"):
         (tmp_path / name).touch()
     assert find_images(tmp_path, ["b", "a", "c"]) == [tmp_path / "b.JPEG", tmp_path / "a.png", None]
 
 
-def test_unusable_folders_are_told_apart(tmp_path: Path) -> None:
+def test_each_fault_of_a_folder_has_its_message(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "z.png").touch()
-    told = {}
+    messages = {}
     for name in ("absent", "empty", "other"):
         with pytest.raises(ImagesError) as error:
             find_images(tmp_path / name, ["a", "b"])
-        told[name] = str(error.value).removeprefix(f"{tmp_path}/{name}: ")
-    assert told == {
-        "absent": "no such folder of images; name the one that holds the test images with --images",
-        "empty": "holds no image; wanted files such as ID.png",
-        "other": "holds 1 images but none of the 2 ids of the sample submission; "
+        messages[name] = str(error.value).removeprefix(f"{tmp_path}/{name}: ")
+    assert messages == {
+        "absent": "no such folder of images; give the folder of the test images with --images",
+        "empty": "found no image; wanted files such as ID.png",
+        "other": "found 1 images but none of the 2 ids of the sample submission; "
         "check that --images and --sample belong together",
     }

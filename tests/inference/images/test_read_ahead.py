@@ -1,4 +1,4 @@
-"""The boundary of time: whatever an image does, its neighbours are read and the process ends."""
+"""The time limit per image: a stuck image costs no other image, and the process ends."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def read_name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("size", [1, 7, 50, 64])
-def test_chunks_are_the_images_in_order_and_a_missing_one_is_told(size: int) -> None:
+def test_chunks_are_the_images_in_order_and_a_missing_one_is_reported(size: int) -> None:
     paths = [None if index == 9 else path for index, path in enumerate(PATHS)]
     chunks = list(decode_ahead(paths, read_name, size, 60))
     assert [start for start, _ in chunks] == list(range(0, 50, size))
@@ -34,18 +34,18 @@ def test_chunks_are_the_images_in_order_and_a_missing_one_is_told(size: int) -> 
     assert answers == [path.stem for path in PATHS if path.stem != "9"]
 
 
-def test_no_image_is_no_chunk() -> None:
+def test_without_images_there_are_no_chunks() -> None:
     assert list(decode_ahead([], read_name, 4, 60)) == []
 
 
 @pytest.fixture
 def stuck() -> threading.Event:
-    """Set at the end of a test, so that no thread of it lives on."""
+    """An event to set at the end of a test, so that its threads end."""
     return threading.Event()
 
 
 def hold(names: set[str], stuck: threading.Event) -> Callable[[Path], str]:
-    """Reads the stem of a path, but waits for `stuck` at the names."""
+    """Return a `read` that gives the stem of a path, but waits for `stuck` at the names."""
 
     def read(path: Path) -> str:
         if path.stem in names:
@@ -55,7 +55,7 @@ def hold(names: set[str], stuck: threading.Event) -> Callable[[Path], str]:
     return read
 
 
-def test_stuck_images_cost_themselves_alone_though_every_thread_is_stuck(stuck: threading.Event) -> None:
+def test_stuck_images_cost_no_other_image_even_if_every_thread_is_stuck(stuck: threading.Event) -> None:
     held = {str(index) for index in range(2 * (os.cpu_count() or 1))}
     chunks = list(decode_ahead(PATHS, hold(held, stuck), 8, 0.5))
     stuck.set()
@@ -68,8 +68,8 @@ def test_stuck_images_cost_themselves_alone_though_every_thread_is_stuck(stuck: 
             assert answer == path.stem
 
 
-def test_an_images_clock_starts_when_its_reading_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Together they take three limits; each takes a fraction of one."""
+def test_the_time_of_an_image_counts_from_the_start_of_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images together take three times the limit, each a fraction of it."""
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
     def read(path: Path) -> str:
@@ -80,7 +80,7 @@ def test_an_images_clock_starts_when_its_reading_does(monkeypatch: pytest.Monkey
     assert answers == [path.stem for path in PATHS[:25]]
 
 
-def test_threads_left_behind_are_bounded_and_the_rest_is_told_why(
+def test_the_number_of_abandoned_threads_is_limited_and_further_images_get_the_reason(
     stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
@@ -91,10 +91,10 @@ def test_threads_left_behind_are_bounded_and_the_rest_is_told_why(
         assert len(set(threading.enumerate()) - before) == 5
     stuck.set()
     assert [answer.partition(": ")[2][:4] for answer in answers[:5]] == ["took"] * 5
-    assert set(answers[5:]) == {"not read: 5 images before it still hold every decoder"}
+    assert set(answers[5:]) == {"not read: 5 earlier images still block all decoders"}
 
 
-def test_a_thread_that_comes_free_late_takes_up_the_work_again(
+def test_an_abandoned_thread_that_finishes_reads_further_images(
     stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
@@ -131,7 +131,7 @@ def test_images_are_read_ahead_but_not_all_at_once() -> None:
         assert len(seen) == 5 * (CHUNKS_AHEAD + 1)
 
 
-def test_an_early_end_lets_the_threads_go() -> None:
+def test_the_threads_end_when_the_generator_is_closed_early() -> None:
     before = set(threading.enumerate())
     with closing(decode_ahead(PATHS, read_name, 5, 60)) as chunks:
         next(chunks)
@@ -142,7 +142,7 @@ def test_an_early_end_lets_the_threads_go() -> None:
         assert not thread.is_alive()
 
 
-def test_what_is_not_an_image_error_is_raised_to_whoever_waits() -> None:
+def test_other_errors_than_image_errors_are_raised_in_the_waiting_thread() -> None:
     def read(path: Path) -> str:
         raise ZeroDivisionError(path.name)
 
@@ -154,7 +154,7 @@ def test_what_is_not_an_image_error_is_raised_to_whoever_waits() -> None:
     "work", ["time.sleep(600)", "Image.new('RGB', (9000, 9000)).resize((8000, 8000), Image.Resampling.LANCZOS)"]
 )
 def test_the_process_ends_with_its_exit_code_while_threads_are_stuck(work: str) -> None:
-    """In Python and in Pillow's C code; before, the interpreter waited for the thread."""
+    """Threads stuck in Python and in Pillow's C code."""
     code = f"""
         import sys, time
         from pathlib import Path

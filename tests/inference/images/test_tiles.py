@@ -38,25 +38,23 @@ def test_tiles_cover_an_image_evenly_from_end_to_end(width: int, height: int, as
         return
     wide = width > height
     across = {(box[1], box[3]) if wide else (box[0], box[2]) for box in boxes}
-    assert across == {(0, short)}, "the whole of the short side"
+    assert across == {(0, short)}, "all of the short side"
     starts, ends = ([box[0 if wide else 1], box[2 if wide else 3]] for box in (boxes[0], boxes[-1]))
     assert starts[0] == 0 and ends[1] == long
     spans = [(box[0], box[2]) if wide else (box[1], box[3]) for box in boxes]
     (length,) = {end - start for start, end in spans}
     assert 2 <= len(boxes) <= most
     squares = 1 + math.ceil((long - short) / (0.75 * short))
-    assert length == short if squares <= most else length > short, "longer than squares only where those are too many"
+    assert length == short if squares <= most else length > short, "longer than squares only if squares are too many"
     steps = {after[0] - before[0] for before, after in itertools.pairwise(spans)}
     assert max(steps) - min(steps) <= 1 and min(steps) > 0
-    assert max(steps) <= 0.75 * length + 1, "neighbours share a quarter, to the pixel"
+    assert max(steps) <= 0.75 * length + 1, "neighbours overlap by a quarter, up to one pixel"
     mirrored = [(long - end, long - start) for start, end in reversed(spans)]
     assert max(abs(one[0] - other[0]) for one, other in zip(spans, mirrored, strict=True)) <= 1
 
 
 @given(st.integers(1, 12), st.integers(1, 60), ASPECTS, MOST)
-def test_tiles_of_images_of_a_few_pixels_lie_inside_and_lose_none(
-    short: int, long: int, aspect: float, most: int
-) -> None:
+def test_tiles_of_tiny_images_lie_inside_and_cover_every_pixel(short: int, long: int, aspect: float, most: int) -> None:
     seen = np.zeros((short, long), bool)
     for left, top, right, bottom in plan_tiles((long, short), aspect, most):
         assert 0 <= left < right <= long and 0 <= top < bottom <= short
@@ -72,11 +70,11 @@ def test_tiles_of_images_of_a_few_pixels_lie_inside_and_lose_none(
         ((100, 400), [(0, 0, 100, 100), (0, 75, 100, 175), (0, 150, 100, 250), (0, 225, 100, 325), (0, 300, 100, 400)]),
     ],
 )
-def test_tiles_of_a_few_images_by_hand(size: tuple[int, int], boxes: list[tuple[int, int, int, int]]) -> None:
+def test_tiles_equal_those_computed_by_hand(size: tuple[int, int], boxes: list[tuple[int, int, int, int]]) -> None:
     assert plan_tiles(size, 3.0, 8) == boxes
 
 
-def test_the_longest_of_imet_gets_as_many_tiles_as_allowed_and_loses_no_pixel() -> None:
+def test_tiles_of_the_longest_image_of_imet_cover_every_pixel_in_the_allowed_number() -> None:
     boxes = plan_tiles((7531, 300), 3.0, 8)
     assert len(boxes) == 8 and {box[2] - box[0] for box in boxes} == {1205}
     assert set().union(*(range(box[0], box[2]) for box in boxes)) == set(range(7531))
@@ -93,7 +91,7 @@ def test_a_tile_has_the_pixels_of_its_box(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("merge", ["mean", "maximum"])
-def test_merging_is_that_of_a_loop_over_the_images(merge: Merge) -> None:
+def test_merging_equals_a_loop_over_the_images(merge: Merge) -> None:
     random = np.random.default_rng(0)
     for counts in ([1], [3], [1, 1, 1], [2, 1, 5, 1, 8], random.integers(1, 9, 50).tolist()):
         scores = random.random((sum(counts), 7), np.float32)
@@ -114,7 +112,7 @@ def test_one_tile_keeps_its_scores_to_the_bit() -> None:
         assert np.array_equal(merge_tiles(scores, [1] * 9, merge), scores)
 
 
-def test_models_that_differ_in_tiles_alone_share_the_decoding(tmp_path: Path) -> None:
+def test_models_that_differ_only_in_tiles_share_the_decoding(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "x.png", (300, 60), seed=2)
     whole, cut = Geometry(32, Resize(), "bilinear"), Geometry(32, Resize(), "bilinear", Tiles())
     squares = read_squares(path, {whole, cut, Geometry(32, Resize(), "bilinear", Tiles())})
@@ -135,10 +133,10 @@ def predict(workshop: Workshop, out: Path) -> dict[str, np.ndarray]:
     return {name: np.load(out / "kept" / f"{name}.npy") for name in ZOO}
 
 
-def test_long_images_are_seen_by_tiles_and_others_exactly_as_without(own_workshop: Workshop, tmp_path: Path) -> None:
-    """Through the packed script; the wanted scores are torch's, of each tile alone."""
+def test_models_see_tiles_of_long_images_and_other_images_unchanged(own_workshop: Workshop, tmp_path: Path) -> None:
+    """In the packed script; the wanted scores are those of torch for each tile."""
     before = predict(own_workshop, tmp_path / "before")
-    # No image of the workshop is four times as long as wide.
+    # No image of the workshop has a ratio of sides of 4.
     give_tiles(own_workshop, everything={"aspect": 4}, tag={"aspect": 4, "merge": "maximum"})
     same = predict(own_workshop, tmp_path / "same")
     assert all(np.array_equal(same[name], before[name]) for name in ZOO)
@@ -174,6 +172,6 @@ def test_long_images_are_seen_by_tiles_and_others_exactly_as_without(own_worksho
             assert np.abs(scores[row] - np.mean(merged, axis=0)).max() < 1e-3, (model.name, row)
 
 
-def test_the_trial_of_a_device_runs_a_model_with_tiles(own_workshop: Workshop) -> None:
+def test_the_trial_batch_of_a_device_runs_a_model_with_tiles(own_workshop: Workshop) -> None:
     give_tiles(own_workshop, everything={"aspect": 1.1}, culture={"aspect": 1.1}, tag={"aspect": 1.1})
     assert try_batch(own_workshop.dataset, own_workshop.images).images == 20

@@ -9,7 +9,7 @@ from inference.images.traits import TRAITS, measure_traits
 
 
 def measure_slowly(image: Image.Image) -> list[float]:
-    """From every pixel of the whole image, one after the other."""
+    """Measure the traits with a loop over all pixels."""
     pixels = [image.getpixel((x, y)) for y in range(image.height) for x in range(image.width)]
     lumas = [(0.299 * r + 0.587 * g + 0.114 * b) / 255 for r, g, b in pixels]
     red_green = [r - g for r, g, _ in pixels]
@@ -26,22 +26,22 @@ def draw_image(width: int, height: int, seed: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("size", [(40, 60), (127, 90), (1, 1), (5, 1)])
-def test_traits_of_a_small_image_agree_with_one_pixel_at_a_time(size: tuple[int, int]) -> None:
+def test_traits_of_a_small_image_equal_those_of_a_loop_over_pixels(size: tuple[int, int]) -> None:
     image = draw_image(*size, seed=1)
     assert measure_traits(image).tolist() == pytest.approx(measure_slowly(image), rel=1e-5, abs=1e-5)
 
 
-def test_traits_of_a_large_image_are_near_those_of_all_its_pixels() -> None:
+def test_traits_of_a_large_image_are_close_to_those_of_all_its_pixels() -> None:
     image = draw_image(8, 6, seed=2).resize((480, 360), Image.Resampling.BICUBIC)
     assert measure_traits(image)[:2].tolist() == pytest.approx(measure_slowly(image)[:2], rel=0.03)
 
 
-def test_an_extreme_strip_has_traits_and_keeps_its_own_length() -> None:
+def test_the_traits_of_an_extreme_strip_include_its_own_length() -> None:
     traits = dict(zip(TRAITS, measure_traits(Image.new("RGB", (7531, 3), (255, 255, 255))).tolist(), strict=True))
     assert traits == {"brightness": pytest.approx(1), "colourfulness": 0, "longest side": 7531, "upright": 0}
 
 
-def test_grey_has_no_colour_and_a_rainbow_more_than_its_pale_copy() -> None:
+def test_grey_has_no_colourfulness_and_a_rainbow_more_than_its_pale_copy() -> None:
     def paint(saturation: float) -> Image.Image:
         rows = [[colorsys.hsv_to_rgb(place / 32, saturation, 1) for place in range(32)]] * 32
         return Image.fromarray((np.array(rows) * 255).astype(np.uint8))

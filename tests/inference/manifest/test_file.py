@@ -44,7 +44,7 @@ STACKER = {
 
 
 def stack(**changes: object) -> Callable[[Document], None]:
-    """A stacker for tag, in the mix, with something changed; `mix` and `twice` are for what is around it."""
+    """Return a breakage that adds a stacker for tag, with `changes`, and `mix` to the ensemble."""
 
     def breakage(document: Document) -> None:
         mix = changes.pop("mix", {"tag": {"cnn_tag": 1.0}})
@@ -79,13 +79,13 @@ BROKEN = [
     (put("models.0.image_sise", 3), "`models[0].image_sise`: unknown key; did you mean `models[0].image_size`?"),
     (
         put("qqq", 3),
-        "`qqq`: unknown key; known here: decision, ensemble, labels, models, runtime, schema_version",
+        "`qqq`: unknown key; known keys: decision, ensemble, labels, models, runtime, schema_version",
     ),
     (put("models.0.image_size", "64"), '`models[0].image_size`: found "64"; wanted a whole number'),
     (put("models.0.image_size", True), "`models[0].image_size`: found true; wanted a whole number"),
     (put("models.0.image_size", 0), "`models[0].image_size`: found 0; wanted a whole number from 8 to 4096"),
     (put("models.0.image_size", ...), "`models[0].image_size`: missing; wanted a whole number from 8 to 4096"),
-    (put("models.0.std", [1, 0, 1]), "`models[0].std`: found [1, 0, 1]; wanted three numbers above 0, one a channel"),
+    (put("models.0.std", [1, 0, 1]), "`models[0].std`: found [1, 0, 1]; wanted three numbers above 0, one per channel"),
     (put("models.0.views", []), "`models[0].views`: found []; wanted at least one view, each once"),
     (put("models.0.views", ["flip"]), "`models[0].views[0]`: found \"flip\"; wanted 'identity' or 'hflip'"),
     (
@@ -104,7 +104,7 @@ BROKEN = [
         put("labels.sha256", "abc"),
         '`labels.sha256`: found "abc"; wanted 64 hexadecimal digits (sha256sum prints them)',
     ),
-    (double_name, "`models[1].name`: 'everything' is the name of models[0] too; rename one"),
+    (double_name, "`models[1].name`: 'everything' is also the name of models[0]; rename one"),
     (
         put("models.0.group", "style"),
         "`models[0].group`: found \"style\"; wanted 'all' or a group of `labels.groups`: culture, tag",
@@ -121,7 +121,7 @@ BROKEN = [
     (put("ensemble.weights.tag.nobody", 1), "`ensemble.weights.tag.nobody`: no model of that name in `models`"),
     (
         put("ensemble.weights.tag.culture", 1),
-        "`ensemble.weights.tag.culture`: this model covers 'culture'; remove it",
+        "`ensemble.weights.tag.culture`: this model covers 'culture'; remove its weight",
     ),
     (put("ensemble.weights.tag.tag", -1), "`ensemble.weights.tag.tag`: found -1; wanted a number of at least 0"),
     (uncover, "`ensemble.weights.tag`: no model with a weight above 0 covers the group; add a model or a weight"),
@@ -135,8 +135,8 @@ BROKEN = [
     ),
     (put("models.0.onnx.fp32.flips", -1), "`models[0].onnx.fp32.flips`: found -1; wanted a number of at least 0"),
     (put("runtime.f2_loss", -1), "`runtime.f2_loss`: found -1; wanted a number from 0 to 1"),
-    (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export everything, then pack"),
-    (put("decision.prior", [99]), "`decision.prior`: label id 99 is not in labels.csv"),
+    (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export model everything, then pack"),
+    (put("decision.prior", [99]), "`decision.prior`: found 99; wanted label ids of labels.csv"),
     (put("schema_version", 2), "`schema_version`: found 2; wanted 1"),
     (stack(name="blend"), "`ensemble.stackers[0].name`: found \"blend\"; wanted a name other than 'blend'"),
     (
@@ -152,14 +152,17 @@ BROKEN = [
         "`ensemble.stackers[0].members[1]`: no model 'nobody' in `models`; run `build_kernel.py ensemble` again",
     ),
     (stack(members=[]), "`ensemble.stackers[0].members`: found []; wanted at least one member"),
-    (stack_twice, "`ensemble.stackers[1].name`: 'cnn_tag' is the name of another stacker too; rename one"),
+    (stack_twice, "`ensemble.stackers[1].name`: 'cnn_tag' is also the name of another stacker; rename one"),
     (
         stack(mix={"tag": {"trees": 1.0}}),
         "`ensemble.mix.tag.trees`: no stacker of that name in `ensemble.stackers`",
     ),
-    (stack(mix={"culture": {"cnn_tag": 1.0}}), "`ensemble.mix.culture.cnn_tag`: this stacker scores 'tag'; remove it"),
+    (
+        stack(mix={"culture": {"cnn_tag": 1.0}}),
+        "`ensemble.mix.culture.cnn_tag`: this stacker scores 'tag'; remove its weight",
+    ),
     (stack(mix={"style": {"blend": 1.0}}), "`ensemble.mix.style`: no such group in `labels.groups`: culture, tag"),
-    (stack(mix={"tag": {"blend": 0.0}}), "`ensemble.mix.tag`: every weight is 0; wanted one above 0"),
+    (stack(mix={"tag": {"blend": 0.0}}), "`ensemble.mix.tag`: found only weights of 0; wanted one above 0"),
     (stack(), "`ensemble.stackers[0].onnx.file`: no file stacker_cnn_tag.onnx in {folder}"),
     (
         put("ensemble.values", {"everything": {"tiles": 0.1}}),
@@ -173,7 +176,7 @@ BROKEN = [
         put("decision.rule", "expected_f2"),
         "`decision.calibration`: found no group; wanted every group of `labels.groups`",
     ),
-    (calibrate, "`decision.calibration.culture`: found 2 scores and 1 chances; wanted as many"),
+    (calibrate, "`decision.calibration.culture`: found 2 scores and 1 probabilities; wanted equal numbers"),
     (
         put("decision.calibration", {"tag": {"scores": [0.2, 0.1], "chances": [0, 1]}}),
         "`decision.calibration.tag.scores`: found [0.2, 0.1]; wanted ascending scores, at least one",
@@ -184,13 +187,12 @@ BROKEN = [
     ),
     (
         join_groups,
-        "`models`: mixed_f0, mixed_f1 are the folds of mixed and cover culture and tag; "
-        "wanted one group, or rename one",
+        "`models`: mixed_f0, mixed_f1 are folds of mixed but cover culture and tag; wanted one group; rename a model",
     ),
     (put("schema_version", True), "`schema_version`: found true; wanted 1"),
     (
         put("models.0.architecture", "\ud800"),
-        '`models[0].architecture`: found "\\ud800"; wanted text without lone surrogates: no file and no message can hold them',
+        '`models[0].architecture`: found "\\ud800"; wanted text without lone surrogates, which UTF-8 cannot encode',
     ),
     (put("models.0.mean", [10**400, 0, 0]), f"`models[0].mean[0]`: found {10**400!s:.57}...; wanted a number"),
     (put("runtime.image_seconds", 0), "`runtime.image_seconds`: found 0; wanted seconds, from 0.001 to 3600"),
@@ -238,24 +240,24 @@ def test_a_broken_manifest_is_refused_by_key(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON: Expecting property name enclosed in double quotes in line 1, column 2"),
+        ("{", "not JSON: Expecting property name enclosed in double quotes (line 1, column 2)"),
         ("[]", "`(the whole file)`: found []; wanted an object"),
         (
             "1" * 5000,
             "not JSON: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; use sys.set_int_max_str_digits() to increase the limit",
         ),
         ("[" * 100_000, "not a manifest: nested too deeply"),
-        ('{"labels": 1, "labels": 2}', "`labels`: given twice in one object; keep one"),
+        ('{"labels": 1, "labels": 2}', "`labels`: found twice in one object; keep one"),
     ],
 )
-def test_what_is_not_a_manifest_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_manifest_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_text(text)
     with pytest.raises(ManifestError) as error:
         read_manifest(tmp_path / MANIFEST_NAME)
     assert str(error.value) == f"weights_manifest.json: {message}"
 
 
-def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as error:
         read_manifest(tmp_path / "x.json")
     assert (
@@ -280,12 +282,12 @@ def test_one_changed_byte_in_any_file_is_refused(name: str, own_workshop: Worksh
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        ManifestError, match=rf"\.sha256`: {path} has \w{{12}}…; wanted \w{{12}}…; the file is not the one"
+        ManifestError, match=rf"\.sha256`: {path}: found \w{{12}}…; wanted \w{{12}}…; restore the file, "
     ):
         read_bundle(own_workshop.dataset)
 
 
-def test_a_link_out_of_the_bundle_is_refused_though_the_file_is_the_one_declared(
+def test_a_link_to_a_file_outside_of_the_bundle_is_refused_even_with_the_right_hash(
     own_workshop: Workshop, tmp_path: Path
 ) -> None:
     path = own_workshop.dataset / "tag.onnx"
@@ -294,14 +296,12 @@ def test_a_link_out_of_the_bundle_is_refused_though_the_file_is_the_one_declared
     with pytest.raises(ManifestError) as error:
         read_bundle(own_workshop.dataset)
     assert str(error.value) == (
-        f"weights_manifest.json: `models[2].onnx.fp32.file`: {path} is a link that leads out of "
-        f"{own_workshop.dataset}; put the file itself there"
+        f"weights_manifest.json: `models[2].onnx.fp32.file`: {path} links to a file outside of "
+        f"{own_workshop.dataset}; copy the file there"
     )
 
 
-def test_a_link_within_the_bundle_and_a_bundle_reached_by_a_link_are_read(
-    own_workshop: Workshop, tmp_path: Path
-) -> None:
+def test_a_link_inside_the_bundle_and_a_link_to_the_bundle_are_followed(own_workshop: Workshop, tmp_path: Path) -> None:
     path = own_workshop.dataset / "tag.onnx"
     path.rename(own_workshop.dataset / "itself.onnx")
     path.symlink_to("itself.onnx")
@@ -309,7 +309,7 @@ def test_a_link_within_the_bundle_and_a_bundle_reached_by_a_link_are_read(
     read_bundle(tmp_path / "mounted")
 
 
-def test_a_manifest_written_and_read_is_the_same(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_manifest_is_unchanged_after_writing_and_reading(workshop: Workshop, tmp_path: Path) -> None:
     manifest = read_manifest(workshop.dataset / MANIFEST_NAME)
     write_manifest(manifest, tmp_path / MANIFEST_NAME)
     assert read_manifest(tmp_path / MANIFEST_NAME) == manifest
@@ -319,15 +319,18 @@ def test_a_manifest_written_and_read_is_the_same(workshop: Workshop, tmp_path: P
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("attribute_id,attribute_name\n0,culture::a\n", "group 'tag' has no label: none starts with 'tag::'"),
-        ("attribute_id,attribute_name\n0,culture::a\n0,tag::b\n", "attribute_id 0 is given twice; ids must differ"),
+        (
+            "attribute_id,attribute_name\n0,culture::a\n",
+            "group 'tag': found no label; wanted names starting with 'tag::'",
+        ),
+        ("attribute_id,attribute_name\n0,culture::a\n0,tag::b\n", "found attribute_id 0 twice; wanted unique ids"),
         ("attribute_id,attribute_name\nx,culture::a\n", "found attribute_id 'x'; wanted a whole number"),
         (
             "attribute_id,attribute_name\n0,a\n",
-            "label 0 'a' belongs to no group; wanted one of: culture ('culture::'), tag ('tag::')",
+            "label 0 'a': found no group; wanted one of: culture ('culture::'), tag ('tag::')",
         ),
         ("attribute_id,name\n0,a\n", "no `attribute_name` column; found attribute_id, name"),
-        ("", "empty; wanted a header line with attribute_id, attribute_name"),
+        ("", "found an empty file; wanted a header line with attribute_id, attribute_name"),
     ],
 )
 def test_broken_labels_are_named(rows: str, message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""No graph reaches for another file; against the onnx package, which the kernel does not have."""
+"""No graph may read another file; compared with the onnx package, which the kernel does not have."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.conftest import ZOO, Workshop
 
 
 def test_the_walk_follows_every_field_that_leads_to_a_tensor() -> None:
-    """FIELDS are what onnx.proto itself says: each field of each message that can hold a TensorProto at any depth."""
+    """FIELDS equals what onnx.proto says: each field of each message that can contain a TensorProto at any depth."""
     descriptors = {}
     pending = [ModelProto.DESCRIPTOR]
     while pending:
@@ -46,7 +46,7 @@ def test_the_walk_follows_every_field_that_leads_to_a_tensor() -> None:
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_exported_networks_hold_all_their_weights(name: str, workshop: Workshop) -> None:
+def test_exported_networks_contain_all_their_weights(name: str, workshop: Workshop) -> None:
     check_graph(workshop.dataset / f"{name}.onnx")
 
 
@@ -124,7 +124,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("put", PLACES, ids=lambda put: put.__name__)
-def test_a_tensor_in_another_file_is_found_wherever_it_stands(
+def test_a_tensor_in_another_file_is_found_at_every_place_of_a_graph(
     put: Callable[[ModelProto, TensorProto], None], workshop: Workshop, tmp_path: Path
 ) -> None:
     path = tmp_path / "tag.onnx"
@@ -135,20 +135,18 @@ def test_a_tensor_in_another_file_is_found_wherever_it_stands(
         if external:
             with pytest.raises(SessionError) as error:
                 check_graph(path)
-            assert str(error.value) == f"{path}: keeps `weight` in another file; export it as one file"
+            assert str(error.value) == f"{path}: stores `weight` in another file; export the model as one file"
         else:
             check_graph(path)
 
 
-def test_a_session_is_not_made_from_such_a_file_though_onnx_runtime_would_read_it(
-    workshop: Workshop, tmp_path: Path
-) -> None:
+def test_a_session_refuses_such_a_file_although_onnx_runtime_reads_it(workshop: Workshop, tmp_path: Path) -> None:
     path = tmp_path / "tag.onnx"
     onnx.save(
         onnx.load(workshop.dataset / "tag.onnx"), path, save_as_external_data=True, location="w", size_threshold=1024
     )
     onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    with pytest.raises(SessionError, match=r"^model tag: tag\.onnx does not load: .*: keeps `.*` in another file;"):
+    with pytest.raises(SessionError, match=r"^model tag: tag\.onnx does not load: .*: stores `.*` in another file;"):
         ModelSession("tag", path, 3)
 
 
@@ -162,7 +160,7 @@ def test_onnx_runtimes_own_format_is_refused(workshop: Workshop, tmp_path: Path)
 
 
 def encode(field: int, content: bytes) -> bytes:
-    """A field of a protobuf message, below 16, that holds bytes."""
+    """Encode a field of a protobuf message, with a number below 16, that contains bytes."""
     size, digits = len(content), b""
     while size >= 128:
         digits, size = digits + bytes([size & 127 | 128]), size >> 7
@@ -176,8 +174,8 @@ def encode(field: int, content: bytes) -> bytes:
         (b"\x70\x80\x00", None),  # the same in two bytes
         (b"", None),
         (b"\x70\x01", "w"),
-        (b"\x70\x81\x80\x80\x80\x10", "w"),  # 2^32 + 1, of which protobuf keeps the 1
-        (b"\x70\x00\x70\x01", "w"),  # given twice: the last counts
+        (b"\x70\x81\x80\x80\x80\x10", "w"),  # 2^32 + 1, which protobuf reduces to 1
+        (b"\x70\x00\x70\x01", "w"),  # present twice: the last counts
         (encode(13, b""), "w"),
     ],
 )
@@ -195,7 +193,7 @@ def test_locations_are_read_as_protobuf_reads_them(location: bytes, found: str |
     ("content", "reason"),
     [
         (b"", "cannot mmap an empty file"),
-        (b"\x08\x0a", "holds no graph"),
+        (b"\x08\x0a", "it has no graph"),
         (b"no model", "wire type 6 at byte 1"),
         (b"\x3a\x7f", "field 7 ends 127 bytes past its message"),
         (b"\x3a", "ends inside a number"),
@@ -204,7 +202,7 @@ def test_locations_are_read_as_protobuf_reads_them(location: bytes, found: str |
         (b"\x3b\x3c", "wire type 3 at byte 1"),
     ],
 )
-def test_what_is_no_model_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(content)
     with pytest.raises(SessionError) as error:
@@ -218,5 +216,5 @@ def test_graphs_nested_deeper_than_pythons_stack_are_walked(tmp_path: Path) -> N
         for field in (6, 5, 1):  # graph of an attribute of a node of the next graph
             graph = encode(field, graph)
     (tmp_path / "x.onnx").write_bytes(encode(7, graph))
-    with pytest.raises(SessionError, match="keeps `w` in another file"):
+    with pytest.raises(SessionError, match="stores `w` in another file"):
         check_graph(tmp_path / "x.onnx")

@@ -1,4 +1,4 @@
-"""Sessions that fail as devices do; the answers themselves are checked in test_kernel.py."""
+"""Sessions that fail like devices; test_kernel.py checks the scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uin
 
 @dataclass
 class Session:
-    """Answers the mean of each picture; has memory for so many pictures, each image in all its views."""
+    """A stand-in that returns the mean of each image; `memory`: largest batch in images times views."""
 
     provider: str
     memory: int
@@ -40,32 +40,30 @@ def make_runner(gpu: Session, cpu: Session, log: RunLog) -> Runner:
     return Runner(lambda wanted, _: gpu if wanted else cpu, 1, 16, log)  # type: ignore[arg-type, return-value]
 
 
-def test_out_of_memory_halves_the_batch_until_it_fits_and_every_picture_has_its_answer() -> None:
+def test_out_of_memory_halves_the_batch_until_it_fits_and_every_image_gets_scores() -> None:
     log, gpu = RunLog(), Session(GPU, memory=5)
     runner = make_runner(gpu, Session(CPU, 16), log)
     np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     assert gpu.sizes == [16, 8, 4, 4, 4, 4]
     assert log.notes == [
-        "model m fails on a batch of 16: out of memory: goes on with batches of 8",
-        "model m fails on a batch of 8: out of memory: goes on with batches of 4",
+        "model m fails on a batch of 16: out of memory; continues with batches of 8",
+        "model m fails on a batch of 8: out of memory; continues with batches of 4",
     ]
-    assert log.degraded == [], "every answer is there"
+    assert log.degraded == [], "no scores are missing"
     gpu.sizes.clear()
     runner.predict(PICTURES, ("identity",))
-    assert max(gpu.sizes) == 4, "what did not fit is not tried again"
+    assert max(gpu.sizes) == 4, "a size that did not fit is not tried again"
 
 
 @pytest.mark.parametrize(("memory", "sizes"), [(16, [16, 16]), (7, [16, 8] + [4] * 8), (1, [16, 8, 4, 2] + [1] * 32)])
-def test_a_batch_is_of_pictures_and_views_go_together_while_an_image_in_all_of_them_fits(
-    memory: int, sizes: list[int]
-) -> None:
+def test_a_batch_contains_all_views_of_an_image_as_long_as_they_fit(memory: int, sizes: list[int]) -> None:
     gpu = Session(GPU, memory)
     runner = make_runner(gpu, Session(CPU, 16), RunLog())
     np.testing.assert_array_equal(runner.predict(PICTURES, ("identity", "hflip")), WANTED)
     assert gpu.sizes == sizes
 
 
-def test_the_fastest_batch_is_found_where_tiles_make_a_chunk_longer_than_a_batch() -> None:
+def test_the_fastest_batch_is_found_if_tiles_make_a_chunk_longer_than_a_batch() -> None:
     gpu = Session(GPU, memory=16)
     runner = make_runner(gpu, Session(CPU, 16), RunLog())
     pictures = np.concatenate([PICTURES, PICTURES[:3]])
@@ -74,17 +72,17 @@ def test_the_fastest_batch_is_found_where_tiles_make_a_chunk_longer_than_a_batch
     assert gpu.sizes == [16, 3, 16, 3, 8, 8, 3], "after two trials of the largest, its half"
 
 
-def test_where_not_even_one_picture_fits_the_gpu_is_left_for_the_cpu() -> None:
+def test_if_one_image_does_not_fit_the_gpu_the_model_moves_to_the_cpu() -> None:
     log, gpu, cpu = RunLog(), Session(GPU, memory=0), Session(CPU, memory=16)
     runner = make_runner(gpu, cpu, log)
     np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
     assert gpu.sizes == [16, 8, 4, 2, 1] and cpu.sizes == [16]
     assert log.degraded == [
-        "model m fails on a batch of 1: out of memory: this model leaves the GPU and runs on the CPU"
+        "model m fails on a batch of 1: out of memory; this model runs on the CPU instead of the GPU"
     ]
 
 
-def test_where_the_cpu_does_not_suffice_either_the_model_has_failed() -> None:
+def test_if_the_cpu_runs_out_of_memory_too_the_model_fails() -> None:
     with pytest.raises(DeviceMemoryError, match="fails on a batch of 1: out of memory"):
         make_runner(Session(GPU, 0), Session(CPU, 0), RunLog()).predict(PICTURES, ("identity",))
 
@@ -98,24 +96,24 @@ def test_a_model_that_does_not_load_on_the_gpu_loads_on_the_cpu_and_strict_forbi
     log = RunLog()
     runner = Runner(open_session, 1, 16, log)  # type: ignore[arg-type]
     np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
-    told = "model m: m.onnx does not load: no kernel image: this model leaves the GPU and runs on the CPU"
-    assert log.degraded == [told]
+    note = "model m: m.onnx does not load: no kernel image; this model runs on the CPU instead of the GPU"
+    assert log.degraded == [note]
     with pytest.raises(DegradedError) as error:
         Runner(open_session, 1, 16, RunLog(strict=True))  # type: ignore[arg-type]
-    assert str(error.value) == f"{told} (--strict)"
+    assert str(error.value) == f"{note} (--strict)"
 
 
-def test_one_answer_to_different_pictures_is_no_answer() -> None:
+def test_the_same_scores_for_different_images_are_an_error() -> None:
     class Blind(Session):
         def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
             return np.full((len(batch), 2), 0.25, np.float32)
 
     runner = make_runner(Blind(GPU, 16), Blind(CPU, 16), RunLog())
-    with pytest.raises(SessionError, match=r"^model m: gives 16 different images one and the same answer$"):
+    with pytest.raises(SessionError, match=r"^model m: gives 16 different images the same scores$"):
         runner.predict(PICTURES, ("identity",))
     same = np.repeat(PICTURES[:1], 16, axis=0)
-    assert runner.predict(same, ("identity",)).shape == (16, 2), "the same picture has the same answer"
-    assert runner.predict(PICTURES[:3], ("identity",)).shape == (3, 2), "three pictures may look alike"
+    assert runner.predict(same, ("identity",)).shape == (16, 2), "equal images get equal scores"
+    assert runner.predict(PICTURES[:3], ("identity",)).shape == (3, 2), "three images may be similar"
 
 
 def test_the_fastest_batch_size_is_found_on_the_first_chunks_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +152,7 @@ def test_of_about_equal_batch_sizes_the_larger_is_kept() -> None:
 
 
 class Timed(Session):
-    """Takes so many seconds a picture, by the tests' clock; answers the mean and `off`."""
+    """A stand-in that takes `seconds` per image on the tests' clock and returns the mean plus `off`."""
 
     def __init__(self, provider: str, seconds: float, off: float = 0.0) -> None:
         super().__init__(provider, memory=16)
@@ -184,37 +182,37 @@ def make_choice(sessions: dict[str, Session], gpu: bool, log: RunLog, start: str
 
 
 @pytest.mark.parametrize(("provider", "rival"), [(GPU, "fp16"), (CPU, "int8")])
-def test_the_rival_of_the_device_is_taken_where_a_trial_finds_it_faster(provider: str, rival: str, clock: None) -> None:
+def test_the_rival_of_the_device_is_used_if_a_trial_finds_it_faster(provider: str, rival: str, clock: None) -> None:
     sessions: dict[str, Session] = {"fp32": Timed(provider, 0.02), rival: Timed(provider, 0.0125)}
     log = RunLog()
     runner = make_choice(sessions, provider == GPU, log)
     assert (runner.precision, runner.is_settled) == ("fp32", False)
     assert runner.settle(PICTURES) == pytest.approx(16 * 7 * 0.0325)
     assert (runner.precision, runner.is_settled) == (rival, True)
-    assert log.notes == [f"model m: runs in {rival}, as {rival} takes 12.50 ms an image, fp32 20.00"]
+    assert log.notes == [f"model m: runs in {rival}: {rival} takes 12.50 ms per image, fp32 20.00"]
     tried = {name: len(session.sizes) for name, session in sessions.items()}
-    assert runner.settle(PICTURES) == 0, "what is settled stays so"
+    assert runner.settle(PICTURES) == 0, "a final choice is kept"
     runner.predict(PICTURES, ("identity",))
     assert {name: len(session.sizes) - tried[name] for name, session in sessions.items()} == {"fp32": 0, rival: 1}
 
 
-def test_a_rival_that_is_not_faster_leaves_fp32(clock: None) -> None:
+def test_a_rival_that_is_not_faster_is_not_used(clock: None) -> None:
     log = RunLog()
     runner = make_choice({"fp32": Timed(GPU, 0.02), "fp16": Timed(GPU, 0.0195)}, True, log)
     runner.settle(PICTURES)
     assert (runner.precision, runner.is_settled) == ("fp32", True)
-    assert log.notes == ["model m: runs in fp32, as fp16 takes 19.50 ms an image, fp32 20.00"]
+    assert log.notes == ["model m: runs in fp32: fp16 takes 19.50 ms per image, fp32 20.00"]
 
 
-def test_a_rival_that_answers_otherwise_than_at_home_is_not_taken_however_fast(clock: None) -> None:
+def test_a_fast_rival_that_differs_more_than_at_export_is_not_used(clock: None) -> None:
     log = RunLog()
     runner = make_choice({"fp32": Timed(GPU, 0.02), "fp16": Timed(GPU, 0.001, off=0.25)}, True, log)
     runner.settle(PICTURES)
     assert runner.precision == "fp32"
-    assert log.notes == ["model m: runs in fp32, as fp16 answers otherwise than at home: by 0.250, there by 0.002"]
+    assert log.notes == ["model m: runs in fp32: fp16 differs from fp32 by 0.250, at export by 0.002"]
 
 
-def test_a_rival_that_fails_leaves_fp32_and_costs_nothing_else(clock: None) -> None:
+def test_a_rival_that_fails_is_not_used_and_causes_no_other_loss(clock: None) -> None:
     class Broken(Timed):
         def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
             raise SessionError("model m: its output is not a probability: NaN or outside [0, 1]")
@@ -223,11 +221,11 @@ def test_a_rival_that_fails_leaves_fp32_and_costs_nothing_else(clock: None) -> N
     runner = make_choice({"fp32": Timed(GPU, 0.02), "fp16": Broken(GPU, 0.01)}, True, log)
     runner.settle(PICTURES)
     np.testing.assert_array_equal(runner.predict(PICTURES, ("identity",)), WANTED)
-    told = "model m: its output is not a probability: NaN or outside [0, 1]: this model stays in fp32"
-    assert (runner.precision, log.notes, log.degraded) == ("fp32", [told], [])
+    note = "model m: its output is not a probability: NaN or outside [0, 1]; this model stays in fp32"
+    assert (runner.precision, log.notes, log.degraded) == ("fp32", [note], [])
 
 
-def test_without_time_for_a_trial_fp32_is_settled(clock: None) -> None:
+def test_without_time_for_a_trial_fp32_is_kept(clock: None) -> None:
     sessions: dict[str, Session] = {"fp32": Timed(CPU, 0.02), "int8": Timed(CPU, 0.01)}
     runner = make_choice(sessions, False, RunLog())
     assert runner.settle(PICTURES, has_time=False) == 0
@@ -236,7 +234,7 @@ def test_without_time_for_a_trial_fp32_is_settled(clock: None) -> None:
     assert sessions["int8"].sizes == [] and runner.precision == "fp32"
 
 
-def test_a_trial_takes_a_batch_that_both_have_memory_for(clock: None) -> None:
+def test_a_trial_uses_a_batch_that_fits_both_sessions(clock: None) -> None:
     sessions: dict[str, Session] = {"fp32": Timed(GPU, 0.02), "fp16": Timed(GPU, 0.01)}
     sessions["fp32"].memory = 5
     runner = make_choice(sessions, True, RunLog())
@@ -244,7 +242,7 @@ def test_a_trial_takes_a_batch_that_both_have_memory_for(clock: None) -> None:
     assert sessions["fp32"].sizes == [16, 8, 4, 4, 4] and runner.precision == "fp16"
 
 
-def test_on_the_way_from_the_gpu_to_the_cpu_fp16_is_left_too() -> None:
+def test_a_model_that_moves_from_the_gpu_to_the_cpu_changes_from_fp16_to_fp32() -> None:
     gpu, cpu = Session(GPU, memory=0), Session(CPU, memory=16)
     opened: list[tuple[bool, str]] = []
 
@@ -257,7 +255,7 @@ def test_on_the_way_from_the_gpu_to_the_cpu_fp16_is_left_too() -> None:
     assert opened == [(True, "fp16"), (False, "fp32")] and runner.precision == "fp32"
 
 
-def test_what_does_not_load_in_the_precision_asked_for_runs_in_fp32_loudly() -> None:
+def test_a_model_that_does_not_load_in_the_requested_precision_runs_in_fp32_with_a_warning() -> None:
     def open_session(gpu: bool, precision: str) -> Session:
         if precision == "fp16":
             raise SessionError("model m: m.fp16.onnx does not load: no kernel")
@@ -266,4 +264,4 @@ def test_what_does_not_load_in_the_precision_asked_for_runs_in_fp32_loudly() -> 
     log = RunLog()
     runner = Runner(open_session, True, 16, log, "fp16")  # type: ignore[arg-type]
     assert (runner.precision, runner.session.provider) == ("fp32", GPU)
-    assert log.degraded == ["model m: m.fp16.onnx does not load: no kernel: this model runs in fp32"]
+    assert log.degraded == ["model m: m.fp16.onnx does not load: no kernel; this model runs in fp32"]

@@ -1,4 +1,4 @@
-"""What a batch is cut into, and where its parts run; GPUs are stood in for by the CPU."""
+"""How a batch is split and where its parts run; the CPU stands in for GPUs."""
 
 import threading
 from pathlib import Path
@@ -23,7 +23,7 @@ BATCH = np.random.default_rng(0).integers(0, 256, (7, 48, 48, 3), dtype=np.uint8
 
 
 class Device:
-    """A session that says it is on a GPU, answers by the CPU, and notes how many batches it was given."""
+    """A session that claims to use a GPU, runs on the CPU, and counts its batches."""
 
     def __init__(self, path: Any, options: Any, providers: list[Any], disabled_optimizers: list[str] | None = None):
         self.asked = providers[0]
@@ -43,13 +43,13 @@ class Device:
 
     def run_with_iobinding(self, binding: Any, options: Any) -> Any:
         self.runs += 1
-        BARRIER.wait(timeout=30)  # broken unless both devices work at a time
+        BARRIER.wait(timeout=30)  # times out unless both devices run at the same time
         return self._session.run_with_iobinding(binding, options)
 
 
 MADE: list[Device] = []
 GIVEN: dict[int, str] = {}
-BUFFERS: list[tuple[str, int, int]] = []  # device, its index, images
+BUFFERS: list[tuple[str, int, int]] = []  # device, its index, number of images
 BARRIER = threading.Barrier(2)
 
 
@@ -74,14 +74,14 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(path: Path, batch: np.ndarray, view: int) -> np.ndarray:
-    """What ONNX Runtime says by itself of a view."""
+    """Run one view in ONNX Runtime alone."""
     alone = onnxruntime.InferenceSession(path, providers=[CPU])
     (answer,) = alone.run(None, {"image": batch, "views": np.array([view])})
     return np.asarray(answer)
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_two_gpus_each_take_a_part_of_the_batch_at_the_same_time(workshop: Workshop) -> None:
+def test_two_gpus_run_parts_of_the_batch_at_the_same_time(workshop: Workshop) -> None:
     path = workshop.dataset / "culture.onnx"
     session = ModelSession("culture", path, 2, gpus=2)
     answer = session.predict(BATCH, full=8)
@@ -94,7 +94,7 @@ def test_two_gpus_each_take_a_part_of_the_batch_at_the_same_time(workshop: Works
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_gpu_sees_few_sizes_of_batches_and_keeps_the_buffer_of_each(workshop: Workshop) -> None:
+def test_a_gpu_gets_few_batch_sizes_and_reuses_the_buffer_of_each(workshop: Workshop) -> None:
     path = workshop.dataset / "culture.onnx"
     session = ModelSession("culture", path, 2, gpus=2)
     for images in (16, 15, 13, 16, 9, 3):
@@ -112,12 +112,12 @@ def test_a_gpu_sees_few_sizes_of_batches_and_keeps_the_buffer_of_each(workshop: 
         *[(1, 3, 1), (2, 3, 2), (3, 3, 3), (1, 1, 1), (7, 0, 7), (9, 8, 9)],
     ],
 )
-def test_a_batch_is_filled_up_to_the_whole_its_half_quarter_or_eighth(images: int, full: int, size: int) -> None:
+def test_a_batch_is_padded_to_the_full_size_its_half_quarter_or_eighth(images: int, full: int, size: int) -> None:
     assert find_bucket(images, full) == size
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_one_gpu_that_falls_back_to_the_cpu_is_not_hidden_by_the_other(workshop: Workshop) -> None:
+def test_a_fallback_of_one_gpu_to_the_cpu_is_reported_although_the_other_works(workshop: Workshop) -> None:
     GIVEN[1] = CPU
     path = workshop.dataset / "culture.onnx"
     session = ModelSession("culture", path, 2, gpus=2)
@@ -128,7 +128,7 @@ def test_one_gpu_that_falls_back_to_the_cpu_is_not_hidden_by_the_other(workshop:
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 16])
 @pytest.mark.parametrize("views", [("identity",), ("hflip",), ("identity", "hflip"), ("hflip", "identity")])
-def test_the_answer_is_the_same_to_the_bit_however_many_cores_share_the_batch(
+def test_the_probabilities_are_bit_identical_for_any_number_of_cores(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, cores: int, views: tuple[View, ...]
 ) -> None:
     path = workshop.dataset / "culture.onnx"
@@ -138,7 +138,7 @@ def test_the_answer_is_the_same_to_the_bit_however_many_cores_share_the_batch(
     np.testing.assert_array_equal(ModelSession("culture", path, 2).predict(BATCH, views), wanted)
 
 
-def test_a_view_is_what_numpy_makes_of_the_picture_and_views_together_are_their_mean(workshop: Workshop) -> None:
+def test_a_view_equals_numpys_transform_and_several_views_give_their_mean(workshop: Workshop) -> None:
     session = ModelSession("culture", workshop.dataset / "culture.onnx", 2)
     apart = {view: session.predict(BATCH, (view,)) for view in get_args(View)}
     assert not np.array_equal(apart["identity"], apart["hflip"])
@@ -148,7 +148,7 @@ def test_a_view_is_what_numpy_makes_of_the_picture_and_views_together_are_their_
     np.testing.assert_array_equal(session.predict(BATCH, tuple(apart)), mean)
 
 
-def test_where_the_system_gives_no_thread_the_pictures_are_answered_one_by_one(
+def test_without_threads_the_images_are_predicted_one_by_one(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NoThreads:
@@ -162,20 +162,20 @@ def test_where_the_system_gives_no_thread_the_pictures_are_answered_one_by_one(
     runner = Runner(lambda *_: ModelSession("culture", path, 2), 0, len(BATCH), log)
     np.testing.assert_array_equal(runner.predict(BATCH, ("identity",)), wanted)
     assert log.notes == [
-        "model culture fails on a batch of (7, 48, 48, 3): can't start new thread: goes on with batches of 3",
-        "model culture fails on a batch of (3, 48, 48, 3): can't start new thread: goes on with batches of 1",
+        "model culture fails on a batch of (7, 48, 48, 3): can't start new thread; continues with batches of 3",
+        "model culture fails on a batch of (3, 48, 48, 3): can't start new thread; continues with batches of 1",
     ]
     assert log.degraded == []
 
 
-def test_a_session_that_was_stopped_says_so_on_every_core(workshop: Workshop) -> None:
+def test_a_stopped_session_raises_an_error_on_every_core(workshop: Workshop) -> None:
     session = ModelSession("culture", workshop.dataset / "culture.onnx", 2)
     session.stop()
     with pytest.raises(SessionError, match=r"^model culture fails on a batch of \(7, 48, 48, 3\)"):
         session.predict(BATCH)
 
 
-def test_a_graph_of_another_form_is_refused(tmp_path: Path) -> None:
+def test_a_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Cast", ["image"], ["probabilities"], to=TensorProto.FLOAT)]
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["images", 48, 48, 3])
     answer = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["images", 48, 48, 3])
@@ -185,6 +185,6 @@ def test_a_graph_of_another_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SessionError) as error:
         ModelSession("culture", path, 2)
     assert str(error.value) == (
-        "model culture: old.onnx takes [('image', 'tensor(uint8)', 4)]; wanted `image`, uint8 (images, height, width, "
-        "3), and `views`, int64 (views): export it again"
+        "model culture: old.onnx: found inputs [('image', 'tensor(uint8)', 4)]; wanted `image`, uint8 "
+        "(images, height, width, 3), and `views`, int64 (views); export it again"
     )

@@ -1,4 +1,4 @@
-"""What the kernel does with the wheels: choose, install, load their libraries, ask the driver."""
+"""The wheels in the kernel: their choice, installation and libraries; the GPUs of the driver."""
 
 import ctypes
 import json
@@ -46,8 +46,8 @@ def test_a_wheel_is_installed_into_its_folder_without_its_requirements(tmp_path:
     assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["onlyhere-1.5.dist-info", "onlyhere.py"]
     program = "import onlyhere; print(onlyhere.version)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout == "1.5\n"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1.5\n"
 
 
 def test_a_wheel_that_cannot_be_installed_is_named(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_wheel_that_cannot_be_installed_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is loaded, in order, on a machine that has a driver, and cuBLAS and the CUDA runtime outside any folder."""
+    """The libraries loaded, in order, on a machine with a driver; cuBLAS and the CUDA runtime are system libraries."""
     order: list[str] = []
 
     def load(name: str, mode: int = 0) -> None:
@@ -73,9 +73,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return order
 
 
-def test_every_cudnn_library_of_ours_is_loaded_by_its_path_before_another_can_be(
-    loaded: list[str], tmp_path: Path
-) -> None:
+def test_every_cudnn_library_of_the_first_folder_is_loaded_by_its_path(loaded: list[str], tmp_path: Path) -> None:
     ours, images = tmp_path / "site", tmp_path / "image"
     parts = ("_graph", "_ops", "_cnn", "_adv", "_engines_precompiled", "_engines_runtime_compiled", "_heuristic", "")
     for place in (ours, images):
@@ -94,12 +92,12 @@ def test_every_cudnn_library_of_ours_is_loaded_by_its_path_before_another_can_be
     ]
 
 
-def test_a_machine_without_cudnn_says_so(loaded: list[str], tmp_path: Path) -> None:
+def test_a_missing_cudnn_is_reported(loaded: list[str], tmp_path: Path) -> None:
     assert "libcudnn.so.9" in load_libraries([str(tmp_path)])
 
 
 class Driver:
-    """libcuda as cuda.h describes it, for two GPUs; `broken`: what cuInit answers."""
+    """A stand-in for libcuda (cuda.h) with two GPUs; `broken`: the return value of cuInit."""
 
     gpus = (("Tesla T4", (7, 5), 15_828_320_256), ("Tesla P100-PCIE-16GB", (6, 0), 17_059_545_088))
 
@@ -137,7 +135,7 @@ def test_name_capability_and_memory_of_each_gpu_come_from_the_driver() -> None:
     )
 
 
-def test_a_driver_without_a_gpu_is_no_gpu() -> None:
+def test_a_driver_without_a_gpu_gives_no_devices() -> None:
     assert read_devices(Driver(broken=100)) == ()  # CUDA_ERROR_NO_DEVICE
 
 
@@ -152,7 +150,7 @@ def measure(path: Path) -> int:
     return path.stat().st_size
 
 
-def test_the_trial_is_a_line_of_json_or_a_line_of_error(own_workshop: Workshop) -> None:
+def test_the_trial_prints_one_line_of_json_or_one_line_of_error(own_workshop: Workshop) -> None:
     def call() -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "inference.models.devices", "--bundle", str(own_workshop.dataset)]
         environment = os.environ | {"PYTHONPATH": str(own_workshop.dataset / "inference.pyz")}

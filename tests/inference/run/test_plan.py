@@ -10,12 +10,12 @@ from inference.run.plan import (
     Plan,
     add_seconds,
     choose_passes,
-    choose_returns,
+    choose_remaining,
     drop_passes,
     find_fastest,
     list_groups,
     list_passes,
-    return_passes,
+    restore_passes,
 )
 
 BOTH = frozenset({"c", "t"})
@@ -32,7 +32,7 @@ def draw_zoo(random: np.random.Generator, models: int) -> tuple[Plan, dict[str, 
 
 
 def list_subsets(passes: Plan) -> Iterator[Plan]:
-    """Every plan in which no spare view stands without its model's best one."""
+    """Yield every plan in which each spare view comes with the best view of its model."""
     for size in range(len(passes) + 1):
         for plan in itertools.combinations(passes, size):
             bases = {one.model for one in plan if not one.spare}
@@ -44,7 +44,7 @@ def add_values(plan: Plan) -> float:
     return sum(one.value for one in plan)
 
 
-def test_the_plan_is_the_most_valuable_of_all_sets_that_fit() -> None:
+def test_the_plan_is_the_set_of_highest_value_that_fits() -> None:
     random = np.random.default_rng(0)
     shortened = 0
     for _ in range(60):
@@ -59,14 +59,14 @@ def test_the_plan_is_the_most_valuable_of_all_sets_that_fit() -> None:
             assert plan == find_fastest(passes, seconds)
             continue
         assert plan in fitting
-        # Times are rounded up to parts of 1/500, by which the best set of all may just not fit.
+        # Times are rounded up to parts of 1/500, so the best set may exceed the time by the rounding.
         rounded = [one for one in fitting if add_seconds(one, seconds) <= allowed * (1 - 8 / 500)]
         assert max(map(add_values, rounded), default=0.0) <= add_values(plan) <= max(map(add_values, fitting))
         shortened += len(plan) < len(passes)
     assert shortened > 20
 
 
-def test_where_nothing_fits_the_fastest_set_with_every_group_is_taken() -> None:
+def test_if_no_set_fits_the_plan_is_the_fastest_set_with_every_group() -> None:
     random = np.random.default_rng(1)
     for _ in range(40):
         passes, seconds = draw_zoo(random, 5)
@@ -87,36 +87,36 @@ SECONDS = {"a": 1.0, "b": 2.0, "c": 1.0}  # 7 in all
     ("allowed", "kept"),
     [
         (7.0, ALL),
-        (6.9, (A, B, C, B2)),  # spare views are worth 1 and 1 a second; of equals, the first
+        (6.9, (A, B, C, B2)),  # both spare views have value 1 per second: the first is dropped
         (5.9, (A, B, C)),
-        (3.9, (A, B)),  # models are worth 4, 1.5 and 1 a second
+        (3.9, (A, B)),  # the models have values 4, 1.5 and 1 per second
         (2.9, (A,)),
-        (0.1, (A,)),  # the last model of a group stays
+        (0.1, (A,)),  # the last model of a group is kept
     ],
 )
-def test_what_is_least_valuable_a_second_goes_first_and_views_before_models(allowed: float, kept: Plan) -> None:
+def test_the_lowest_value_per_second_is_dropped_first_and_views_before_models(allowed: float, kept: Plan) -> None:
     assert drop_passes(ALL, SECONDS, allowed, BOTH) == kept
 
 
-def test_the_last_model_of_a_group_stays_even_where_it_is_worth_the_least() -> None:
+def test_the_last_model_of_a_group_is_kept_even_with_the_lowest_value() -> None:
     assert drop_passes((B, C, B2), SECONDS, 0.5, BOTH) == (B, C)
-    assert drop_passes((B, C), SECONDS, 0.5, frozenset()) == (B,), "on a further way the last pass stays"
+    assert drop_passes((B, C), SECONDS, 0.5, frozenset()) == (B,), "a further sweep keeps the last pass"
 
 
-def test_what_was_dropped_returns_most_valuable_first_and_a_spare_view_only_beside_its_model() -> None:
-    assert return_passes((A,), ALL, SECONDS, 3.0) == (A, B)
-    assert return_passes((A,), ALL, SECONDS, 2.5) == (A, C)
-    assert return_passes((A,), ALL, SECONDS, 5.5) == (A, B, B2)
-    assert return_passes((A,), ALL, SECONDS, 0.5) == (A,)
-    assert return_passes((A, B), ALL, SECONDS, 100.0) == ALL
+def test_passes_are_restored_by_value_and_a_spare_view_only_with_its_model() -> None:
+    assert restore_passes((A,), ALL, SECONDS, 3.0) == (A, B)
+    assert restore_passes((A,), ALL, SECONDS, 2.5) == (A, C)
+    assert restore_passes((A,), ALL, SECONDS, 5.5) == (A, B, B2)
+    assert restore_passes((A,), ALL, SECONDS, 0.5) == (A,)
+    assert restore_passes((A, B), ALL, SECONDS, 100.0) == ALL
 
 
-def test_another_way_through_the_images_brings_what_fits_and_the_most_valuable_in_any_case() -> None:
-    lacking = {B: 10, C: 100, A2: 100}
-    assert choose_returns(lacking, SECONDS, 0.5, 25.0) == (B,)
-    assert choose_returns(lacking, SECONDS, 0.5, 126.0) == (B, C)
-    assert choose_returns(lacking, SECONDS, 0.5, 1.0) == (B,)
-    assert choose_returns({}, SECONDS, 0.5, 1.0) == ()
+def test_a_further_sweep_runs_the_passes_that_fit_and_always_the_most_valuable_one() -> None:
+    missing = {B: 10, C: 100, A2: 100}
+    assert choose_remaining(missing, SECONDS, 0.5, 25.0) == (B,)
+    assert choose_remaining(missing, SECONDS, 0.5, 126.0) == (B, C)
+    assert choose_remaining(missing, SECONDS, 0.5, 1.0) == (B,)
+    assert choose_remaining({}, SECONDS, 0.5, 1.0) == ()
 
 
 def make_manifest(values: dict[str, dict[str, float]]) -> dict[str, object]:
@@ -136,7 +136,7 @@ def describe(plan: Plan) -> list[tuple[str, float, bool]]:
     return [(str(one), one.value, one.spare) for one in plan]
 
 
-def test_without_values_a_second_view_is_worth_half_and_what_covers_most_runs_first() -> None:
+def test_without_values_a_second_view_has_half_the_value_and_models_of_most_groups_run_first() -> None:
     plan = list_passes(parse_manifest(make_manifest({})))
     assert describe(plan) == [
         ("two/identity", 1.0, False),
@@ -147,7 +147,7 @@ def test_without_values_a_second_view_is_worth_half_and_what_covers_most_runs_fi
     assert [one.groups for one in plan[:2]] == [("c", "t"), ("c",)]
 
 
-def test_the_manifests_values_say_which_view_is_spare() -> None:
+def test_the_values_of_the_manifest_determine_which_view_is_spare() -> None:
     values = {"one": {"identity": 0.001, "hflip": 0.004}, "two": {"identity": 0.01}}
     assert describe(list_passes(parse_manifest(make_manifest(values)))) == [
         ("two/identity", 0.01, False),

@@ -23,7 +23,7 @@ def fill(arrays: dict[str, np.ndarray], start: int, stop: int, seed: int) -> Non
 
 
 def commit_three(folder: Path) -> list[dict[str, np.ndarray]]:
-    """Three commits, the last over rows of the first; the arrays after each."""
+    """Commit three times, the third time over rows of the first; return the arrays after each commit."""
     arrays = make_arrays()
     store = Store(folder, IDENTITY, arrays)
     states = [{name: array.copy() for name, array in arrays.items()}]
@@ -40,7 +40,7 @@ def assert_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) ->
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_what_is_committed_is_there_again_and_the_last_commit_of_a_row_counts(tmp_path: Path) -> None:
+def test_committed_rows_are_restored_and_the_last_commit_of_a_row_counts(tmp_path: Path) -> None:
     states = commit_three(tmp_path / "work")
     arrays = make_arrays()
     store = Store(tmp_path / "work", IDENTITY, arrays)
@@ -50,9 +50,9 @@ def test_what_is_committed_is_there_again_and_the_last_commit_of_a_row_counts(tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cut_at_any_byte_as_a_kill_may_cut_it_the_store_holds_whole_commits_and_goes_on(tmp_path: Path) -> None:
+def test_a_store_cut_at_any_byte_by_a_kill_has_all_complete_commits_and_continues(tmp_path: Path) -> None:
     states = commit_three(tmp_path / "whole")
-    # The order of the system calls: rows, then mark, of each commit. A kill leaves a part of the last write.
+    # Each commit writes its rows, then its mark. A kill leaves a part of the last write.
     marks = (tmp_path / "whole" / MARKS).read_bytes().splitlines(keepends=True)
     data = (tmp_path / "whole" / DATA).read_bytes()
     sizes = [4 * 3 * 2 + 4 * 2 * 4, 4 * 3 * 2 + 4 * 2 * 4, 4 * 3 * 2]
@@ -81,13 +81,13 @@ def test_cut_at_any_byte_as_a_kill_may_cut_it_the_store_holds_whole_commits_and_
 
 
 @pytest.mark.parametrize("name", IDENTITY)
-def test_another_run_is_refused_naming_what_differs_and_fresh_starts_over(name: str, tmp_path: Path) -> None:
+def test_a_store_of_another_run_is_refused_with_the_difference_and_fresh_starts_over(name: str, tmp_path: Path) -> None:
     commit_three(tmp_path / "work")
     other = IDENTITY | {name: "another"}
     with pytest.raises(StoreError) as error:
         Store(tmp_path / "work", other, make_arrays())
     assert str(error.value) == (
-        f"{tmp_path}/work: was begun with another {name}; run with --fresh to start over, or bring that back"
+        f"{tmp_path}/work: found a run with another {name}; use --fresh to start over, or restore that {name}"
     )
     arrays = make_arrays()
     store = Store(tmp_path / "work", other, arrays, fresh=True)
@@ -96,10 +96,10 @@ def test_another_run_is_refused_naming_what_differs_and_fresh_starts_over(name: 
     Store(tmp_path / "work", other, make_arrays()).close()
 
 
-def test_arrays_of_another_shape_are_another_run(tmp_path: Path) -> None:
+def test_a_store_with_another_array_shape_is_of_another_run(tmp_path: Path) -> None:
     commit_three(tmp_path / "work")
     arrays = make_arrays() | {"m": np.zeros((10, 4), np.float16)}
-    with pytest.raises(StoreError, match="was begun with another array m; run with --fresh"):
+    with pytest.raises(StoreError, match="found a run with another array m; use --fresh"):
         Store(tmp_path / "work", IDENTITY, arrays)
 
 
@@ -118,22 +118,22 @@ def damage(path: Path, place: int) -> None:
         (RUN, 0, f"{RUN} is not JSON"),
     ],
 )
-def test_damage_is_not_mistaken_for_a_kill(name: str, place: int, detail: str, tmp_path: Path) -> None:
+def test_a_damaged_store_is_refused(name: str, place: int, detail: str, tmp_path: Path) -> None:
     commit_three(tmp_path / "work")
     damage(tmp_path / "work" / name, place)
     with pytest.raises(StoreError) as error:
         Store(tmp_path / "work", IDENTITY, make_arrays())
-    assert str(error.value) == f"{tmp_path}/work: damaged: {detail}; run with --fresh to start over"
+    assert str(error.value) == f"{tmp_path}/work: damaged: {detail}; use --fresh to start over"
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     store = Store(tmp_path / "work", IDENTITY, make_arrays())
-    with pytest.raises(StoreError, match="in use by another run; wait for its end or name another --out"):
+    with pytest.raises(StoreError, match="in use by another run; wait for it or choose another --out"):
         Store(tmp_path / "work", IDENTITY, make_arrays(), fresh=True)
     store.close()
 
 
-def test_the_need_is_what_is_still_to_come(tmp_path: Path) -> None:
+def test_the_needed_space_is_that_of_the_missing_rows(tmp_path: Path) -> None:
     arrays = make_arrays()
     store = Store(tmp_path / "work", IDENTITY, arrays)
     before = store.measure_need()
@@ -143,7 +143,7 @@ def test_the_need_is_what_is_still_to_come(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_disk_that_fills_is_an_error_and_what_was_there_stays_good(
+def test_a_full_disk_is_an_error_and_earlier_commits_stay_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = make_arrays()

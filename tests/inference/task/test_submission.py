@@ -11,7 +11,7 @@ from inference.task.submission import check_submission, check_writable, write_su
 LABELS = Labels((0, 1, 5), ("c::a", "c::b", "t::c"), {"c": (0, 1), "t": (2,)})
 
 
-def test_ids_come_in_file_order_whatever_the_tools_that_wrote_them(tmp_path: Path) -> None:
+def test_ids_are_read_in_file_order_from_any_csv_dialect(tmp_path: Path) -> None:
     path = tmp_path / "sample.csv"
     path.write_bytes(b"\xef\xbb\xbfid , attribute_ids\r\nb ,0 1 \r\n\r\n a,\r\n")
     assert read_ids(path) == ["b", "a"]
@@ -20,12 +20,12 @@ def test_ids_come_in_file_order_whatever_the_tools_that_wrote_them(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "empty; wanted a header line with id"),
-        ("id,attribute_ids\n", "empty; wanted a row for each test image"),
+        ("", "found an empty file; wanted a header line with id"),
+        ("id,attribute_ids\n", "found no rows; wanted one row per test image"),
         ("image,attribute_ids\na,0\n", "no `id` column; found image, attribute_ids"),
-        ("id,attribute_ids\na,0\nb,0\na,1\n", "id a is given twice; ids must differ"),
-        ("id,attribute_ids\na,0\n ,0\n", "row 2 has an empty id"),
-        ("attribute_ids,id\n0\n", "line 2 has 1 of 2 columns"),
+        ("id,attribute_ids\na,0\nb,0\na,1\n", "found id a twice; wanted unique ids"),
+        ("id,attribute_ids\na,0\n ,0\n", "row 2: found an empty id; wanted an image id"),
+        ("attribute_ids,id\n0\n", "line 2: found 1 columns; wanted 2"),
     ],
 )
 def test_a_broken_sample_is_refused(content: str, message: str, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_missing_sample_is_refused(tmp_path: Path) -> None:
     assert str(error.value) == f"{tmp_path}/x.csv: no such file"
 
 
-def test_a_submission_is_what_kaggle_wants(tmp_path: Path) -> None:
+def test_a_written_submission_has_kaggles_format(tmp_path: Path) -> None:
     write_submission(tmp_path / "s.csv", ["b", "a"], [(0, 5), (1,)])
     assert (tmp_path / "s.csv").read_bytes() == b"id,attribute_ids\nb,0 5\na,1\n"
     check_submission(tmp_path / "s.csv", ["b", "a"], LABELS)
@@ -51,11 +51,11 @@ def test_a_submission_is_what_kaggle_wants(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("b,0\na,1\n", "2 rows, doubled or in another order; wanted the 2 ids of the sample in order"),
-        ("a,0\n", "1 rows, without b; wanted the 2 ids of the sample in order"),
-        ("a,0\nb,0\nc,0\n", "3 rows, with c; wanted the 2 ids of the sample in order"),
-        ("a,0\nb,\n", "b has no label; wanted at least one"),
-        ("a,0\nb,0 9\n", "b: label id 9 is not in labels.csv"),
+        ("b,0\na,1\n", "found 2 rows, repeated or out of order; wanted the 2 ids of the sample in order"),
+        ("a,0\n", "found 1 rows, without b; wanted the 2 ids of the sample in order"),
+        ("a,0\nb,0\nc,0\n", "found 3 rows, with c; wanted the 2 ids of the sample in order"),
+        ("a,0\nb,\n", "b: found no label; wanted at least one"),
+        ("a,0\nb,0 9\n", "b: found label id 9; wanted label ids of labels.csv"),
         ("a,0\nb,5 0\n", "b: found '5 0'; wanted ascending label ids, each once"),
         ("a,0\nb,0 0\n", "b: found '0 0'; wanted ascending label ids, each once"),
         ("a,0\nb,0.5\n", "b: found '0.5'; wanted label ids separated by spaces"),
@@ -84,16 +84,16 @@ def test_a_failed_write_leaves_the_old_submission_and_nothing_else(tmp_path: Pat
     assert path.read_text() == "old"
 
 
-def test_an_output_that_cannot_be_written_is_known_at_the_start(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError) as error:
         check_writable(tmp_path / "file" / "s.csv")
-    assert str(error.value) == f"{tmp_path}/file: cannot be made a folder: File exists"
+    assert str(error.value) == f"{tmp_path}/file: cannot create the folder: File exists"
     with pytest.raises(OutputError) as error:
         check_writable(tmp_path)
     assert str(error.value) == f"{tmp_path}: is a folder; name the file to write, as in {tmp_path}/submission.csv"
 
 
-def test_looking_whether_an_output_can_be_written_leaves_no_trace(tmp_path: Path) -> None:
+def test_checking_that_an_output_can_be_written_leaves_no_file(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "s.csv")
     assert list((tmp_path / "new").iterdir()) == []

@@ -19,7 +19,7 @@ from tests.conftest import Workshop, write_network, write_rows
 from zoo.edit import choose_prior
 from zoo.train_table import read_table
 
-ADDITION = Addition(Path(), "test_resnet", 64, "tag", "new", Resize("crop", 0.9), fold=2)
+ADDITION = Addition(Path(), "test_resnet", 64, "tag", "new", "crop", 0.9, fold=2)
 
 
 def add_tag_model(workshop: Workshop, **changes: object) -> None:
@@ -29,7 +29,7 @@ def add_tag_model(workshop: Workshop, **changes: object) -> None:
     add_model(workshop.manifest, dataclasses.replace(ADDITION, **{"checkpoint": checkpoint, **changes}))  # type: ignore[arg-type]
 
 
-def test_added_models_carry_their_hash_and_timms_own_settings(own_workshop: Workshop) -> None:
+def test_an_added_model_has_its_hash_and_timms_settings(own_workshop: Workshop) -> None:
     add_tag_model(own_workshop)
     manifest = read_manifest(own_workshop.manifest)
     model = manifest.models[-1]
@@ -65,7 +65,7 @@ def test_out_of_fold_predictions_of_another_shape_are_refused(own_workshop: Work
 
 
 @pytest.mark.parametrize("wrapping", ["plain", "module", "state_dict", "model", "state_dict with module"])
-def test_a_pth_file_is_taken_in_any_common_wrapping(wrapping: str, own_workshop: Workshop) -> None:
+def test_a_pth_file_is_read_in_any_common_wrapping(wrapping: str, own_workshop: Workshop) -> None:
     network = timm.create_model("test_resnet", num_classes=3)
     state: dict[str, object] = dict(network.state_dict())
     if "module" in wrapping:
@@ -126,10 +126,10 @@ MORE_THAN_WEIGHTS = "a pickle that holds more than weights, which may run code; 
         (write_state(outputs=7), "the head `fc.weight` has 7 outputs; wanted 3, one per label of the group"),
         (
             write_state(drop=7),
-            "lacks `bn1.bias`, `bn1.num_batches_tracked`, `bn1.running_mean`, `bn1.running_var`, `bn1.weight` "
+            "missing `bn1.bias`, `bn1.num_batches_tracked`, `bn1.running_mean`, `bn1.running_var`, `bn1.weight` "
             "and 2 more; is it a checkpoint of test_resnet?",
         ),
-        (write_state(add=1), "has surplus `extra.0`; is it a checkpoint of test_resnet?"),
+        (write_state(add=1), "surplus `extra.0`; is it a checkpoint of test_resnet?"),
         (write_state(reshape="bn1.bias"), "`bn1.bias` is (1,); wanted (32,)"),
     ],
 )
@@ -149,13 +149,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "test_resnett"}, "`architecture`: found 'test_resnett', which timm "),
-        ({"group": "style"}, "no group 'style'; wanted one of: all, culture, tag"),
-        ({"name": "culture"}, "`models[3].name`: 'culture' is the name of models[1] too; rename one"),
+        ({"architecture": "test_resnett"}, "`architecture`: found 'test_resnett'; wanted a network of timm "),
+        ({"group": "style"}, "--group: found 'style'; wanted one of: all, culture, tag"),
+        ({"name": "culture"}, "`models[3].name`: 'culture' is also the name of models[1]; rename one"),
         ({"image_size": 0}, "`image_size`: test_resnet does not take 0 px: "),
     ],
 )
-def test_a_model_that_cannot_be_declared_leaves_the_manifest_as_it_was(
+def test_an_invalid_model_leaves_the_manifest_unchanged(
     changes: dict[str, object], message: str, own_workshop: Workshop
 ) -> None:
     before = own_workshop.manifest.read_bytes()
@@ -174,7 +174,7 @@ def test_a_checkpoint_outside_the_manifests_folder_is_refused(own_workshop: Work
     )
 
 
-def test_a_new_manifest_needs_the_tables_that_it_starts_from(own_workshop: Workshop) -> None:
+def test_a_new_manifest_needs_labels_and_train(own_workshop: Workshop) -> None:
     own_workshop.manifest.unlink()
     with pytest.raises(VitrineError) as error:
         add_tag_model(own_workshop)
@@ -206,17 +206,17 @@ def test_the_prior_is_the_best_constant_answer(tmp_path: Path) -> None:
     assert 1 < len(prior) < 12
 
 
-def test_nothing_half_written_stays_beside_the_manifest(own_workshop: Workshop) -> None:
+def test_no_temporary_file_stays_beside_the_manifest(own_workshop: Workshop) -> None:
     add_tag_model(own_workshop)
     assert [path.name for path in own_workshop.home.iterdir() if path.name.startswith(".")] == []
     assert (own_workshop.home / MANIFEST_NAME).exists()
 
 
-def test_a_safetensors_file_that_is_none_is_refused(own_workshop: Workshop) -> None:
+def test_an_invalid_safetensors_file_is_refused(own_workshop: Workshop) -> None:
     path = own_workshop.home / "x.safetensors"
     path.write_bytes(b"garbage")
     with pytest.raises(VitrineError, match=rf"^{path}: not a checkpoint: "):
         add_tag_model(own_workshop, checkpoint=path)
     safetensors.torch.save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(VitrineError, match=rf"^{path}: lacks `bn1.bias`, "):
+    with pytest.raises(VitrineError, match=rf"^{path}: missing `bn1.bias`, "):
         add_tag_model(own_workshop, checkpoint=path)

@@ -1,4 +1,4 @@
-"""A kernel's CPUs, memory and largest file, held by the system on real processes."""
+"""Limits of CPUs, memory and file size, enforced on real processes."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ TAKE = "import sys, time; held = b'x' * int(sys.argv[1]); print(len(held), flush
 
 with make_group(200 * MB) as made:
     CGROUPS = made is not None
-needs_cgroups = pytest.mark.skipif(not CGROUPS, reason="this system lets us make no cgroup")
+needs_cgroups = pytest.mark.skipif(not CGROUPS, reason="this system forbids cgroups")
 
 
 @pytest.fixture
@@ -31,17 +31,17 @@ def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def take(prefix: tuple[str, ...], size: int, seconds: float = 0) -> subprocess.Popen[str]:
-    """A process that holds so many bytes for so long, and says so when it has them."""
+    """Start a process that allocates `size` bytes, prints their number, and holds them for `seconds`."""
     command = [*prefix, sys.executable, "-c", TAKE, str(size), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @needs_cgroups
-def test_processes_that_pass_the_memory_together_are_ended_and_counted() -> None:
+def test_a_process_is_killed_and_counted_when_all_together_exceed_the_memory() -> None:
     with hold_limits(SMALL) as held:
         assert "200 MB" not in held.description and "0.2 GB of memory for all processes together" in held.description
         first = take(held.prefix, 110 * MB, 60)
-        assert first.stdout and first.stdout.readline() == f"{110 * MB}\n", "one alone fits"
+        assert first.stdout and first.stdout.readline() == f"{110 * MB}\n", "one process alone fits"
         assert held.count_kills() == 0
         second = take(held.prefix, 110 * MB, 60)
         while all(process.poll() is None for process in (first, second)):
@@ -52,7 +52,7 @@ def test_processes_that_pass_the_memory_together_are_ended_and_counted() -> None
 
 
 @needs_cgroups
-def test_what_is_left_running_ends_with_its_cgroup() -> None:
+def test_a_running_process_ends_with_its_cgroup() -> None:
     with hold_limits(SMALL) as held:
         left = take(held.prefix, MB, 600)
         assert left.stdout and left.stdout.readline()
@@ -61,19 +61,17 @@ def test_what_is_left_running_ends_with_its_cgroup() -> None:
     left.communicate()
 
 
-def test_without_a_cgroup_each_process_has_the_memory_for_its_own_data(no_cgroups: None) -> None:
+def test_without_a_cgroup_the_memory_limit_holds_for_the_data_of_each_process(no_cgroups: None) -> None:
     with hold_limits(SMALL) as held:
-        assert "0.2 GB of memory for the data of each process (no cgroup can be made)" in held.description
+        assert "0.2 GB of memory for the data of each process (no cgroup permitted)" in held.description
         assert take(held.prefix, 50 * MB).communicate()[0] == f"{50 * MB}\n"
-        told = take(held.prefix, 250 * MB).communicate()
-        assert told[0] == "" and told[1].endswith("MemoryError\n")
+        output, errors = take(held.prefix, 250 * MB).communicate()
+        assert output == "" and errors.endswith("MemoryError\n")
         assert held.count_kills() == 0
 
 
 @pytest.mark.parametrize("group", [pytest.param(True, marks=needs_cgroups), False])
-def test_only_the_cpus_of_a_kernel_and_no_larger_file(
-    group: bool, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_the_cpus_and_the_file_size_are_limited(group: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     if not group:
         request.getfixturevalue("no_cgroups")
     program = "import os, pathlib, sys; print(len(os.sched_getaffinity(0)))\n"
@@ -84,17 +82,17 @@ def test_only_the_cpus_of_a_kernel_and_no_larger_file(
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.stdout == "1\n" and end in done.stderr and bool(end) == bool(done.returncode)
     assert held.description.startswith(f"limits: 1 of {os.cpu_count()} CPUs, 0.2 GB of memory ")
-    assert held.description.endswith(", no file over 0.001 GB")
+    assert held.description.endswith(", files up to 0.001 GB")
 
 
-def test_a_machine_that_has_less_than_a_kernel_is_told(monkeypatch: pytest.MonkeyPatch, no_cgroups: None) -> None:
+def test_a_machine_smaller_than_a_kernel_is_reported(monkeypatch: pytest.MonkeyPatch, no_cgroups: None) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5})
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2_000_000}.__getitem__)
     with hold_limits(KERNEL) as held:
         assert held.description == (
             "limits: 2 of 8 CPUs (wanted 4), 31 GB of memory (this machine has 8.19 GB) for the data of each process "
-            "(no cgroup can be made), no file over 20 GB"
+            "(no cgroup permitted), files up to 20 GB"
         )
 
 
@@ -112,7 +110,7 @@ UNIFIED = "cgroup2 {root}/unified cgroup2 rw,nosuid 0 0\n"
         ("", "0::/\n", []),
     ],
 )
-def test_cgroups_are_sought_below_and_beside_our_own(
+def test_cgroups_are_tried_below_and_beside_the_current_one(
     mounts: str, own: str, places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mounts").write_text(mounts.format(root=tmp_path))
@@ -138,7 +136,7 @@ def test_cgroups_are_sought_below_and_beside_our_own(
     ],
     ids=["version 2", "version 1"],
 )
-def test_memory_and_swap_are_set_and_kills_are_read_as_linux_writes_them(
+def test_memory_and_swap_are_set_and_kills_are_read_in_linux_format(
     version: packing.dry_run.cgroups.Version, swap: str, kills: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (version.memory, version.swap, version.kills, "cgroup.procs"):
@@ -152,4 +150,4 @@ def test_memory_and_swap_are_set_and_kills_are_read_as_linux_writes_them(
         assert group == Group(tmp_path, version) and group.count_kills() == 2
     assert (tmp_path / version.memory).read_text() == "5000000"
     assert (tmp_path / version.swap).read_text() == swap
-    assert int((tmp_path / "cgroup.procs").read_text()) > 0, "a process can go in"
+    assert int((tmp_path / "cgroup.procs").read_text()) > 0, "the process did not join"

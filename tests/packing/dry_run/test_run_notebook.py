@@ -1,4 +1,4 @@
-"""The rehearsal of the whole notebook; without Kaggle's image, in this Python, which has ONNX Runtime already."""
+"""The dry run of the notebook, mostly in this Python, which has ONNX Runtime, instead of Kaggle's image."""
 
 import contextlib
 import os
@@ -23,17 +23,17 @@ from packing.pack.write_bundle import pack
 from tests.conftest import NAMES, ROOT, Workshop
 
 BUILD = ROOT / "build"
-pytestmark = pytest.mark.filterwarnings("ignore")  # of zmq, tornado and nbconvert, which are not ours
+pytestmark = pytest.mark.filterwarnings("ignore")  # of zmq, tornado and nbconvert
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This Python instead of an environment like Kaggle's image."""
+    """Use this Python instead of an environment similar to Kaggle's image."""
     monkeypatch.setattr(packing.dry_run.run_notebook, "prepare_image", lambda cache, python: Path(sys.executable))
 
 
 def write_notebook(bundle: Path, *cells: str) -> Path:
-    """A notebook of these cells in place of the bundle's."""
+    """Replace the bundle's notebook by one with these cells."""
     names = f'OWNER, SLUG, COMPETITION = "{NAMES.owner}", "{NAMES.slug}", "{NAMES.competition}"'
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (names, *cells)])
     path = bundle / "kernel" / "kernel.ipynb"
@@ -62,45 +62,45 @@ def test_the_notebook_ends_in_a_valid_submission_and_a_page_in_both_layouts(
 PROBE = """
 import json, os, socket, sys
 from pathlib import Path
-root, told = Path(os.environ["KAGGLE_ROOT"]), {}
+root, results = Path(os.environ["KAGGLE_ROOT"]), {}
 def attempt(name, action):
     try:
         action()
-        told[name] = "done"
+        results[name] = "done"
     except OSError as error:
-        told[name] = "refused"
+        results[name] = "refused"
 attempt("network", lambda: socket.create_connection(("127.0.0.1", int("%d")), timeout=5))
 attempt("input", lambda: (root / "input" / "new").write_text("x"))
 attempt("dataset", lambda: (root / "input/datasets/%s/%s/labels.csv").open("a"))
 attempt("image", lambda: next((root / "input/competitions/%s/test").iterdir()).open("ab"))
 attempt("working", lambda: (root / "working" / "new").write_text("x"))
-raise RuntimeError(json.dumps(told, sort_keys=True))
+raise RuntimeError(json.dumps(results, sort_keys=True))
 """
 
 
 @pytest.mark.parametrize("namespaces", [True, False])
-def test_the_walls_keep_the_notebook_from_the_network_and_its_inputs(
+def test_the_notebook_has_no_network_and_cannot_change_its_inputs(
     namespaces: bool, here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not namespaces:
         monkeypatch.setattr("packing.dry_run.walls.shutil.which", lambda name: None)
     elif not build_walls([own_workshop.dataset], tmp_path / "hooks").prefix:
-        pytest.skip("this system gives us no namespaces")
+        pytest.skip("this system forbids namespaces")
     with open_port() as port:
         write_notebook(own_workshop.bundle, PROBE % (port, NAMES.owner, NAMES.slug, NAMES.competition))
         with pytest.raises(RehearsalError) as error:
             rehearse_like_kaggle(
                 own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path
             )
-    told = '{"dataset": "refused", "image": "refused", "input": "refused", "network": "refused", "working": "done"}'
+    found = '{"dataset": "refused", "image": "refused", "input": "refused", "network": "refused", "working": "done"}'
     assert str(error.value) == (
-        f"{own_workshop.bundle}/kernel/kernel.ipynb: stops with RuntimeError: {told}; see {tmp_path}/out/kernel.html"
+        f"{own_workshop.bundle}/kernel/kernel.ipynb: failed with RuntimeError: {found}; see {tmp_path}/out/kernel.html"
     )
     assert "RuntimeError" in (tmp_path / "out" / "kernel.html").read_text()
 
 
 class open_port:
-    """A port of this machine that takes connections."""
+    """A port of this machine that accepts connections."""
 
     def __enter__(self) -> int:
         import socket
@@ -113,13 +113,13 @@ class open_port:
         self.server.close()
 
 
-def test_a_notebook_that_passes_its_limit_is_stopped(here: None, own_workshop: Workshop, tmp_path: Path) -> None:
+def test_a_notebook_that_exceeds_its_time_limit_is_stopped(here: None, own_workshop: Workshop, tmp_path: Path) -> None:
     path = write_notebook(own_workshop.bundle, "import time; time.sleep(300)")
     with pytest.raises(RehearsalError) as error:
         rehearse_like_kaggle(
             own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, time_limit=1
         )
-    assert str(error.value) == f"{path}: passed its limit of 1 s; see {tmp_path}/out/kernel.html"
+    assert str(error.value) == f"{path}: exceeded its time limit of 1 s; see {tmp_path}/out/kernel.html"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["kernel.html"]
 
 
@@ -130,7 +130,7 @@ subprocess.run([sys.executable, "-c", "b'x' * 10**9"], check=True)
 
 
 @pytest.mark.parametrize("cgroup", [True, False])
-def test_a_script_that_takes_too_much_memory_ends_the_rehearsal(
+def test_a_script_that_runs_out_of_memory_ends_the_dry_run(
     cgroup: bool, here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(cpus=4, memory=600 * 10**6, file=10**9)
@@ -139,7 +139,7 @@ def test_a_script_that_takes_too_much_memory_ends_the_rehearsal(
     else:
         with make_group(limits.memory) as group:
             if not group:
-                pytest.skip("this system lets us make no cgroup")
+                pytest.skip("this system forbids cgroups")
     path = write_notebook(own_workshop.bundle, GREEDY)
     with pytest.raises(RehearsalError) as error:
         rehearse_like_kaggle(
@@ -148,16 +148,16 @@ def test_a_script_that_takes_too_much_memory_ends_the_rehearsal(
     page = (tmp_path / "out" / "kernel.html").read_text()
     if cgroup:
         assert str(error.value) == (
-            f"{path}: passed its 0.6 GB of memory, and the system ended 1 of its processes; "
-            f"Kaggle ends such a notebook; see {tmp_path}/out/kernel.html"
+            f"{path}: out of memory: exceeded 0.6 GB, 1 processes killed; "
+            f"Kaggle kills such a notebook; see {tmp_path}/out/kernel.html"
         )
     else:
-        assert str(error.value).startswith(f"{path}: stops with CalledProcessError: Command ")
-        assert "MemoryError" in page, "the script's own words are on the page"
+        assert str(error.value).startswith(f"{path}: failed with CalledProcessError: Command ")
+        assert "MemoryError" in page, "the page has no message of the script"
     assert "CalledProcessError" in page
 
 
-def test_a_cell_that_takes_too_much_memory_is_told_how_much_it_has(
+def test_a_cell_that_runs_out_of_memory_is_reported_with_the_limit(
     here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing.dry_run.limits, "make_group", lambda memory: contextlib.nullcontext())
@@ -167,10 +167,10 @@ def test_a_cell_that_takes_too_much_memory_is_told_how_much_it_has(
         rehearse_like_kaggle(
             own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, limits=limits
         )
-    assert str(error.value).startswith(f"{path}: stops with MemoryError (it has 0.6 GB): Unable to allocate 954. MiB")
+    assert str(error.value).startswith(f"{path}: failed with MemoryError (limit 0.6 GB): Unable to allocate 954. MiB")
 
 
-def test_hooks_refuse_only_sockets_that_lead_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_refuse_network_sockets_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("packing.dry_run.walls.shutil.which", lambda name: None)
     walls = build_walls([tmp_path / "input"], tmp_path / "hooks")
     assert isinstance(walls, Walls) and walls.prefix == ()
@@ -180,7 +180,7 @@ def test_hooks_refuse_only_sockets_that_lead_somewhere(tmp_path: Path, monkeypat
         assert finished.returncode == code, finished.stderr
 
 
-def test_a_python_that_is_not_of_kaggles_images_is_passed_over(tmp_path: Path) -> None:
+def test_an_unsupported_python_is_skipped(tmp_path: Path) -> None:
     old = tmp_path / "python2.7"
     old.write_text("#!/bin/sh\necho 2 7\n")
     broken = tmp_path / "python3.12"
@@ -192,14 +192,16 @@ def test_a_python_that_is_not_of_kaggles_images_is_passed_over(tmp_path: Path) -
     assert find_interpreter([str(old), str(broken), "absent", str(kaggles)]) == (str(kaggles), (3, 12))
     with pytest.raises(RehearsalError) as error:
         find_interpreter([str(old), "absent"])
-    assert str(error.value) == f"no Python 3.11 to 3.13 among {old}, absent; name one with --python"
+    assert str(error.value) == f"--python: found no Python 3.11 to 3.13 among {old}, absent; name one"
 
 
-def test_an_environment_that_pip_cannot_fill_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_installation_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing.dry_run.environment, "PACKAGES", {sys.version_info[:2]: ("absent-of-vitrine==1",)})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    with pytest.raises(RehearsalError, match=r"cannot be made: ERROR: No matching distribution found for absent-of-v"):
+    with pytest.raises(
+        RehearsalError, match=r"cannot make the environment: ERROR: No matching distribution found for absent-of-v"
+    ):
         prepare_image(tmp_path, sys.executable)
     assert not list(tmp_path.rglob(MARKER))
 
@@ -211,7 +213,7 @@ IMAGES = sorted(BUILD.glob(f"image-3.*/{MARKER}"))
     not (IMAGES and ONNXRUNTIME.find_wheels(BUILD / "wheels", IMAGES[-1].parent.name[-4:].replace(".", ""))),
     reason="needs build/wheels (pack --wheels) and build/image-3.* (dry-run --like-kaggle)",
 )
-def test_with_real_wheels_the_first_prediction_comes_within_a_minute(workshop: Workshop, tmp_path: Path) -> None:
+def test_with_real_wheels_the_first_prediction_takes_less_than_a_minute(workshop: Workshop, tmp_path: Path) -> None:
     version = IMAGES[-1].parent.name.removeprefix("image-")
     wheels = ONNXRUNTIME.find_wheels(BUILD / "wheels", version.replace(".", ""))
     packed = pack(workshop.manifest, workshop.onnx, tmp_path / "bundle", NAMES, wheels=wheels)
@@ -225,4 +227,4 @@ def test_with_real_wheels_the_first_prediction_comes_within_a_minute(workshop: W
     page = (tmp_path / "out" / "kernel.html").read_text()
     assert "installed onnxruntime_gpu-1.26.0" in page and "onnxruntime 1.26.0, Python" in page
     still = subprocess.run([inside, "-c", "import onnxruntime"], capture_output=True, text=True, check=False)
-    assert "No module named 'onnxruntime'" in still.stderr, "the image was touched"
+    assert "No module named 'onnxruntime'" in still.stderr, "the environment was changed"

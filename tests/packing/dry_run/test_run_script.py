@@ -16,7 +16,7 @@ from tests.conftest import ROOT, Workshop
 SANDBOX = ROOT / "packing" / "dry_run" / "sandbox.py"
 
 
-def test_a_dry_run_answers_the_first_images_and_keeps_what_was_asked_for(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_dry_run_predicts_the_first_images_and_keeps_the_predictions(workshop: Workshop, tmp_path: Path) -> None:
     out = tmp_path / "out"
     rehearsal = rehearse(workshop.dataset, workshop.images, workshop.sample, out, limit=5, predictions=True)
     assert (rehearsal.images, rehearsal.unreadable, rehearsal.time_limit) == (5, 0, 9 * 3600)
@@ -26,7 +26,7 @@ def test_a_dry_run_answers_the_first_images_and_keeps_what_was_asked_for(worksho
     assert sorted(path.name for path in out.iterdir()) == ["predictions", "run_log.json", "submission.csv"]
 
 
-def test_a_script_that_fails_is_an_error_and_leaves_the_last_result(
+def test_a_script_that_fails_is_an_error_and_keeps_the_earlier_result(
     own_workshop: Workshop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -36,13 +36,13 @@ def test_a_script_that_fails_is_an_error_and_leaves_the_last_result(
         image.unlink()
     with pytest.raises(RehearsalError) as error:
         rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, out)
-    assert str(error.value) == f"{own_workshop.dataset}: its script ended with exit code 1; its message is above"
-    assert f"error: {own_workshop.images}: holds no image; wanted files such as ID.png" in capfd.readouterr().err
+    assert str(error.value) == f"{own_workshop.dataset}: the script ended with exit code 1; see its message above"
+    assert f"error: {own_workshop.images}: found no image; wanted files such as ID.png" in capfd.readouterr().err
     assert (out / "submission.csv").read_bytes() == before
     assert sorted(path.name for path in out.iterdir()) == ["run_log.json", "submission.csv"]
 
 
-def test_a_dry_run_is_strict_and_a_lenient_one_takes_what_kaggle_would_take(
+def test_a_degraded_submission_is_an_error_unless_lenient(
     own_workshop: Workshop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (own_workshop.dataset / "tag.onnx").write_bytes(b"no model")
@@ -51,7 +51,7 @@ def test_a_dry_run_is_strict_and_a_lenient_one_takes_what_kaggle_would_take(
     document["models"][2]["onnx"]["fp32"]["sha256"] = hash_file(own_workshop.dataset / "tag.onnx")
     path.write_text(json.dumps(document))
     given = (own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out")
-    with pytest.raises(RehearsalError, match=r"its script ended with exit code 1; its message is above$"):
+    with pytest.raises(RehearsalError, match=r"the script ended with exit code 1; see its message above$"):
         rehearse(*given, limit=5)
     assert "error: model tag: tag.onnx does not load: " in capfd.readouterr().err
     assert rehearse(*given, limit=5, strict=False).images == 5
@@ -61,7 +61,7 @@ def test_a_dry_run_is_strict_and_a_lenient_one_takes_what_kaggle_would_take(
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("import torch", "ModuleNotFoundError: No module named 'torch': a kernel has only PIL, inference, numpy, onnxruntime"),
+        ("import torch", "ModuleNotFoundError: No module named 'torch': a kernel may import only PIL, inference, numpy, onnxruntime"),
         ("import socket; socket.create_connection(('127.0.0.1', 9))", "PermissionError: [Errno 1] no network in a kernel"),
         ("open('{bundle}/labels.csv', 'a')", "OSError: [Errno 30] Read-only file system: '{bundle}/labels.csv'"),
         ("import os; os.remove('{images}/x.png')", "OSError: [Errno 30] Read-only file system: '{images}/x.png'"),
@@ -70,19 +70,13 @@ def test_a_dry_run_is_strict_and_a_lenient_one_takes_what_kaggle_would_take(
 def test_the_sandbox_refuses_what_kaggle_refuses(script: str, message: str, workshop: Workshop, tmp_path: Path) -> None:
     places = {"bundle": workshop.dataset, "images": workshop.images}
     (tmp_path / "script.py").write_text(script.format(**places))
-    command = [
-        sys.executable,
-        "-I",
-        str(SANDBOX),
-        os.pathsep.join(map(str, places.values())),
-        str(tmp_path / "script.py"),
-    ]
+    command = [sys.executable, "-I", str(SANDBOX), os.pathsep.join(map(str, places.values())), "script.py"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1] == message.format(**places)
 
 
-def test_the_sandbox_lets_a_script_read_its_inputs_and_write_its_own_folder(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_script_in_the_sandbox_can_read_its_inputs_and_write_its_folder(workshop: Workshop, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(f"open('x', 'w').write(open('{workshop.dataset}/labels.csv').read())")
     command = [sys.executable, "-I", str(SANDBOX), str(workshop.dataset), "script.py"]
     subprocess.run(command, cwd=tmp_path, check=True)
@@ -99,15 +93,15 @@ def test_a_bundle_that_writes_an_invalid_submission_fails_the_dry_run(own_worksh
     document = json.loads((own_workshop.dataset / MANIFEST_NAME).read_text())
     document["runtime"]["script"]["sha256"] = hash_file(script)
     (own_workshop.dataset / MANIFEST_NAME).write_text(json.dumps(document))
-    with pytest.raises(SubmissionError, match=r"0 rows, without \w+; wanted the 20 ids of the sample in order$"):
+    with pytest.raises(SubmissionError, match=r"found 0 rows, without \w+; wanted the 20 ids of the sample in order$"):
         rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_stage_two_is_foretold_from_rate_and_start() -> None:
+def test_the_run_time_of_stage_2_is_estimated_from_start_up_and_rate() -> None:
     rehearsal = Rehearsal(images=100, unreadable=1, seconds=12.0, rate=10.0, time_limit=3600)
     assert rehearsal.predict_seconds(1000) == pytest.approx(2 + 100)
     assert rehearsal.describe() == (
         "100 images in 12.0 s, 10.0 images/s, 1 unreadable\n"
-        "38,801 images at this rate: 1:04:42; DOES NOT FIT the limit of 1:00:00"
+        "38,801 images at this rate: 1:04:42; DOES NOT FIT the time limit of 1:00:00"
     )

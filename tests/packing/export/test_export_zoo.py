@@ -28,7 +28,7 @@ def make_judge(workshop: Workshop, model: Model, examples: Examples) -> Judge:
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_the_graph_takes_bytes_and_any_batch_and_gives_probabilities(name: str, workshop: Workshop) -> None:
+def test_the_graph_maps_bytes_in_any_batch_to_probabilities(name: str, workshop: Workshop) -> None:
     path = workshop.onnx / f"{name}.onnx"
     graph = onnx.load(path)
     onnx.checker.check_model(graph)
@@ -39,7 +39,7 @@ def test_the_graph_takes_bytes_and_any_batch_and_gives_probabilities(name: str, 
     size = ZOO[name][2]
     assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [size, size, 3])
     assert (views.name, views.type, len(views.shape)) == ("views", "tensor(int64)", 1)
-    assert isinstance(image.shape[0], str) and isinstance(views.shape[0], str), "their number must be left open"
+    assert isinstance(image.shape[0], str) and isinstance(views.shape[0], str), "their number must not be fixed"
     for batch, shown in ((1, [0]), (5, [0, 1])):
         feeds = {"image": np.zeros((batch, size, size, 3), np.uint8), "views": np.array(shown)}
         (answer,) = session.run(None, feeds)
@@ -48,9 +48,7 @@ def test_the_graph_takes_bytes_and_any_batch_and_gives_probabilities(name: str, 
 
 @pytest.mark.parametrize("flips", [[False], [True], [False, True]])
 @pytest.mark.parametrize("name", ZOO)
-def test_the_exported_model_answers_as_torch_does_on_timms_transform(
-    name: str, flips: list[bool], workshop: Workshop
-) -> None:
+def test_the_exported_model_matches_torch_on_timms_transform(name: str, flips: list[bool], workshop: Workshop) -> None:
     architecture, _, size, resize = ZOO[name]
     model = next(model for model in read_manifest(workshop.onnx / MANIFEST_NAME).models if model.name == name)
     session = onnxruntime.InferenceSession(workshop.onnx / f"{name}.onnx")
@@ -63,24 +61,24 @@ def test_the_exported_model_answers_as_torch_does_on_timms_transform(
     images = [Image.open(path) for path in sorted(workshop.images.iterdir())]
     shown = torch.stack([normalised(image) for image in images])
     with torch.inference_mode():
-        asked = [torch.sigmoid(network(shown.flip(3) if flip else shown)).numpy() for flip in flips]
-    wanted = np.mean(asked, axis=0)
-    pictures = np.stack([plain(image).numpy().transpose(1, 2, 0) for image in images])
+        each = [torch.sigmoid(network(shown.flip(3) if flip else shown)).numpy() for flip in flips]
+    wanted = np.mean(each, axis=0)
+    squares = np.stack([plain(image).numpy().transpose(1, 2, 0) for image in images])
     views = np.array([list(VIEWS).index("hflip" if flip else "identity") for flip in flips])
-    (answer,) = session.run(None, {"image": pictures, "views": views})
+    (answer,) = session.run(None, {"image": squares, "views": views})
     assert np.abs(answer - wanted).max() < 1e-5
-    assert wanted.std(axis=0).max() > 0.01, "the images must make a difference"
+    assert wanted.std(axis=0).max() > 0.01, "the probabilities must differ between images"
     assert model.onnx["fp32"].parity < 1e-5
 
 
-def test_an_export_tells_nothing_of_the_machine_that_made_it(workshop: Workshop) -> None:
+def test_an_export_contains_no_path_of_the_machine(workshop: Workshop) -> None:
     root = str(ROOT).encode()
     for name in ZOO:
         content = (workshop.onnx / f"{name}.onnx").read_bytes()
         assert root not in content and b"site-packages" not in content
 
 
-def test_an_export_that_is_up_to_date_stays(own_workshop: Workshop) -> None:
+def test_an_export_that_is_up_to_date_is_kept(own_workshop: Workshop) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in own_workshop.onnx.glob("*.onnx")}
     (own_workshop.onnx / "tag.onnx").write_bytes(b"damaged")
     export_zoo(own_workshop.manifest, own_workshop.onnx, own_workshop.images)
@@ -92,26 +90,26 @@ def test_an_export_that_is_up_to_date_stays(own_workshop: Workshop) -> None:
 def test_an_export_that_differs_from_torch_fails_and_leaves_no_file(workshop: Workshop, tmp_path: Path) -> None:
     model = read_manifest(workshop.manifest).models[2]
 
-    class Forgetful(torch.nn.Module):
-        """Answers differently whenever it is asked."""
+    class Different(torch.nn.Module):
+        """A network whose output differs after the export."""
 
         def __init__(self) -> None:
             super().__init__()
             self.network = timm.create_model("test_efficientnet", num_classes=3).eval()
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            answer: torch.Tensor = self.network(pictures)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = self.network(images)
             return answer + (0 if torch.compiler.is_exporting() else 0.01)
 
     judge = make_judge(workshop, model, Examples(tuple(sorted(workshop.images.iterdir())[:16])))
     with pytest.raises(
         ExportError, match=r"^model tag: its ONNX differs from torch by 2\.\de-03 on 16 images; wanted at most 1e-04$"
     ):
-        export_model(Forgetful(), model, 3, "0" * 64, tmp_path, judge)
+        export_model(Different(), model, 3, "0" * 64, tmp_path, judge)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whatever_the_graph_is_made_from_changes_its_source(workshop: Workshop) -> None:
+def test_the_source_hash_depends_on_every_input_of_the_graph(workshop: Workshop) -> None:
     model = read_manifest(workshop.manifest).models[0]
     changed = [
         dataclasses.replace(model, architecture="test_vit"),
@@ -131,7 +129,7 @@ def test_a_checkpoint_changed_after_it_was_added_is_refused(own_workshop: Worksh
         export_zoo(own_workshop.manifest, own_workshop.onnx, own_workshop.images)
 
 
-def test_parity_wants_sixteen_images(workshop: Workshop, tmp_path: Path) -> None:
+def test_parity_needs_sixteen_images(workshop: Workshop, tmp_path: Path) -> None:
     with pytest.raises(ImagesError) as error:
         export_zoo(workshop.manifest, tmp_path / "onnx", tmp_path)
-    assert str(error.value) == f"{tmp_path}: holds 0 images; parity is measured on 16, give --images"
+    assert str(error.value) == f"{tmp_path}: found 0 images; wanted 16 for parity; add images"

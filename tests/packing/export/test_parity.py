@@ -1,4 +1,4 @@
-"""fp16 and int8 exports of a small zoo, against torch, scikit-learn and slow loops."""
+"""fp16 and int8 exports of a small zoo, compared with torch, scikit-learn and slow loops."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ from packing.export.parity import Judge, Parity, list_examples
 from tests.conftest import LABELS, ZOO, Precise, Workshop, write_rows
 from zoo.networks import load_network
 
-LIMITS = {"fp16": 0.02, "int8": 0.5}  # of the difference to torch in probability; the heads are forty times as steep
+LIMITS = {"fp16": 0.02, "int8": 0.5}  # difference in probability from torch; the heads have forty times the weights
 
 
 def ask_torch(precise: Precise, model: Model, paths: list[Path]) -> np.ndarray:
@@ -32,41 +32,41 @@ def ask_torch(precise: Precise, model: Model, paths: list[Path]) -> np.ndarray:
         precise.home / f"{model.name}.safetensors", model.architecture, model.image_size, outputs
     ).module
     squares = np.stack([resize_image(read_image(path), read_geometry(model)) for path in paths])
-    pictures = torch.from_numpy(squares).permute(0, 3, 1, 2).double() / 255
+    images = torch.from_numpy(squares).permute(0, 3, 1, 2).double() / 255
     mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (model.mean, model.std))
     with torch.inference_mode():
-        answer: np.ndarray = torch.sigmoid(network.double()((pictures - mean) / std)).numpy()
+        answer: np.ndarray = torch.sigmoid(network.double()((images - mean) / std)).numpy()
     return answer
 
 
 def ask_onnx(path: Path, model: Model, paths: list[Path]) -> np.ndarray:
-    squares = np.stack([resize_image(read_image(picture), read_geometry(model)) for picture in paths])
+    squares = np.stack([resize_image(read_image(image), read_geometry(model)) for image in paths])
     (answer,) = onnxruntime.InferenceSession(path).run(None, {"image": squares, "views": np.array([0])})
     assert answer.dtype == np.float32
     return answer
 
 
 def decide_by_hand(scores: np.ndarray, model: Model, manifest: Manifest) -> np.ndarray:
-    """The labels at or above each group's threshold, the first `maximum` of them; else the best."""
+    """Select the labels at or above each group's threshold, at most `maximum`; if there are none, the best."""
     names = [label for label in LABELS if model.group in ("all", label.partition("::")[0])]
-    taken = np.zeros(scores.shape, bool)
+    selected = np.zeros(scores.shape, bool)
     for row, own in enumerate(scores):
         for group, rule in manifest.decision.groups.items():
             ranked = sorted((c for c, name in enumerate(names) if name.startswith(group)), key=lambda c: -own[c])
             for rank, column in enumerate(ranked):
-                taken[row, column] = (own[column] >= rule.threshold and rank < rule.maximum) or rank < rule.minimum
-        if not taken[row].any():
-            taken[row, own.argmax()] = True
-    return taken
+                selected[row, column] = (own[column] >= rule.threshold and rank < rule.maximum) or rank < rule.minimum
+        if not selected[row].any():
+            selected[row, own.argmax()] = True
+    return selected
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 @pytest.mark.parametrize("name", ZOO)
-def test_what_the_manifest_says_of_a_precision_is_so(name: str, precision: str, precise: Precise) -> None:
+def test_the_manifests_figures_of_a_precision_are_correct(name: str, precision: str, precise: Precise) -> None:
     manifest = precise.manifest
     model = next(model for model in manifest.models if model.name == name)
     entry = model.onnx[precision]  # type: ignore[index]
-    paths = sorted(precise.images.iterdir())[:24]  # the other twelve are calibrated on
+    paths = sorted(precise.images.iterdir())[:24]  # the other twelve are for calibration
     wanted, answer = ask_torch(precise, model, paths), ask_onnx(precise.onnx / entry.file, model, paths)
     assert np.abs(answer - wanted).max() == pytest.approx(entry.parity, abs=1e-4)
     assert 0 < entry.parity < LIMITS[precision]
@@ -77,12 +77,12 @@ def test_what_the_manifest_says_of_a_precision_is_so(name: str, precision: str, 
     true = np.array(
         [[LABELS.index(label) in (index % 2, 2 + index % 3) for label in names] for index in range(len(paths))]
     )
-    scores = [fbeta_score(true, taken, beta=2, average="samples", zero_division=0) for taken in (whole, decided)]
+    scores = [fbeta_score(true, given, beta=2, average="samples", zero_division=0) for given in (whole, decided)]
     assert entry.f2_loss == pytest.approx(scores[0] - scores[1])
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_fp16_has_half_the_weights_and_prepares_the_picture_and_answers_in_fp32(name: str, precise: Precise) -> None:
+def test_fp16_has_half_the_weights_and_normalises_and_ends_in_fp32(name: str, precise: Precise) -> None:
     whole, half = precise.onnx / f"{name}.onnx", precise.onnx / f"{name}.fp16.onnx"
     graph = onnx.load(half).graph
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -93,7 +93,7 @@ def test_fp16_has_half_the_weights_and_prepares_the_picture_and_answers_in_fp32(
     assert {kinds[node.input[1]] for node in layers} == {onnx.TensorProto.FLOAT16}
     assert {kinds["scale"], kinds["shift"]} == {onnx.TensorProto.FLOAT}
     casts = [node for node in graph.node if node.op_type == "Cast"]
-    assert len(casts) == 3, "bytes to fp32, the normalised picture to fp16, the logits to fp32"
+    assert len(casts) == 3, "bytes to fp32, the normalised image to fp16, the logits to fp32"
     assert half.stat().st_size < 0.75 * whole.stat().st_size
 
 
@@ -107,7 +107,7 @@ def test_int8_convolves_in_integers(precise: Precise) -> None:
 
 
 def make_grouped() -> onnx.ModelProto:
-    """A convolution in 16 groups of 4, and one that is depthwise."""
+    """Make a convolution in 16 groups of 4, and a depthwise one."""
     random = np.random.default_rng(0)
     weights = {"w": random.normal(size=(32, 4, 3, 3)), "d": random.normal(size=(32, 1, 3, 3))}
     tensors = [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
@@ -122,20 +122,18 @@ def make_grouped() -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model)
 
 
-def test_wide_groups_change_no_answer() -> None:
+def test_wide_groups_do_not_change_the_output() -> None:
     model = make_grouped()
-    picture = np.random.default_rng(1).normal(size=(2, 64, 9, 9)).astype(np.float32)
-    wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": picture})[0]
+    image = np.random.default_rng(1).normal(size=(2, 64, 9, 9)).astype(np.float32)
+    wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": image})[0]
     widen_groups(model.graph)
-    answer = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": picture})[0]
+    answer = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": image})[0]
     np.testing.assert_allclose(answer, wanted, rtol=1e-4, atol=1e-5)
     groups = {node.name: [a.i for a in node.attribute if a.name == "group"] for node in model.graph.node}
     assert groups == {"grouped": [2], "depthwise": [32]}
 
 
-def test_a_precision_that_is_up_to_date_stays_and_what_it_is_made_from_is_minded(
-    precise: Precise, tmp_path: Path
-) -> None:
+def test_a_precision_is_kept_until_one_of_its_inputs_changes(precise: Precise, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(precise.onnx, tmp_path / "onnx"))
     before = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.onnx")}
     manifest = precise.home / MANIFEST_NAME
@@ -144,14 +142,14 @@ def test_a_precision_that_is_up_to_date_stays_and_what_it_is_made_from_is_minded
     export_zoo(manifest, copy, precise.images, ("fp16",))
     after = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.onnx")}
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {f"{name}.fp16.onnx" for name in ZOO}, "measured without the truth it is another measurement"
+    assert changed == {f"{name}.fp16.onnx" for name in ZOO}, "without the truth, F2 must be measured again"
     assert {precision for model in read_manifest(copy / MANIFEST_NAME).models for precision in model.onnx} == {
         "fp32",
         "fp16",
     }
 
 
-def test_a_model_that_does_not_answer_in_a_precision_is_left_without_it_and_told(
+def test_a_precision_in_which_a_model_fails_is_skipped_with_a_note(
     precise: Precise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = Path(shutil.copytree(precise.onnx, tmp_path / "onnx"))
@@ -168,29 +166,25 @@ def test_a_model_that_does_not_answer_in_a_precision_is_left_without_it_and_told
     export_zoo(precise.home / MANIFEST_NAME, copy, precise.images, ("fp16", "int8"), precise.train)
     models = {model.name: set(model.onnx) for model in read_manifest(copy / MANIFEST_NAME).models}
     assert models["tag"] == {"fp32", "int8"} and models["culture"] == {"fp32", "fp16", "int8"}
-    told = "note: tag is left without fp16: model tag: its output is not a probability: NaN or outside [0, 1]"
-    assert told in capsys.readouterr().err
+    note = "note: tag: fp16 skipped: model tag: its output is not a probability: NaN or outside [0, 1]"
+    assert note in capsys.readouterr().err
     assert not (copy / "tag.fp16.onnx").exists()
 
 
 @pytest.mark.parametrize(
     ("broken", "error", "message"),
     [
-        (
-            "few",
-            ImagesError,
-            "{images}: holds 20 images; parity is measured and int8 calibrated on 24, give --images",
-        ),
+        ("few", ImagesError, "{images}: found 20 images; wanted 24 for parity and int8 calibration; add images"),
         (
             "unknown",
             ImagesError,
-            "{images}: holds 1 images that {train} has; parity is measured and int8 calibrated on 24, give --images",
+            "{images}: found 1 images with a row in {train}; wanted 24 for parity and int8 calibration; add images",
         ),
         ("word", TableError, "{train}: image 000000000000: found attribute_ids '0 two'; wanted whole numbers"),
-        ("label", TableError, "{train}: image 000000000000 has label 77, which labels.csv lacks"),
+        ("label", TableError, "{train}: image 000000000000: found label 77; wanted labels of labels.csv"),
     ],
 )
-def test_material_that_does_not_do_is_refused(
+def test_invalid_images_or_labels_are_refused(
     broken: str, error: type[Exception], message: str, precise: Precise, workshop: Workshop, tmp_path: Path
 ) -> None:
     images = workshop.images if broken == "few" else precise.images
@@ -206,7 +200,7 @@ def test_material_that_does_not_do_is_refused(
     assert str(raised.value) == message.format(images=images, train=train)
 
 
-def test_no_image_is_both_measured_and_calibrated_on(precise: Precise) -> None:
+def test_no_image_is_used_for_both_parity_and_calibration(precise: Precise) -> None:
     names = read_names(precise)
     examples = list_examples(precise.images, 30, True, names)
     assert (len(examples.measured), len(examples.calibrated)) == (20, 10)

@@ -1,4 +1,4 @@
-"""The libraries that a shared object needs, read from its ELF header (System V ABI, 64 bits, little-endian)."""
+"""A reader of the libraries that a shared object needs (ELF header, System V ABI, 64 bits, little-endian)."""
 
 import mmap
 import struct
@@ -9,9 +9,9 @@ DT_NULL, DT_NEEDED, DT_STRTAB = 0, 1, 5
 
 
 def list_needed(path: Path) -> list[str]:
-    """DT_NEEDED of a library, in its order."""
+    """Return the DT_NEEDED entries of a library, in file order."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        assert data[:6] == b"\x7fELF\x02\x01", f"{path} is no 64-bit little-endian ELF file"
+        assert data[:6] == b"\x7fELF\x02\x01", f"{path} is not a 64-bit little-endian ELF file"
         (offset,) = struct.unpack_from("<Q", data, 32)
         size, count = struct.unpack_from("<HH", data, 54)
         segments = [struct.unpack_from("<IIQQQQ", data, offset + size * index) for index in range(count)]
@@ -19,7 +19,7 @@ def list_needed(path: Path) -> list[str]:
         entries = [struct.unpack_from("<qQ", data, place) for place in range(start, start + length, 16)]
         entries = entries[: entries.index((DT_NULL, 0))]
         address = next(value for tag, value in entries if tag == DT_STRTAB)
-        # The string table is given by its address in memory; the segment that it lies in says where in the file.
+        # The entry gives the address of the string table in memory; its segment gives the offset in the file.
         strings = next(
             address - memory + place
             for kind, _, place, memory, _, size in segments

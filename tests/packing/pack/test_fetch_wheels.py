@@ -26,7 +26,7 @@ PLATFORM = "manylinux_2_27_x86_64.manylinux_2_28_x86_64"
 
 
 def write_wheel(folder: Path, name: str, version: str, tags: str) -> Path:
-    """A wheel of one module, as PEP 427 wants it."""
+    """Write a wheel of one module, following PEP 427."""
     path = folder / f"{name}-{version}-{tags}.whl"
     information = f"{name}-{version}.dist-info"
     members = {
@@ -48,7 +48,7 @@ def write_wheel(folder: Path, name: str, version: str, tags: str) -> Path:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that pip is configured to take wheels from, and nothing else; the configuration is the user's own."""
+    """A folder that pip is configured to use as its only source of wheels."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -70,7 +70,7 @@ def test_a_wheel_for_each_of_kaggles_pythons_is_downloaded_once(index: Path, tmp
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == wanted
 
 
-def test_cudnn_comes_with_onnxruntime_and_in_the_last_release_for_a_p100(index: Path, tmp_path: Path) -> None:
+def test_cudnn_is_included_in_the_last_release_for_a_p100(index: Path, tmp_path: Path) -> None:
     for tags in TAGS:
         write_wheel(index, "onnxruntime_gpu", "1.26.0", f"{tags}-{PLATFORM}")
     for version in ("9.10.2.21", "9.19.0.56"):
@@ -80,7 +80,7 @@ def test_cudnn_comes_with_onnxruntime_and_in_the_last_release_for_a_p100(index: 
     assert len(wheels) == 4
 
 
-def test_what_pip_cannot_find_is_told_in_one_line(index: Path, tmp_path: Path) -> None:
+def test_a_failed_download_is_reported_in_one_line(index: Path, tmp_path: Path) -> None:
     with pytest.raises(PackError) as error:
         fetch_wheels("onnxruntime", tmp_path / "cache")
     assert str(error.value) == (
@@ -89,15 +89,15 @@ def test_what_pip_cannot_find_is_told_in_one_line(index: Path, tmp_path: Path) -
     )
 
 
-def test_a_wheel_in_the_cache_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_wheel_in_the_cache_is_refused(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, "onnxruntime_gpu", "1.26.0", f"cp311-cp311-{PLATFORM}")
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(PackError) as error:
         fetch_wheels("onnxruntime", tmp_path)
-    assert str(error.value) == f"{path}: not a whole wheel: File is not a zip file; remove it and run again"
+    assert str(error.value) == f"{path}: incomplete wheel: File is not a zip file; remove it and run again"
 
 
-def test_a_wheel_whose_file_is_not_the_recorded_one_is_refused(tmp_path: Path) -> None:
+def test_a_wheel_with_a_changed_file_is_refused(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, "one", "1", "py3-none-any")
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -106,19 +106,19 @@ def test_a_wheel_whose_file_is_not_the_recorded_one_is_refused(tmp_path: Path) -
             archive.writestr(name, content)
     with pytest.raises(PackError) as error:
         verify_wheel(path)
-    assert str(error.value) == f"{path}: one.py is not as its RECORD says; remove the wheel and run again"
+    assert str(error.value) == f"{path}: one.py differs from the RECORD; remove the wheel and run again"
 
 
-def test_a_zip_file_that_is_no_wheel_is_refused(tmp_path: Path) -> None:
+def test_a_zip_file_that_is_not_a_wheel_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "one-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("one.py", "")
     with pytest.raises(PackError) as error:
         verify_wheel(path)
-    assert str(error.value) == f"{path}: not a wheel: it has no RECORD of its files"
+    assert str(error.value) == f"{path}: not a wheel: it has no RECORD of its files; remove it and run again"
 
 
-def test_a_pack_with_wheels_carries_them_flat_and_declares_their_hashes(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_pack_with_wheels_includes_them_and_declares_their_hashes(workshop: Workshop, tmp_path: Path) -> None:
     wheels = [write_wheel(tmp_path, "onnxruntime_gpu", "1.26.0", f"{tags}-{PLATFORM}") for tags in TAGS]
     packed = pack(workshop.manifest, workshop.onnx, tmp_path / "bundle", NAMES, wheels=wheels)
     check_bundle(tmp_path / "bundle")
@@ -139,10 +139,10 @@ def test_every_library_that_the_cuda_provider_and_cudnn_need_is_in_their_wheel_o
 ) -> None:
     wheels = (ONNXRUNTIME if python else CUDNN).find_wheels(CACHE, python)
     if not wheels:
-        pytest.skip(f"build/wheels holds none for {python}")
+        pytest.skip(f"build/wheels has no wheel for {python}")
     with zipfile.ZipFile(wheels[0]) as archive:
         libraries = [name for name in archive.namelist() if ".so" in name and "tensorrt" not in name]
-        carried = {Path(name).name for name in libraries}
+        included = {Path(name).name for name in libraries}
         needed = {}
         for name in libraries:
             extracted = Path(archive.extract(name, tmp_path))
@@ -152,13 +152,13 @@ def test_every_library_that_the_cuda_provider_and_cudnn_need_is_in_their_wheel_o
             extracted.unlink()
     if python:
         provider = needed["libonnxruntime_providers_cuda.so"]
-        assert {"libcudnn.so.9", "libcublas.so.12", "libcudart.so.12"} <= set(provider), "nothing was read"
+        assert {"libcudnn.so.9", "libcublas.so.12", "libcudart.so.12"} <= set(provider), "no library was read"
     else:
-        assert set(CUDNN_LIBRARIES) <= carried and "libcudnn_graph.so.9" in needed["libcudnn_cnn.so.9"]
-    absent = {name: set(wanted) - carried - IMAGE_LIBRARIES for name, wanted in needed.items()}
+        assert set(CUDNN_LIBRARIES) <= included and "libcudnn_graph.so.9" in needed["libcudnn_cnn.so.9"]
+    absent = {name: set(wanted) - included - IMAGE_LIBRARIES for name, wanted in needed.items()}
     assert {name: wanted for name, wanted in absent.items() if wanted} == {}
 
 
 def read_with_readelf(path: Path) -> list[str]:
-    told = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
-    return [line.partition("[")[2].rstrip("]") for line in told.splitlines() if "(NEEDED)" in line]
+    output = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
+    return [line.partition("[")[2].rstrip("]") for line in output.splitlines() if "(NEEDED)" in line]

@@ -21,7 +21,7 @@ LAYOUTS = {
 }
 
 
-def test_every_cell_of_the_template_has_a_name_of_its_own_and_no_output() -> None:
+def test_every_cell_of_the_template_has_a_unique_id_and_no_output() -> None:
     cells = json.loads(TEMPLATE.read_text())["cells"]
     assert len({cell["id"] for cell in cells}) == len(cells)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
@@ -47,9 +47,9 @@ def mount(workshop: Workshop, root: Path, layout: str) -> Path:
 
 
 def execute(workshop: Workshop, first: str = "", manifest: Path | None = None) -> str:
-    """The notebook's printed output, `first` run before it; raises CellExecutionError as Kaggle would report it.
+    """Run the notebook after the code `first`; return its printed output. Raises CellExecutionError.
 
-    `manifest`: the one that the notebook is made to believe it was packed with.
+    `manifest`: put the hash of this file into the notebook.
     """
     text = (workshop.bundle / "kernel" / "kernel.ipynb").read_text()
     if manifest:
@@ -63,39 +63,40 @@ def execute(workshop: Workshop, first: str = "", manifest: Path | None = None) -
     return "".join(output.get("text", "") for output in outputs) + f"\n{pictures} pictures\n"
 
 
-@pytest.mark.filterwarnings("ignore")  # of zmq and tornado, in a process that is not ours
+@pytest.mark.filterwarnings("ignore")  # of zmq and tornado, in another process
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_notebook_finds_the_bundle_runs_it_and_shows_predictions(
     layout: str, workshop: Workshop, kaggle: Path
 ) -> None:
     mount(workshop, kaggle, layout)
-    told = execute(workshop)
-    assert f"{kaggle}/working/submission.csv: valid, 20 rows" in told
-    assert "20/20 images" in told and "3 pictures" in told  # stages, counts, and the grid of images
-    assert "first prediction " in told and "on CPUExecutionProvider" in told
-    assert " s of 32400 s" in told, "the limit is the manifest's, and counts from the notebook's start"
-    assert "\x1b[1;31mDEGRADED: packed for T4x2, found 0 of 2 GPUs: runs on the CPU\x1b[0m" in told
-    assert re.search(r"\nleft out +nothing\n", told) and "failed" not in told
+    output = execute(workshop)
+    assert f"{kaggle}/working/submission.csv: valid, 20 rows" in output
+    assert "20/20 images" in output and "3 pictures" in output  # stages, counts, and the grid of images
+    assert "first prediction " in output and "on CPUExecutionProvider" in output
+    assert " s of 32400 s" in output, "the time limit is not the manifest's"
+    assert "\x1b[1;31mDEGRADED: packed for T4x2, found 0 of 2 GPUs; running on the CPU\x1b[0m" in output
+    assert re.search(r"\ndegraded +no\n", output) and "failed" not in output
     assert sorted(path.name for path in (kaggle / "working").iterdir()) == ["run_log.json", "submission.csv"]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_notebook_refuses_a_script_that_is_not_the_declared_one(workshop: Workshop, kaggle: Path) -> None:
+def test_the_notebook_refuses_a_script_with_another_hash(workshop: Workshop, kaggle: Path) -> None:
     script = mount(workshop, kaggle, "older") / "inference.pyz"
     script.write_bytes(script.read_bytes() + b" ")
     with pytest.raises(
-        nbclient.exceptions.CellExecutionError, match=r"inference\.pyz has \w+; wanted \w+: upload the bundle again"
+        nbclient.exceptions.CellExecutionError,
+        match=r"inference\.pyz: found sha256 \w+; wanted \w+; upload the bundle again",
     ):
         execute(workshop)
     assert list((kaggle / "working").iterdir()) == []
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_notebook_refuses_another_manifest_than_it_was_packed_with(workshop: Workshop, kaggle: Path) -> None:
+def test_the_notebook_refuses_a_manifest_with_another_hash(workshop: Workshop, kaggle: Path) -> None:
     path = mount(workshop, kaggle, "newer") / MANIFEST_NAME
     path.write_text(path.read_text().replace('"time_limit": 32400', '"time_limit": 32401'))
-    told = rf"weights_manifest\.json has {hash_file(path)}; wanted \w+: upload the bundle again"
-    with pytest.raises(nbclient.exceptions.CellExecutionError, match=told):
+    message = rf"weights_manifest\.json: found sha256 {hash_file(path)}; wanted \w+; upload the bundle again"
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match=message):
         execute(workshop)
     assert list((kaggle / "working").iterdir()) == []
 
@@ -114,28 +115,30 @@ def test_the_notebook_says_what_to_attach(workshop: Workshop, kaggle: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_without_onnxruntime_and_without_a_wheel_the_notebook_says_so(workshop: Workshop, kaggle: Path) -> None:
+def test_without_onnxruntime_and_without_a_wheel_the_notebook_fails_with_a_message(
+    workshop: Workshop, kaggle: Path
+) -> None:
     mount(workshop, kaggle, "older")
     with pytest.raises(
-        nbclient.exceptions.CellExecutionError, match=r"onnxruntime is not installed and the bundle carries no wheel"
+        nbclient.exceptions.CellExecutionError, match=r"onnxruntime is not installed, and the bundle has no wheel"
     ):
         execute(workshop, "import importlib.util\nimportlib.util.find_spec = lambda name: None")
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_carried_wheel_with_another_hash_is_not_installed(workshop: Workshop, kaggle: Path) -> None:
+def test_a_wheel_with_another_hash_is_not_installed(workshop: Workshop, kaggle: Path) -> None:
     bundle = mount(workshop, kaggle, "older")
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     document["runtime"]["wheels"] = [{"file": "onnxruntime-1-py3-none-any.whl", "sha256": "0" * 64}]
     (bundle / MANIFEST_NAME).write_text(json.dumps(document))
     (bundle / "onnxruntime-1-py3-none-any.whl").write_bytes(b"")
     with pytest.raises(
-        nbclient.exceptions.CellExecutionError, match=r"onnxruntime-1-py3-none-any\.whl has \w+; wanted 000"
+        nbclient.exceptions.CellExecutionError, match=r"onnxruntime-1-py3-none-any\.whl: found sha256 \w+; wanted 000"
     ):
         execute(workshop, manifest=bundle / MANIFEST_NAME)
 
 
-# Two T4s, as the driver would show them, in the notebook's own process; the script's finds none.
+# Simulates two T4s in the notebook's process; the script's process finds none.
 GPUS = """
 import sys
 sys.path.insert(0, {script!r})
@@ -146,16 +149,16 @@ inference.models.devices.read_devices = lambda: (t4, t4)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_gpu_that_onnxruntime_does_not_use_is_told_in_red(workshop: Workshop, kaggle: Path) -> None:
+def test_a_gpu_that_onnxruntime_does_not_use_is_reported_in_red(workshop: Workshop, kaggle: Path) -> None:
     script = mount(workshop, kaggle, "older") / "inference.pyz"
-    told = execute(workshop, GPUS.format(script=str(script)))
-    assert told.count("Tesla T4, compute capability 7.5, 15.8 GB\n") == 2
-    assert "\x1b[1;31mDEGRADED: ONNX Runtime does not use the GPU (" in told and "packed for T4x2" not in told
-    assert "submission.csv: valid, 20 rows" in told
+    output = execute(workshop, GPUS.format(script=str(script)))
+    assert output.count("Tesla T4, compute capability 7.5, 15.8 GB\n") == 2
+    assert "\x1b[1;31mDEGRADED: ONNX Runtime does not use the GPU (" in output and "packed for T4x2" not in output
+    assert "submission.csv: valid, 20 rows" in output
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_gpu_on_which_a_batch_dies_is_left_for_the_cpu(workshop: Workshop, kaggle: Path) -> None:
+def test_the_cpu_is_used_if_a_batch_crashes_on_the_gpu(workshop: Workshop, kaggle: Path) -> None:
     script = mount(workshop, kaggle, "older") / "inference.pyz"
     die = """
 import os, subprocess
@@ -167,17 +170,14 @@ def run(command, env, **options):
 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 subprocess.run = run
 """
-    told = execute(workshop, GPUS.format(script=str(script)) + die)
-    assert (
-        "DEGRADED: the GPU cannot be used: CUDA error 209: no kernel image is available; runs on the CPU\x1b[0m" in told
-    )
-    assert "images through" in told and "submission.csv: valid, 20 rows" in told
+    output = execute(workshop, GPUS.format(script=str(script)) + die)
+    reason = "CUDA error 209: no kernel image is available"
+    assert f"DEGRADED: the GPU cannot be used ({reason}); running on the CPU\x1b[0m" in output
+    assert " s after the notebook's start: " in output and "submission.csv: valid, 20 rows" in output
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_exit_code_3_and_what_was_left_out_are_told_in_red_and_do_not_fail(
-    own_workshop: Workshop, kaggle: Path
-) -> None:
+def test_exit_code_3_does_not_fail_and_the_reasons_are_red(own_workshop: Workshop, kaggle: Path) -> None:
     bundle = mount(own_workshop, kaggle, "newer")
     script = bundle / "inference.pyz"
     with zipfile.ZipFile(script) as archive:
@@ -188,7 +188,7 @@ from inference.__main__ import main
 main()
 path = pathlib.Path(sys.argv[sys.argv.index("--out") + 1]).with_name("run_log.json")
 log = json.loads(path.read_text())
-path.write_text(json.dumps(log | {"degraded": ["the clock was short", "tag/hflip is left out"]}))
+path.write_text(json.dumps(log | {"degraded": ["little time was left", "tag/hflip dropped"]}))
 sys.exit(3)
 """
     with zipfile.ZipFile(script, "w") as archive:
@@ -197,50 +197,48 @@ sys.exit(3)
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     document["runtime"]["script"]["sha256"] = hash_file(script)
     (bundle / MANIFEST_NAME).write_text(json.dumps(document))
-    told = execute(own_workshop, manifest=bundle / MANIFEST_NAME)
-    assert "\x1b[1;31mDEGRADED: the clock was short\x1b[0m" in told
-    assert "\x1b[1;31mDEGRADED: tag/hflip is left out\x1b[0m" in told
-    assert "submission.csv: valid, 20 rows" in told
+    output = execute(own_workshop, manifest=bundle / MANIFEST_NAME)
+    assert "\x1b[1;31mDEGRADED: little time was left\x1b[0m" in output
+    assert "\x1b[1;31mDEGRADED: tag/hflip dropped\x1b[0m" in output
+    assert "submission.csv: valid, 20 rows" in output
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_without_matplotlib_the_page_has_words_only(workshop: Workshop, kaggle: Path) -> None:
+def test_without_matplotlib_the_page_has_text_only(workshop: Workshop, kaggle: Path) -> None:
     mount(workshop, kaggle, "older")
-    told = execute(workshop, "import sys\nsys.modules['matplotlib'] = sys.modules['matplotlib.pyplot'] = None")
-    assert "without matplotlib, no pictures" in told and "\n0 pictures" in told
-    assert any(name in told for name in ("culture::greek", "tag::birds", "tag::trees"))
+    output = execute(workshop, "import sys\nsys.modules['matplotlib'] = sys.modules['matplotlib.pyplot'] = None")
+    assert "matplotlib is missing: no charts" in output and "\n0 pictures" in output
+    assert any(name in output for name in ("culture::greek", "tag::birds", "tag::trees"))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_page_shows_scores_though_the_notebooks_own_python_has_no_onnxruntime(
-    workshop: Workshop, kaggle: Path
-) -> None:
+def test_the_page_shows_scores_without_onnxruntime_in_the_notebooks_python(workshop: Workshop, kaggle: Path) -> None:
     mount(workshop, kaggle, "older")
     absent = "import importlib.util, sys\nimportlib.util.find_spec = lambda name: name\n"
     absent += "sys.modules['onnxruntime'] = sys.modules['matplotlib'] = sys.modules['matplotlib.pyplot'] = None"
-    told = execute(workshop, absent)
+    output = execute(workshop, absent)
     ids = [line.split(",")[0] for line in workshop.sample.read_text().splitlines()[1:]]
-    shown = [line for line in told.splitlines() if line.split("  ")[0] in ids]
+    shown = [line for line in output.splitlines() if line.split("  ")[0] in ids]
     assert len(shown) == 12 and all(re.search(r"  (culture|tag)::\w+ [01]\.\d\d(  |$)", line) for line in shown)
-    assert "not shown" not in told and "failed" not in told
+    assert "cannot show" not in output and "failed" not in output
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_the_page_cannot_show_does_not_cost_the_submission(workshop: Workshop, kaggle: Path) -> None:
+def test_a_failing_part_of_the_page_does_not_affect_the_submission(workshop: Workshop, kaggle: Path) -> None:
     mount(workshop, kaggle, "older")
     (kaggle / "input" / NAMES.competition / "train.csv").write_text("id,labels\nx,1\n")
-    told = execute(
+    output = execute(
         workshop,
         "import numpy, matplotlib.pyplot\nnumpy.load = None\nmatplotlib.pyplot.subplots = lambda *a, **k: 1 / 0",
     )
-    assert "show_stages failed, the submission is as it was: ZeroDivisionError('division by zero')" in told
-    assert "show_labels failed, the submission is as it was: KeyError('attribute_ids')" in told
-    assert "scores are not shown: TypeError(" in told and "show_images failed" in told
-    assert "submission.csv: valid, 20 rows" in told
+    assert "show_stages failed (ZeroDivisionError('division by zero')); the submission is not affected" in output
+    assert "show_labels failed (KeyError('attribute_ids')); the submission is not affected" in output
+    assert "cannot show the scores: TypeError(" in output and "show_images failed" in output
+    assert "submission.csv: valid, 20 rows" in output
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_label_counts_stand_against_those_of_the_training_table(workshop: Workshop, kaggle: Path) -> None:
+def test_label_counts_are_shown_beside_those_of_the_training_table(workshop: Workshop, kaggle: Path) -> None:
     mount(workshop, kaggle, "older")
     shutil.copy(workshop.home / "train.csv", kaggle / "input" / NAMES.competition / "train.csv")
-    assert "1.75 labels an image in train.csv" in execute(workshop)  # 2 + 3 + 1 + 1 labels of 4 images
+    assert "1.75 labels per image in train.csv" in execute(workshop)  # 2 + 3 + 1 + 1 labels of 4 images

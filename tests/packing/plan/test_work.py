@@ -1,4 +1,4 @@
-"""Multiply-adds and bytes against published figures and against loops that anyone can check."""
+"""Multiply-adds and bytes against published figures and against a simple loop."""
 
 import pytest
 import torch
@@ -7,9 +7,9 @@ from torch import nn
 from inference.basics.errors import CheckpointError
 from packing.plan.work import Work, count_work, measure_work
 
-# G multiply-adds at 224 px as the networks' authors give them: He et al. 2015 (ResNet), Sandler et al. 2018
-# (MobileNetV2), Huang et al. 2016 (DenseNet), Tan and Le 2019 (EfficientNet); SE-ResNeXt and SENet of the model zoo of
-# Cadene et al., at 7.97 for SE-ResNeXt101 as in NVIDIA's DeepLearningExamples.
+# G multiply-adds at 224 px, published by the authors of the networks: He et al. 2015 (ResNet), Sandler et al. 2018
+# (MobileNetV2), Huang et al. 2016 (DenseNet), Tan and Le 2019 (EfficientNet); SE-ResNeXt and SENet from the
+# model zoo of Cadene et al.; 7.97 for SE-ResNeXt101 is from NVIDIA's DeepLearningExamples.
 PUBLISHED = {
     "resnet34": 3.6,
     "resnet50": 3.8,
@@ -20,18 +20,18 @@ PUBLISHED = {
 
 
 def count_slowly(network: nn.Module, size: int) -> int:
-    """The multiply-adds of convolutions and linear layers, output number by output number."""
+    """Count the multiply-adds of convolutions and linear layers in a loop over output values."""
     total = 0
 
-    def note(layer: nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
+    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         nonlocal total
-        for _ in range(made.numel()):
+        for _ in range(output.numel()):
             if isinstance(layer, nn.Conv2d):
                 total += layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
             elif isinstance(layer, nn.Linear):
                 total += layer.in_features
 
-    hooks = [layer.register_forward_hook(note) for layer in network.modules()]
+    hooks = [layer.register_forward_hook(count) for layer in network.modules()]
     network(torch.zeros(1, 3, size, size, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -39,12 +39,12 @@ def count_slowly(network: nn.Module, size: int) -> int:
 
 
 @pytest.mark.parametrize("architecture", PUBLISHED)
-def test_multiply_adds_are_the_published_ones(architecture: str) -> None:
+def test_multiply_adds_match_published_figures(architecture: str) -> None:
     found = count_work(architecture, 1000, 224).multiply_adds / 1e9
     assert found == pytest.approx(PUBLISHED[architecture], rel=0.08)
 
 
-def test_multiply_adds_are_those_of_a_count_one_by_one() -> None:
+def test_multiply_adds_match_the_slow_count() -> None:
     with torch.device("meta"):
         network = nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
@@ -59,32 +59,32 @@ def test_multiply_adds_are_those_of_a_count_one_by_one() -> None:
     assert measure_work(network, 16).multiply_adds == count_slowly(network, 16)
 
 
-def test_bytes_are_those_of_layers_that_are_not_done_in_passing() -> None:
+def test_fused_layers_add_no_bytes() -> None:
     with torch.device("meta"):
         convolution = nn.Conv2d(3, 8, 3, padding=1, bias=False)
         plain = nn.Sequential(convolution)
         fused = nn.Sequential(convolution, nn.BatchNorm2d(8), nn.ReLU()).eval()
-        apart = nn.Sequential(convolution, nn.SiLU())
+        unfused = nn.Sequential(convolution, nn.SiLU())
         pooled = nn.Sequential(nn.ReLU(), convolution)
-    picture, features, weights = 3 * 16 * 16, 8 * 16 * 16, 8 * 3 * 3 * 3
+    image, features, weights = 3 * 16 * 16, 8 * 16 * 16, 8 * 3 * 3 * 3
     madds = features * 3 * 3 * 3
-    assert measure_work(plain, 16) == Work(madds, 4 * (picture + features), 4 * weights)
+    assert measure_work(plain, 16) == Work(madds, 4 * (image + features), 4 * weights)
     # Scale, shift, mean and variance of 8 channels, and the count of batches.
-    assert measure_work(fused, 16) == Work(madds, 4 * (picture + features), 4 * (weights + 33))
-    assert measure_work(apart, 16).moved == 4 * (picture + 3 * features)
-    assert measure_work(pooled, 16).moved == 4 * (3 * picture + features)
+    assert measure_work(fused, 16) == Work(madds, 4 * (image + features), 4 * (weights + 33))
+    assert measure_work(unfused, 16).moved == 4 * (image + 3 * features)
+    assert measure_work(pooled, 16).moved == 4 * (3 * image + features)
 
 
-def test_weights_are_those_of_the_network() -> None:
+def test_weights_match_the_network() -> None:
     assert count_work("resnet34", 1000, 64).weights == pytest.approx(21.8e6 * 4, rel=0.002)
 
 
-def test_work_grows_with_the_picture_and_weights_do_not() -> None:
+def test_work_grows_with_the_image_size_and_weights_do_not() -> None:
     small, large = count_work("resnet34", 10, 128), count_work("resnet34", 10, 256)
     assert large.multiply_adds / small.multiply_adds == pytest.approx(4, rel=0.001)
     assert large.weights == small.weights
 
 
-def test_an_unknown_architecture_is_refused_with_the_nearest() -> None:
-    with pytest.raises(CheckpointError, match=r"found 'resnet3', which timm .* lacks; did you mean .*resnet34"):
+def test_an_unknown_architecture_is_refused_with_similar_names() -> None:
+    with pytest.raises(CheckpointError, match=r"found 'resnet3'; wanted a network of timm .*; did you mean .*resnet34"):
         count_work("resnet3", 10, 64)

@@ -1,4 +1,4 @@
-"""A small Kaggle on the loopback address, which speaks what Kaggle's client asks, and keeps what arrives."""
+"""A fake of Kaggle on the loopback address: answers the requests of Kaggle's client and stores the uploads."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# The client looks its address up in a table; a module of this name is imported by Python before the client is.
+# The client reads its address from a table; Python imports a module of this name before the client.
 SITECUSTOMIZE = """
 import os, sys
 if "kaggle" in sys.orig_argv:
@@ -23,39 +23,41 @@ Body = dict[str, Any]
 
 @dataclass
 class Kaggle:
-    """What this Kaggle holds and how it behaves.
-
-    `faults`: for a method's name, what its next calls meet: an HTTP status, or HANG_UP. `ready_after`: for how many
-    questions a new version is not ready. `runs`: the states of a pushed notebook, one a question.
-    """
+    """State and behaviour of the fake."""
 
     address: str = ""
     faults: dict[str, list[int | str]] = field(default_factory=dict)
+    """By method, the faults of its next calls: an HTTP status or HANG_UP."""
     ready_after: int = 1
+    """Number of status requests until a new version is ready."""
     runs: list[str] = field(default_factory=lambda: ["QUEUED", "RUNNING", "COMPLETE"])
+    """States of a pushed notebook, one per status request."""
     failure: str | None = None
-    outputs: dict[str, bytes] = field(default_factory=dict)  # files that are fetched by a plain GET
+    outputs: dict[str, bytes] = field(default_factory=dict)
+    """Files for GET requests."""
     invalid_sources: list[str] = field(default_factory=list)
     calls: list[tuple[str, Body]] = field(default_factory=list)
-    blobs: dict[str, tuple[str, bytearray]] = field(default_factory=dict)  # token -> name and content
-    versions: list[dict[str, bytes]] = field(default_factory=list)  # the files of each version of the dataset
+    blobs: dict[str, tuple[str, bytearray]] = field(default_factory=dict)
+    """Name and content, by token."""
+    versions: list[dict[str, bytes]] = field(default_factory=list)
+    """Files of each version of the dataset."""
     pending: int = 0
 
     def list_calls(self, *names: str) -> list[str]:
-        """The methods called, in order, out of those named."""
+        """Return those of the named methods that were called, in order."""
         return [name for name, _ in self.calls if name in names]
 
     def find_call(self, name: str) -> Body:
-        """What the last call of a method carried."""
+        """Return the body of the last call of a method."""
         return next(body for called, body in reversed(self.calls) if called == name)
 
     def take_fault(self, name: str) -> int | str | None:
-        """What this call is to meet instead of an answer."""
+        """Remove and return the fault of this call, if any."""
         waiting = self.faults.get(name)
         return waiting.pop(0) if waiting else None
 
     def answer(self, method: str, body: Body) -> tuple[int, Any]:
-        """HTTP status and answer of a method: JSON, or bytes."""
+        """Return the HTTP status and the answer of a method: JSON or bytes."""
         if method == "GetDatasetStatus":
             if not self.versions:
                 return 403, {"code": 403, "message": "Permission 'datasets.get' was denied"}
@@ -74,7 +76,7 @@ class Kaggle:
         if method == "GetDatasetMetadata":
             return 200, {"info": {"licenses": [{"name": "other"}]}}
         if method == "DownloadDataset":
-            # Until a new version is processed, the last one is what Kaggle gives.
+            # Kaggle serves the previous version until the new one is processed.
             ready = self.versions[-1 if self.pending <= 0 else -2] if self.versions[1:] or self.pending <= 0 else {}
             if body["fileName"] not in ready:
                 return 404, {"code": 404, "message": "404 Client Error: no such file"}
@@ -93,7 +95,7 @@ class Kaggle:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """HTTP for one Kaggle, which the server carries."""
+    """HTTP requests to the fake, which is an attribute of the server."""
 
     protocol_version = "HTTP/1.1"
 
@@ -102,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.kaggle  # type: ignore[attr-defined, no-any-return]
 
     def do_POST(self) -> None:
-        """A method of the API: /v1/datasets.DatasetApiService/GetDatasetStatus."""
+        """Answer a method of the API: /v1/datasets.DatasetApiService/GetDatasetStatus."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")
         method = self.path.rpartition("/")[2]
         self.kaggle.calls.append((method, body))
@@ -111,22 +113,22 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault is not None:
             side = "Client" if int(fault) < 500 else "Server"
-            self.send(int(fault), {"code": fault, "message": f"{fault} {side} Error: told by the test"})
+            self.send(int(fault), {"code": fault, "message": f"{fault} {side} Error: set by the test"})
         else:
             self.send(*self.kaggle.answer(method, body))
 
     def do_PUT(self) -> None:
-        """The bytes of a file, as Google's resumable uploads take them."""
+        """Receive the bytes of a file by the protocol of Google's resumable uploads."""
         name, content = self.kaggle.blobs[self.path.rpartition("/")[2]]
         span, length = self.headers.get("Content-Range", ""), int(self.headers["Content-Length"])
-        asked = re.fullmatch(r"bytes \*/(\d+)", span)
-        if asked:  # how far did it come?
-            done = len(content) == int(asked[1])
+        query = re.fullmatch(r"bytes \*/(\d+)", span)
+        if query:  # asks how many bytes have arrived
+            done = len(content) == int(query[1])
             self.send(
                 200 if done else 308, {}, {"Range": f"bytes=0-{len(content) - 1}"} if content and not done else {}
             )
             return
-        # Bytes from where the range begins; without a range, from the beginning.
+        # The bytes start where the range starts; without a range, at 0.
         begin = re.match(r"bytes (\d+)-", span)
         del content[int(begin[1]) if begin else 0 :]
         if self.kaggle.take_fault(f"upload of {name}") == HANG_UP:
@@ -138,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, {})
 
     def do_GET(self) -> None:
-        """A file of a notebook's output."""
+        """Send a file of a notebook's output."""
         self.send(200, self.kaggle.outputs[self.path.rpartition("/")[2]])
 
     def send(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
@@ -155,16 +157,16 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing: the test's output is its own."""
+        """Print nothing: a test checks the output."""
 
 
 @contextmanager
 def run_kaggle() -> Iterator[Kaggle]:
-    """A Kaggle that answers until the end of the block."""
+    """Run the fake until the end of the block."""
     kaggle = Kaggle()
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.kaggle = kaggle  # type: ignore[attr-defined]
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # of clients that were hung up on
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # of clients whose connection was closed
         kaggle.address = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

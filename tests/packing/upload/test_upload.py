@@ -1,4 +1,4 @@
-"""Kaggle's real client against a small Kaggle of the tests: what arrives, and what is said when it does not."""
+"""Uploads with Kaggle's real client to a local fake of Kaggle: what arrives, and the messages after faults."""
 
 import json
 import os
@@ -26,7 +26,7 @@ RUN_LOG = {"images": 20, "images_per_second": 5.0, "seconds": {"total": 4.2}, "p
 
 @pytest.fixture
 def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kaggle]:
-    """A Kaggle that the client of any subprocess talks to, as a user with a key."""
+    """A fake of Kaggle that the client in any subprocess uses, logged in with a key."""
     (tmp_path / "python").mkdir()
     (tmp_path / "python" / "sitecustomize.py").write_text(SITECUSTOMIZE)
     (tmp_path / "temporary").mkdir()  # the client keeps the state of unfinished uploads there
@@ -50,11 +50,11 @@ def upload(workshop: Workshop) -> Upload:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """What is to arrive: every file but the one that the client reads the names from."""
+    """Read the files that should arrive: all except the metadata file of the client."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "dataset-metadata.json"}
 
 
-def test_a_new_dataset_arrives_whole_and_private_and_is_waited_for(
+def test_a_new_dataset_arrives_complete_and_private_and_upload_waits_for_it(
     kaggle: Kaggle, upload: Upload, workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload_dataset(upload)
@@ -67,11 +67,11 @@ def test_a_new_dataset_arrives_whole_and_private_and_is_waited_for(
         "licenseName": "other",
         "isPrivate": True,
     }
-    told = capsys.readouterr()
-    assert "museum-owner/tiny-bundle: uploading " in told.out and "MB as a new dataset" in told.out
-    assert re.search(r"^museum-owner/tiny-bundle: blobs_received, after 0:\d\d$", told.out, re.MULTILINE)
-    assert re.search(r"^museum-owner/tiny-bundle: ready, after 0:\d\d$", told.out, re.MULTILINE)
-    assert KEY not in told.out + told.err
+    printed = capsys.readouterr()
+    assert "museum-owner/tiny-bundle: uploading " in printed.out and "MB as a new dataset" in printed.out
+    assert re.search(r"^museum-owner/tiny-bundle: blobs_received after 0:\d\d$", printed.out, re.MULTILINE)
+    assert re.search(r"^museum-owner/tiny-bundle: ready after 0:\d\d$", printed.out, re.MULTILINE)
+    assert KEY not in printed.out + printed.err
 
 
 def test_the_same_bundle_is_not_uploaded_twice(kaggle: Kaggle, upload: Upload) -> None:
@@ -80,7 +80,7 @@ def test_the_same_bundle_is_not_uploaded_twice(kaggle: Kaggle, upload: Upload) -
     assert len(kaggle.versions) == 1 and len(kaggle.blobs) == len(kaggle.versions[0])
 
 
-def test_another_bundle_becomes_a_version_whose_notes_have_its_hash(
+def test_another_bundle_becomes_a_new_version_with_its_hash_in_the_notes(
     kaggle: Kaggle, upload: Upload, own_workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     upload_dataset(upload)
@@ -120,7 +120,7 @@ def test_the_notebook_arrives_with_its_source_and_its_metadata(
     assert {key: sent.get(key) for key in wanted} == wanted
 
 
-def test_a_run_is_followed_to_its_end_and_its_results_are_fetched(
+def test_a_run_is_followed_to_its_end_and_its_results_are_downloaded(
     kaggle: Kaggle, upload: Upload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kaggle.outputs = {
@@ -140,12 +140,12 @@ def test_a_run_is_followed_to_its_end_and_its_results_are_fetched(
         "tiny-bundle-kernel.log": b"the log",
     }
     assert kaggle.find_call("GetKernelSessionStatus")["versionLabel"] == "v7"
-    assert [line.partition(",")[0] for line in capsys.readouterr().out.splitlines()] == [
+    assert [line.partition(" after")[0] for line in capsys.readouterr().out.splitlines()] == [
         f"museum-owner/tiny-bundle-kernel/7: {state}" for state in ("queued", "running", "complete")
     ]
 
 
-def test_degraded_states_are_in_the_line(kaggle: Kaggle, upload: Upload, tmp_path: Path) -> None:
+def test_the_summary_lists_degraded_states(kaggle: Kaggle, upload: Upload, tmp_path: Path) -> None:
     kaggle.outputs = {"run_log.json": json.dumps(RUN_LOG | {"degraded": ["no GPU"], "dropped": ["tag/hflip"]}).encode()}
     line = follow_kernel(upload, "museum-owner/tiny-bundle-kernel/7", tmp_path / "out")
     assert "; DEGRADED: no GPU; tag/hflip; results in" in line
@@ -163,26 +163,26 @@ def test_a_run_that_fails_is_an_error_with_kaggles_message(kaggle: Kaggle, uploa
 
 
 @pytest.mark.parametrize(("fault", "side"), [(429, "Client"), (502, "Server")])
-def test_a_fault_that_passes_is_tried_again(
+def test_a_transient_fault_is_retried(
     fault: int, side: str, kaggle: Kaggle, upload: Upload, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kaggle.faults = {"GetDatasetStatus": [fault], "SaveKernel": [fault]}
     upload_dataset(upload)
     push_kernel(upload)
     assert len(kaggle.list_calls("SaveKernel")) == 2
-    told = capsys.readouterr().err
-    assert f"kaggle datasets status: {fault} {side} Error: told by the test; again in 0 s" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert f"kaggle datasets status: {fault} {side} Error: set by the test; retry in 0 s" in printed
+    assert "Traceback" not in printed
 
 
-def test_a_429_in_the_middle_of_an_upload_is_waited_out(kaggle: Kaggle, upload: Upload, workshop: Workshop) -> None:
+def test_a_429_during_an_upload_is_retried(kaggle: Kaggle, upload: Upload, workshop: Workshop) -> None:
     kaggle.faults = {"StartBlobUpload": [429], "CreateDataset": [429]}
     assert upload_dataset(upload)
     assert kaggle.versions == [read_files(workshop.dataset)]
 
 
 @pytest.mark.parametrize("where", ["upload of everything.onnx", "StartBlobUpload", "CreateDataset"])
-def test_a_connection_lost_half_way_ends_in_a_whole_dataset(
+def test_the_dataset_is_complete_after_a_lost_connection(
     where: str, kaggle: Kaggle, upload: Upload, workshop: Workshop
 ) -> None:
     kaggle.faults = {where: [HANG_UP]}
@@ -190,33 +190,33 @@ def test_a_connection_lost_half_way_ends_in_a_whole_dataset(
     assert kaggle.versions[-1] == read_files(workshop.dataset)
 
 
-def test_a_403_is_told_with_what_may_be_the_reason(kaggle: Kaggle, upload: Upload) -> None:
+def test_a_403_is_reported_with_possible_reasons(kaggle: Kaggle, upload: Upload) -> None:
     kaggle.faults = {"CreateDataset": [403]}
     with pytest.raises(PackError) as error:
         upload_dataset(upload)
     assert str(error.value) == (
-        "museum-owner/tiny-bundle: the dataset is not taken: 403 Client Error: told by the test; "
+        "museum-owner/tiny-bundle: Kaggle refused the dataset: 403 Client Error: set by the test; "
         "are you logged in as its owner, and is your phone number verified?"
     )
 
 
-def test_a_login_that_kaggle_does_not_take_is_told(kaggle: Kaggle, upload: Upload) -> None:
+def test_a_refused_login_is_reported(kaggle: Kaggle, upload: Upload) -> None:
     kaggle.faults = {"GetDatasetStatus": [401]}
     with pytest.raises(PackError) as error:
         upload_dataset(upload)
-    assert str(error.value) == "Kaggle's client is not logged in; run `kaggle auth login` and then this again"
+    assert str(error.value) == "Kaggle's client is not logged in; run `kaggle auth login`, then repeat this command"
 
 
-def test_a_dataset_that_is_not_ready_in_time_is_told(kaggle: Kaggle, workshop: Workshop) -> None:
+def test_a_dataset_that_is_not_ready_in_time_is_reported(kaggle: Kaggle, workshop: Workshop) -> None:
     kaggle.ready_after = 1000
     with pytest.raises(
         PackError,
-        match=r"^museum-owner/tiny-bundle: still blobs_received after 0:0\d; the same command goes on from here later$",
+        match=r"^museum-owner/tiny-bundle: still blobs_received after 0:0\d; repeat the command later to continue$",
     ):
         upload_dataset(prepare_upload(workshop.bundle, pause=0.5, ready_limit=1.0))
 
 
-def test_the_same_command_goes_on_where_the_wait_ended(kaggle: Kaggle, workshop: Workshop) -> None:
+def test_the_repeated_command_continues_the_wait(kaggle: Kaggle, workshop: Workshop) -> None:
     kaggle.ready_after = 1000
     with pytest.raises(PackError):
         upload_dataset(prepare_upload(workshop.bundle, pause=0.5, ready_limit=0.5))
@@ -225,18 +225,18 @@ def test_the_same_command_goes_on_where_the_wait_ended(kaggle: Kaggle, workshop:
     assert len(kaggle.versions) == 1
 
 
-def test_a_notebook_without_its_dataset_is_an_error_though_the_client_exits_0(kaggle: Kaggle, upload: Upload) -> None:
+def test_a_notebook_without_its_dataset_is_an_error_although_the_client_exits_0(kaggle: Kaggle, upload: Upload) -> None:
     kaggle.invalid_sources = ["museum-owner/tiny-bundle"]
     with pytest.raises(PackError) as error:
         push_kernel(upload)
     assert str(error.value) == (
-        "museum-owner/tiny-bundle-kernel: the notebook is not taken: The following are not valid dataset sources and "
+        "museum-owner/tiny-bundle-kernel: Kaggle refused the notebook: The following are not valid dataset sources and "
         "could not be added to the kernel: ['museum-owner/tiny-bundle']"
     )
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "errors", "fault"),
+    ("code", "output", "errors", "fault"),
     [
         (0, "ready\n", "", None),
         (0, "Dataset creation error: The requested title is already in use\n", "", "other"),
@@ -247,11 +247,11 @@ def test_a_notebook_without_its_dataset_is_an_error_though_the_client_exits_0(ka
         (1, "", "ValueError: Invalid folder: x\n", "other"),
     ],
 )
-def test_the_clients_words_are_read(code: int, said: str, errors: str, fault: str | None) -> None:
-    assert read_answer(code, said, errors).fault == fault
+def test_faults_are_read_from_the_clients_output(code: int, output: str, errors: str, fault: str | None) -> None:
+    assert read_answer(code, output, errors).fault == fault
 
 
-def test_the_whole_upload_by_command(kaggle: Kaggle, workshop: Workshop, tmp_path: Path) -> None:
+def test_the_upload_command(kaggle: Kaggle, workshop: Workshop, tmp_path: Path) -> None:
     kaggle.outputs = {"run_log.json": json.dumps(RUN_LOG).encode()}
     command = [sys.executable, str(ROOT / "build_kernel.py"), "upload", str(workshop.bundle), "--wait"]
     command += ["--pause", "0.1", "--out", str(tmp_path / "out")]
@@ -268,18 +268,18 @@ def test_the_whole_upload_by_command(kaggle: Kaggle, workshop: Workshop, tmp_pat
     assert finished.returncode == 1 and finished.stderr.startswith("error: museum-owner/tiny-bundle-kernel: "), finished
 
 
-def test_print_shows_the_commands_and_calls_nobody(kaggle: Kaggle, workshop: Workshop) -> None:
+def test_print_shows_the_commands_and_sends_no_request(kaggle: Kaggle, workshop: Workshop) -> None:
     command = [sys.executable, str(ROOT / "build_kernel.py"), "upload", str(workshop.bundle), "--print", "--wait"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     bundle, notes = workshop.bundle, f"vitrine {hash_file(workshop.dataset / MANIFEST_NAME)}"
     assert finished.stdout.splitlines() == [
-        "kaggle datasets status museum-owner/tiny-bundle  # is it there?",
-        "kaggle datasets download museum-owner/tiny-bundle -f weights_manifest.json  # is it this very bundle?",
-        f"kaggle datasets create -p {bundle}/dataset  # where it is not there",
-        f"kaggle datasets version -p {bundle}/dataset -m '{notes}'  # where it is another",
-        "kaggle datasets status museum-owner/tiny-bundle  # until it says ready",
+        "kaggle datasets status museum-owner/tiny-bundle  # does the dataset exist?",
+        "kaggle datasets download museum-owner/tiny-bundle -f weights_manifest.json  # is it this bundle?",
+        f"kaggle datasets create -p {bundle}/dataset  # if it does not exist",
+        f"kaggle datasets version -p {bundle}/dataset -m '{notes}'  # if it is another bundle",
+        "kaggle datasets status museum-owner/tiny-bundle  # until ready",
         f"kaggle kernels push -p {bundle}/kernel",
-        "kaggle kernels status museum-owner/tiny-bundle-kernel  # until it says COMPLETE",
+        "kaggle kernels status museum-owner/tiny-bundle-kernel  # until COMPLETE",
         "kaggle kernels output museum-owner/tiny-bundle-kernel -p build/upload --force "
         r"--file-pattern '^(submission\.csv|run_log\.json)$'",
     ], finished.stderr

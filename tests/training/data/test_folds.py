@@ -15,7 +15,7 @@ SHARED = ROOT.parent / "shared" / "imet2019"
 TARGETS = np.random.default_rng(0).random((90, 6)) < 0.3
 
 
-def test_folds_are_those_of_the_package_and_spread_each_label_evenly() -> None:
+def test_folds_equal_the_packages_and_spread_each_label_evenly() -> None:
     owners = split_folds(TARGETS, 3, seed=7)
     splits = MultilabelStratifiedKFold(3, shuffle=True, random_state=7).split(TARGETS, TARGETS)
     for fold, (_, held_out) in enumerate(splits):
@@ -29,7 +29,7 @@ def test_more_folds_than_images_are_refused() -> None:
         split_folds(TARGETS, 91, seed=0)
 
 
-def test_a_table_is_read_as_it_was_written_whatever_the_order_asked_for(tmp_path: Path) -> None:
+def test_a_written_table_is_read_back_in_any_order_of_ids(tmp_path: Path) -> None:
     ids = [f"{place:04x}" for place in range(90)]
     owners = split_folds(TARGETS, 3, seed=0)
     write_folds(ids, owners, tmp_path / "folds.csv")
@@ -46,26 +46,26 @@ def test_ids_of_digits_only_and_gzip_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,fold\na,0\n", "lacks 2 of the 3 images of train.csv, b, c first; it was made for another table"),
+        ("id,fold\na,0\n", "no fold for 2 of the 3 images of train.csv, such as b, c; it was made for another table"),
         ("id,part\na,0\n", "no column 'fold'; found id, part"),
         ("id,fold\na,0\nb,-1\nc,0\n", "image b: found fold -1; wanted a whole number from 0"),
         ("id,fold\na,0\nb,0.5\nc,0\n", "image a: found fold 0.0; wanted a whole number from 0"),
         ("", "not a table: "),
     ],
 )
-def test_a_table_that_cannot_be_used_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "folds.csv"
     path.write_text(text)
     with pytest.raises(TrainingError, match=re.escape(f"{path}: {message}")):
         read_folds(path, ["a", "b", "c"])
 
 
-def test_an_absent_table_is_told(tmp_path: Path) -> None:
+def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no such file; wanted a table with the columns id and fold"):
         read_folds(tmp_path / "folds.csv", ["a"])
 
 
-def test_a_label_that_a_fold_never_shows_is_named() -> None:
+def test_labels_without_images_in_a_fold_are_named() -> None:
     labels = Labels((0, 1), ("tag::common", "tag::rare"), {"tag": (0, 1)})
     targets = np.array([[True, True], [True, False], [True, False], [True, False]])
     assert name_absent_labels(targets, np.array([0, 0, 1, 1]), labels) == [
@@ -75,7 +75,7 @@ def test_a_label_that_a_fold_never_shows_is_named() -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is not here")
-def test_the_folds_of_a_real_competitor_are_accepted() -> None:
+def test_the_folds_of_a_real_competition_entry_are_accepted() -> None:
     with gzip.open(SHARED / "train.csv.gz", "rt") as file:
         ids = [line.split(",")[0] for line in file][1:]
     owners = read_folds(SHARED / "folds.csv.gz", ids)

@@ -37,7 +37,7 @@ def test_the_cache_holds_the_kernels_squares(museum: Path, tmp_path: Path) -> No
         assert np.array_equal(np.asarray(Pictures(paths, squares).read(row)), expected)
 
 
-def test_a_cache_is_made_once_and_anew_for_other_images(train: Path, tmp_path: Path) -> None:
+def test_a_cache_is_reused_and_a_new_one_made_for_changed_images(train: Path, tmp_path: Path) -> None:
     ids = list_ids(train.parent)
     paths = find_pictures(train, ids)
     for _ in range(2):
@@ -49,7 +49,7 @@ def test_a_cache_is_made_once_and_anew_for_other_images(train: Path, tmp_path: P
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
 
 
-def test_broken_images_are_named_the_second_time_too(train: Path, tmp_path: Path) -> None:
+def test_a_reused_cache_still_names_broken_images(train: Path, tmp_path: Path) -> None:
     ids = list_ids(train.parent)
     (train / f"{ids[3]}.png").write_bytes(b"no picture")
     paths = find_pictures(train, ids)
@@ -60,9 +60,7 @@ def test_broken_images_are_named_the_second_time_too(train: Path, tmp_path: Path
     assert list(np.flatnonzero(~check_pictures(paths)[0])) == [3]
 
 
-def test_a_cache_that_cannot_be_finished_leaves_nothing(
-    museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unfinished_cache_leaves_no_file(museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -73,12 +71,12 @@ def test_a_cache_that_cannot_be_finished_leaves_nothing(
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_missing_images_are_counted_and_the_first_five_named(train: Path) -> None:
+def test_the_error_counts_missing_images_and_names_five(train: Path) -> None:
     ids = list_ids(train.parent)
     for name in ids[10:17]:
         (train / f"{name}.png").unlink()
-    message = f"{train}: lacks 7 of the 60 images of train.csv, {', '.join(ids[10:15])} first; bring them, or give "
-    with pytest.raises(TrainingError, match=re.escape(message + "--allow-missing to go on without")):
+    message = f"{train}: no file for 7 of the 60 images of train.csv, such as {', '.join(ids[10:15])}; "
+    with pytest.raises(TrainingError, match=re.escape(message + "add them, or skip them with --allow-missing")):
         find_pictures(train, ids)
     paths = find_pictures(train, ids, allow_missing=True)
     assert [place for place, path in enumerate(paths) if path is None] == list(range(10, 17))
@@ -87,9 +85,7 @@ def test_missing_images_are_counted_and_the_first_five_named(train: Path) -> Non
     assert not faults
 
 
-def test_reduced_as_the_kernel_reads_them_are_squares_and_traits_and_not_what_training_crops(
-    museum: Path, tmp_path: Path
-) -> None:
+def test_squares_and_traits_come_from_reduced_jpegs_and_training_crops_do_not(museum: Path, tmp_path: Path) -> None:
     ids = list_ids(museum)[:3]
     for image in ids:
         with Image.open(museum / "train" / f"{image}.png") as drawn:

@@ -41,7 +41,7 @@ def test_the_augmentation_is_timms(samples: TrainingSamples) -> None:
     assert not {"ColorJitter", "RandomGrayscale"} & {kind.__name__ for kind in kinds}
 
 
-def test_an_image_is_shown_the_same_whoever_reads_it_and_after_what(samples: TrainingSamples) -> None:
+def test_augmentation_does_not_depend_on_the_worker_or_the_order(samples: TrainingSamples) -> None:
     alone = samples[5][0]
     random.seed(99)
     torch.manual_seed(99)
@@ -53,13 +53,13 @@ def test_an_image_is_shown_the_same_whoever_reads_it_and_after_what(samples: Tra
         assert torch.equal(torch.cat([targets for _, targets in batches]), torch.from_numpy(samples.targets).float())
 
 
-def test_another_epoch_shows_it_otherwise(samples: TrainingSamples) -> None:
+def test_another_epoch_augments_differently(samples: TrainingSamples) -> None:
     first = samples[5][0]
     samples.epoch = 1
     assert not torch.equal(samples[5][0], first)
 
 
-def test_reading_does_not_move_the_random_numbers_of_the_network(samples: TrainingSamples) -> None:
+def test_reading_leaves_the_global_random_state_unchanged(samples: TrainingSamples) -> None:
     torch.manual_seed(1)
     random.seed(1)
     expected = torch.rand(3), random.random()
@@ -79,11 +79,11 @@ def test_each_epoch_has_its_own_order_of_the_same_images() -> None:
     assert sorted(first) == sorted(second) == rows.tolist()
 
 
-def test_a_smaller_last_batch_is_left_out(samples: TrainingSamples) -> None:
+def test_a_smaller_last_batch_is_dropped(samples: TrainingSamples) -> None:
     assert [len(targets) for _, targets in load_training(samples, list(range(11)), 4, 0)] == [4, 4]
 
 
-def test_squares_are_the_kernels_in_the_order_of_the_rows(museum: Path, samples: TrainingSamples) -> None:
+def test_squares_equal_the_kernels_in_the_order_of_the_rows(museum: Path, samples: TrainingSamples) -> None:
     geometry = Geometry(16, Resize("crop", 0.9), "bicubic")
     rows = np.array([7, 2, 9])
     batches = list(load_squares(SquareSamples(samples.pictures, rows, geometry), 2, 1))
@@ -94,9 +94,7 @@ def test_squares_are_the_kernels_in_the_order_of_the_rows(museum: Path, samples:
         assert np.array_equal(square, read_squares(path, [geometry])[geometry])
 
 
-def test_tiles_come_side_by_side_with_their_number_and_are_never_cut_from_decoded_squares(
-    samples: TrainingSamples,
-) -> None:
+def test_tiles_are_loaded_with_their_number_and_never_cut_from_decoded_squares(samples: TrainingSamples) -> None:
     geometry = Geometry(16, Resize(), "bilinear", Tiles(1.2, 2))
     shown = SquareSamples(samples.pictures, np.arange(IDS), geometry)
     (squares, counts), *_ = load_squares(shown, IDS, 0)
@@ -106,5 +104,5 @@ def test_tiles_come_side_by_side_with_their_number_and_are_never_cut_from_decode
     with pytest.raises(TrainingError) as error:
         SquareSamples(Pictures(samples.pictures.paths, squares), np.arange(IDS), geometry)
     assert str(error.value) == (
-        "`tiles`: the cache of decoded images has squares; wanted whole images to cut; give the images alone"
+        "`tiles`: found a cache of decoded squares; wanted whole images to cut; read the images without a cache"
     )

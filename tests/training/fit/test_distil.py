@@ -25,19 +25,19 @@ def distance_slowly(student: list[torch.Tensor], teacher: list[torch.Tensor]) ->
     return total
 
 
-def test_the_distance_is_the_papers_written_out() -> None:
+def test_the_distance_equals_the_papers_formula() -> None:
     torch.manual_seed(0)
     student = [torch.randn(3, 5, 4, 4), torch.randn(3, 8, 2, 2)]
     teacher = [torch.randn(3, 7, 4, 4), torch.randn(3, 2, 2, 2)]
     assert attention_distance(student, teacher).item() == pytest.approx(distance_slowly(student, teacher), rel=1e-5)
 
 
-def test_maps_of_the_same_shape_but_another_height_are_at_no_distance() -> None:
+def test_proportional_maps_have_distance_0() -> None:
     maps = torch.rand(2, 3, 4, 4)
     assert attention_distance([maps], [5 * maps]).item() == pytest.approx(0, abs=1e-9)
 
 
-def test_the_larger_map_is_averaged_to_the_smaller() -> None:
+def test_the_larger_map_is_averaged_to_the_smaller_size() -> None:
     small = torch.rand(2, 1, 2, 2).sqrt()
     large = small.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
     assert attention_distance([small], [large]).item() == pytest.approx(0, abs=1e-9)
@@ -50,7 +50,7 @@ def make_network(architecture: str, seed: int) -> Network:
     return network
 
 
-def test_a_network_is_at_no_distance_from_itself_and_away_from_another() -> None:
+def test_a_network_has_distance_0_from_itself_and_not_from_another() -> None:
     student, same, other = (
         make_network("test_resnet", 0),
         make_network("test_resnet", 0),
@@ -63,7 +63,7 @@ def test_a_network_is_at_no_distance_from_itself_and_away_from_another() -> None
         assert (transfer.measure(batch).item() < 1e-9) is near
 
 
-def test_the_teacher_is_shown_what_its_own_normalisation_makes_of_the_image() -> None:
+def test_the_teacher_gets_the_image_in_its_own_normalisation() -> None:
     student, teacher = make_network("test_resnet", 0), make_network("test_resnet", 0)
     image = torch.rand(2, 3, 32, 32)
     other = Network(teacher.module, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "bicubic")
@@ -90,7 +90,7 @@ def test_the_weight_multiplies_the_distance() -> None:
     assert measured[0] > 0
 
 
-def test_only_the_student_gets_gradients_and_learns_to_look_alike() -> None:
+def test_only_the_student_gets_gradients_and_its_distance_falls() -> None:
     student, teacher = make_network("test_resnet", 0), make_network("test_efficientnet", 1)
     transfer = AttentionTransfer(student, teacher, 1.0, torch.device("cpu"))
     optimizer = torch.optim.Adam(student.module.parameters(), lr=1e-3)
@@ -108,7 +108,7 @@ def test_only_the_student_gets_gradients_and_learns_to_look_alike() -> None:
 
 
 def test_a_network_without_stages_is_refused() -> None:
-    with pytest.raises(TrainingError, match=re.escape("`teacher`: Linear has no stages with maps")):
+    with pytest.raises(TrainingError, match=re.escape("`teacher`: Linear has no `feature_info`")):
         watch_stages(torch.nn.Linear(2, 2))
 
 

@@ -26,7 +26,7 @@ def write_state(path: Path, labels: int, architecture: str = "test_resnet") -> d
     return state
 
 
-def test_a_new_head_predicts_the_frequencies_before_it_has_learnt_anything() -> None:
+def test_an_untrained_head_predicts_the_frequencies() -> None:
     network = create_network("test_resnet", 32, 3)
     start_network(network, make_recipe(), FREQUENCIES)
     with torch.inference_mode():
@@ -34,7 +34,7 @@ def test_a_new_head_predicts_the_frequencies_before_it_has_learnt_anything() -> 
     assert nothing.tolist() == pytest.approx([0.5, 0.1, 1e-5], rel=1e-3)
 
 
-def test_a_checkpoint_of_another_head_gives_all_but_the_head(tmp_path: Path) -> None:
+def test_a_head_for_other_labels_is_not_loaded(tmp_path: Path) -> None:
     state = write_state(tmp_path / "w.safetensors", 7)
     network = create_network("test_resnet", 32, 3)
     start_network(network, make_recipe(checkpoint=str(tmp_path / "w.safetensors")), FREQUENCIES)
@@ -44,7 +44,7 @@ def test_a_checkpoint_of_another_head_gives_all_but_the_head(tmp_path: Path) -> 
     assert network.module.get_classifier().bias[0] == 0
 
 
-def test_a_head_for_as_many_labels_is_taken_too(tmp_path: Path) -> None:
+def test_a_head_for_the_same_number_of_labels_is_loaded(tmp_path: Path) -> None:
     state = write_state(tmp_path / "w.safetensors", 3)
     network = create_network("test_resnet", 32, 3)
     start_network(network, make_recipe(checkpoint=str(tmp_path / "w.safetensors")), FREQUENCIES)
@@ -73,20 +73,20 @@ def drop_tensor(path: Path) -> str:
 
 
 @pytest.mark.parametrize("breakage", [write_other, write_text, write_nothing, drop_tensor])
-def test_a_file_that_is_no_such_checkpoint_is_told(tmp_path: Path, breakage: "type[object]") -> None:
+def test_a_file_that_is_not_a_matching_checkpoint_is_refused(tmp_path: Path, breakage: "type[object]") -> None:
     path = tmp_path / "w.safetensors"
     message = str(breakage(path))  # type: ignore[call-arg]
     with pytest.raises(VitrineError, match=re.escape(message)):
         start_network(create_network("test_resnet", 32, 3), make_recipe(checkpoint=str(path)), FREQUENCIES)
 
 
-def test_weights_that_timm_does_not_have_are_told_with_the_way_out() -> None:
-    message = "`initial.pretrained`: timm cannot bring the weights test_resnet.none: .*give their safetensors file as "
+def test_the_error_for_unknown_timm_weights_names_an_alternative() -> None:
+    message = "`initial.pretrained`: timm cannot load the weights test_resnet.none: .*set `initial.checkpoint` to "
     with pytest.raises(TrainingError, match=message):
         start_network(create_network("test_resnet", 32, 3), make_recipe(pretrained="none"), FREQUENCIES)
 
 
-def test_a_tag_brings_timms_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tag_selects_timms_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def create(name: str, pretrained: bool) -> torch.nn.Module:

@@ -37,14 +37,14 @@ def focal_slowly(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> f
 
 
 def jaccard_loss(wrong: set[int], truth: set[int]) -> float:
-    """1 - Jaccard index of the set that is predicted when the labels in `wrong` are the wrong ones."""
+    """Return 1 - Jaccard index of the predicted set, which is wrong for the labels in `wrong`."""
     predicted = truth ^ wrong
     union = truth | predicted
     return 1 - len(truth & predicted) / len(union) if union else 0.0
 
 
 def lovasz_slowly(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """The definition: errors in descending order, each times what its label adds to the loss of those before it."""
+    """Return the loss by definition: errors in descending order, each times the loss that its label adds."""
     images = []
     for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
         truth = {label for label, given in enumerate(target) if given}
@@ -60,33 +60,33 @@ def lovasz_slowly(logits: torch.Tensor, targets: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_is_the_sum_written_out(smoothing: float) -> None:
+def test_cross_entropy_equals_the_sum_over_labels(smoothing: float) -> None:
     logits, targets = draw(7, 9)
     expected = cross_entropy_slowly(logits, targets, smoothing)
     assert smooth_cross_entropy(logits, targets, smoothing).item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
-def test_the_focal_loss_is_the_sum_written_out(gamma: float) -> None:
+def test_the_focal_loss_equals_the_sum_over_labels(gamma: float) -> None:
     logits, targets = draw(7, 9)
     assert focal_loss(logits, targets, gamma).item() == pytest.approx(focal_slowly(logits, targets, gamma), rel=1e-10)
 
 
-def test_the_lovasz_hinge_is_its_definition_by_sets() -> None:
+def test_the_lovasz_hinge_equals_its_definition_by_sets() -> None:
     logits, targets = draw(40, 6)
     assert (targets.sum(dim=1) == 0).any()
     assert lovasz_hinge(logits, targets).item() == pytest.approx(lovasz_slowly(logits, targets), rel=1e-12)
 
 
-def test_at_a_decision_of_one_margin_the_lovasz_hinge_is_the_jaccard_loss() -> None:
-    # Where every error is 0 or 2, the extension meets the set function, times 2.
+def test_the_lovasz_hinge_is_twice_the_jaccard_loss_at_the_margin() -> None:
+    # If every error is 0 or 2, the extension equals twice the set function.
     targets = torch.tensor([[1.0, 1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
     logits = torch.tensor([[1.0, -1.0, -1.0, 1.0, 1.0]], dtype=torch.float64)
     assert lovasz_hinge(logits, targets).item() == pytest.approx(2 * (1 - 2 / 4))
 
 
 @pytest.mark.parametrize("name", ["bce", "focal", "lovasz", "focal_lovasz"])
-def test_gradients_are_the_numerical_ones(name: str) -> None:
+def test_gradients_equal_numerical_ones(name: str) -> None:
     logits, targets = draw(5, 8, seed=3)
     loss = make_loss(LossSettings(name=name, smoothing=0.05, gamma=1.5, lovasz=0.7))  # type: ignore[arg-type]
     assert gradcheck(lambda given: loss(given, targets), logits.requires_grad_())
@@ -101,7 +101,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(name: str) -> None:
     assert logits.grad is not None and torch.isfinite(logits.grad).all()
 
 
-def test_the_weight_joins_focal_and_lovasz() -> None:
+def test_focal_lovasz_is_the_weighted_sum() -> None:
     logits, targets = draw(5, 8)
     both = make_loss(LossSettings(name="focal_lovasz", gamma=2.0, lovasz=0.25))(logits, targets).item()
     assert both == pytest.approx(focal_slowly(logits, targets, 2.0) + 0.25 * lovasz_slowly(logits, targets))

@@ -20,7 +20,7 @@ RECIPE = 'architecture = "test_resnet"\nimage_size = 32\nfolds = 2\nepochs = 1\n
 
 @pytest.fixture(scope="module")
 def zoo(museum: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two folds of a culture network and of one for all labels."""
+    """A zoo with two folds of a culture network and two of a network for all labels."""
     folder = tmp_path_factory.mktemp("oof") / "zoo"
     for group in ("culture", "all"):
         recipe = folder.parent / f"{group}.toml"
@@ -40,7 +40,7 @@ def run_oof(museum: Path, zoo: Path, *options: str) -> int:
     return main([*command, *options])
 
 
-def test_predictions_made_anew_are_those_of_the_training(museum: Path, zoo: Path, own_zoo: Path) -> None:
+def test_repeated_predictions_equal_those_of_the_training(museum: Path, zoo: Path, own_zoo: Path) -> None:
     for path in own_zoo.glob("*.oof.*"):
         path.unlink()
     assert run_oof(museum, own_zoo) == 0
@@ -48,16 +48,14 @@ def test_predictions_made_anew_are_those_of_the_training(museum: Path, zoo: Path
         assert (own_zoo / path.name).read_text() == path.read_text()
     for path in zoo.glob("*.oof.npy"):
         np.testing.assert_allclose(np.load(own_zoo / path.name), np.load(path), rtol=0, atol=1e-3)
-    # Declared with their hashes, so that the next reader takes them.
+    # They are declared with their hashes, so the next reader accepts them.
     manifest = read_manifest(own_zoo / "weights_manifest.json")
     labels = read_labels(own_zoo / "labels.csv", manifest.labels.groups)
     ids = [line.split(",")[0] for line in (museum / "train.csv").read_text().splitlines()[1:]]
     assert len(pool_predictions(manifest, own_zoo, labels, ids)[0]) == 60
 
 
-def test_jpegs_are_decoded_reduced_where_the_manifest_lets_the_kernel(
-    museum: Path, own_zoo: Path, tmp_path: Path
-) -> None:
+def test_jpegs_are_reduced_if_the_manifest_allows_it(museum: Path, own_zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "train").mkdir(parents=True)
     for path in museum.glob("*.csv"):
         shutil.copy(path, tmp_path / "data")
@@ -75,7 +73,7 @@ def test_jpegs_are_decoded_reduced_where_the_manifest_lets_the_kernel(
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.02)
 
 
-def test_views_of_the_manifest_are_the_ones_that_predict(museum: Path, zoo: Path, own_zoo: Path) -> None:
+def test_predictions_use_the_views_of_the_manifest(museum: Path, zoo: Path, own_zoo: Path) -> None:
     document = json.loads((own_zoo / "weights_manifest.json").read_text())
     document["models"][0]["views"] = ["identity"]
     (own_zoo / "weights_manifest.json").write_text(json.dumps(document))
@@ -85,7 +83,7 @@ def test_views_of_the_manifest_are_the_ones_that_predict(museum: Path, zoo: Path
 
 
 @pytest.mark.parametrize("merge", ["mean", "maximum"])
-def test_long_images_are_predicted_by_their_tiles_as_the_manifest_wants_it(
+def test_long_images_are_predicted_by_the_tiles_of_the_manifest(
     merge: str, museum: Path, zoo: Path, own_zoo: Path
 ) -> None:
     document = json.loads((own_zoo / "weights_manifest.json").read_text())
@@ -113,25 +111,25 @@ def test_long_images_are_predicted_by_their_tiles_as_the_manifest_wants_it(
     assert long > 3 and not np.array_equal(made, whole)
 
 
-def test_what_cannot_be_predicted_is_told(museum: Path, own_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_to_predict_must_be_complete(museum: Path, own_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = own_zoo / "weights_manifest.json"
     assert run_oof(museum, own_zoo, "culture_f2") == 1
-    assert (
-        capsys.readouterr().err
-        == f"error: {manifest}: no model 'culture_f2'; did you mean culture_f1 or culture_f0 or culture?\n"
-    )
+    message = f"{manifest}: no model 'culture_f2'; did you mean culture_f1 or culture_f0 or culture?"
+    assert capsys.readouterr().err == f"error: {message}\n"
     document = json.loads(manifest.read_text())
     document["models"][0]["fold"] = None
     manifest.write_text(json.dumps(document))
     assert run_oof(museum, own_zoo) == 1
-    assert capsys.readouterr().err == f"error: model culture_f0: {manifest} does not say which fold it held out\n"
+    assert capsys.readouterr().err == (
+        f"error: {manifest}: model culture_f0: `fold`: missing; add the fold that it held out\n"
+    )
     document["models"][0] |= {"fold": 0, "checkpoint": None}
     manifest.write_text(json.dumps(document))
     assert run_oof(museum, own_zoo, "culture_f0") == 1
     assert "model culture_f0: the manifest names no checkpoint" in capsys.readouterr().err
 
 
-def test_a_pool_is_the_mean_over_the_networks_that_held_the_image_out(museum: Path, zoo: Path) -> None:
+def test_pooled_scores_are_the_mean_over_networks_that_held_out_the_image(museum: Path, zoo: Path) -> None:
     manifest = read_manifest(zoo / "weights_manifest.json")
     labels = read_labels(zoo / "labels.csv", manifest.labels.groups)
     ids = [line.split(",")[0] for line in (museum / "train.csv").read_text().splitlines()[1:]]

@@ -40,7 +40,7 @@ RECIPE = {
 
 
 def write_recipe(folder: Path, name: str = "blue", **changes: object) -> Path:
-    """A recipe of the tests; a dotted key with `__` goes into its table."""
+    """Write a small recipe; a change TABLE__KEY sets a key of a table."""
     tables: dict[str, dict[str, object]] = {}
     lines = []
     for key, value in {**RECIPE, **changes}.items():
@@ -77,14 +77,14 @@ def read_truth(museum: Path) -> dict[str, list[int]]:
 
 @pytest.fixture(scope="module")
 def zoo(museum: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three folds of one recipe."""
+    """A zoo with three folds of one recipe."""
     folder = tmp_path_factory.mktemp("fit")
     assert run_fit(museum, write_recipe(folder), folder / "zoo") == 0
     return folder / "zoo"
 
 
 def predict_with_timm(museum: Path, out: Path, name: str, **transform: object) -> np.ndarray:
-    """Mean of the image and its mirror image, by timm's own network and evaluation transform."""
+    """Return the mean over the image and its mirror image, by timm's network and evaluation transform."""
     network = timm.create_model("test_resnet", pretrained=False, num_classes=3).eval()
     network.load_state_dict(load_file(out / f"{name}.safetensors"))
     timms = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
@@ -105,21 +105,21 @@ def test_each_image_is_predicted_once_by_the_network_that_did_not_see_it(museum:
         assert (zoo / f"blue_f{fold}.oof.ids.txt").read_text().split() == held_out
 
 
-def test_the_predictions_are_what_timm_says_of_the_image_and_its_mirror_image(museum: Path, zoo: Path) -> None:
+def test_the_predictions_equal_timms_mean_over_the_image_and_its_mirror_image(museum: Path, zoo: Path) -> None:
     scores = np.load(zoo / "blue_f1.oof.npy")
     expected = predict_with_timm(museum, zoo, "blue_f1", crop_mode="squash")
     assert (scores.dtype, scores.shape) == (np.float16, expected.shape)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=5e-4)
 
 
-def test_the_centre_crop_is_timms_too_and_a_cache_changes_no_prediction(museum: Path, tmp_path: Path) -> None:
+def test_the_centre_crop_equals_timms_and_a_cache_changes_no_prediction(museum: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, "crop", resize__rule="crop", resize__percentage=0.8, cache=20)
     assert run_fit(museum, recipe, tmp_path, "--fold", "1") == 0
     expected = predict_with_timm(museum, tmp_path, "crop_f1", crop_mode="center", crop_pct=0.8)
     np.testing.assert_allclose(np.load(tmp_path / "crop_f1.oof.npy"), expected, rtol=0, atol=5e-4)
 
 
-def test_the_manifest_declares_every_network_with_what_belongs_to_it(zoo: Path) -> None:
+def test_the_manifest_declares_every_network_with_its_files(zoo: Path) -> None:
     manifest = read_manifest(zoo / "weights_manifest.json")
     assert [(model.name, model.fold, model.group) for model in manifest.models] == [
         (f"blue_f{fold}", fold, "culture") for fold in range(3)
@@ -130,7 +130,7 @@ def test_the_manifest_declares_every_network_with_what_belongs_to_it(zoo: Path) 
     assert manifest.ensemble.weights["culture"] == {"blue_f0": 1.0, "blue_f1": 1.0, "blue_f2": 1.0}
 
 
-def test_nothing_else_is_left(zoo: Path) -> None:
+def test_no_other_files_are_left(zoo: Path) -> None:
     suffixes = (".metrics.csv", ".oof.ids.txt", ".oof.npy", ".safetensors")
     files = {f"blue_f{fold}{suffix}" for fold in range(3) for suffix in suffixes}
     assert {path.name for path in zoo.iterdir()} == files | {
@@ -138,7 +138,7 @@ def test_nothing_else_is_left(zoo: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_kernels_exporter_takes_the_zoo_as_it_is(museum: Path, tmp_path: Path) -> None:
+def test_the_zoo_can_be_exported_unchanged(museum: Path, tmp_path: Path) -> None:
     assert run_fit(museum, write_recipe(tmp_path, group="all"), tmp_path, "--fold", "2") == 0
     options = ["--manifest", str(tmp_path / "weights_manifest.json"), "--out", str(tmp_path / "onnx")]
     command = [sys.executable, "build_kernel.py", "export", *options, "--images", str(museum / "train")]
@@ -148,7 +148,7 @@ def test_the_kernels_exporter_takes_the_zoo_as_it_is(museum: Path, tmp_path: Pat
     assert (model.name, model.fold, list(model.onnx)) == ("blue_f2", 2, ["fp32", "fp16"])
 
 
-def test_the_printed_f2_is_scikit_learns_at_the_best_threshold(
+def test_the_printed_f2_equals_scikit_learns_at_the_best_threshold(
     museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_fit(museum, write_recipe(tmp_path, precision="fp32"), tmp_path / "zoo", "--fold", "1") == 0
@@ -165,7 +165,7 @@ def test_the_printed_f2_is_scikit_learns_at_the_best_threshold(
     assert lines[-1] == f"blue_f1: F2 of culture {best:.4f} on {len(ids)} held-out images, thresholds fitted to them"
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(museum: Path, zoo: Path, tmp_path: Path) -> None:
+def test_only_the_same_seed_gives_the_same_bytes(museum: Path, zoo: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         recipe = write_recipe(tmp_path / str(seed), seed=seed)
         assert run_fit(museum, recipe, tmp_path / str(seed), "--fold", "1", "--folds", str(zoo / "folds.csv")) == 0
@@ -175,13 +175,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(museum: Path
 
 
 def stop_after(steps: int) -> Callable[..., float]:
-    """A take_step that is interrupted after so many."""
+    """Return a take_step that raises KeyboardInterrupt after `steps` calls."""
     left, take_step = iter(range(steps)), loop.take_step
 
-    def stop(*given: Any) -> float:
+    def stop(*arguments: Any) -> float:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        return take_step(*given)
+        return take_step(*arguments)
 
     return stop
 
@@ -195,7 +195,7 @@ def stop_after(steps: int) -> Callable[..., float]:
     ],
     ids=["average", "accumulation", "constant rate"],
 )
-def test_a_training_that_was_cut_off_anywhere_ends_as_an_undisturbed_one(
+def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(
     museum: Path, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     recipe = write_recipe(tmp_path, **changes)
@@ -215,7 +215,9 @@ def test_a_training_that_was_cut_off_anywhere_ends_as_an_undisturbed_one(
     ]
 
 
-def test_after_kill_9_resume_ends_with_the_bytes_of_an_undisturbed_run(museum: Path, zoo: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_gives_the_bytes_of_an_uninterrupted_one(
+    museum: Path, zoo: Path, tmp_path: Path
+) -> None:
     recipe = write_recipe(tmp_path, epochs=8, batch_size=4, validation=4)
     options = ["--fold", "0", "--folds", str(zoo / "folds.csv")]
     command = [sys.executable, "-m", "training", "fit", str(recipe), "--data", str(museum), *options]
@@ -224,37 +226,34 @@ def test_after_kill_9_resume_ends_with_the_bytes_of_an_undisturbed_run(museum: P
     with subprocess.Popen(
         [*command, "--out", str(killed), "--save-minutes", "0"],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in this process: sums depend on the number of threads
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in this process, because sums depend on the number of threads
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as run:
         while not state.exists() and run.poll() is None:
             time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
-    assert run.returncode == -signal.SIGKILL, "it ended before it was killed"
+    assert run.returncode == -signal.SIGKILL, "the run ended before it was killed"
     assert state.exists() and not (killed / "blue_f0.safetensors").exists()
     for out in (killed, tmp_path / "whole"):
         assert run_fit(museum, recipe, out, *options, "--resume") == 0
     assert read_bytes(killed, "blue_f0") == read_bytes(tmp_path / "whole", "blue_f0")
 
 
-def test_resume_skips_what_is_finished_and_without_it_nothing_is_overwritten(
+def test_resume_skips_finished_folds_and_without_it_nothing_is_overwritten(
     museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in zoo.iterdir()}
     recipe = zoo.parent / "blue.toml"
     assert run_fit(museum, recipe, zoo, "--resume") == 0
-    assert f"blue_f2: is in {zoo}/weights_manifest.json already; skipped" in capsys.readouterr().out
+    assert f"blue_f2: already in {zoo}/weights_manifest.json; skipped" in capsys.readouterr().out
     assert run_fit(museum, recipe, zoo) == 1
-    assert (
-        capsys.readouterr()
-        .err.splitlines()[-1]
-        .startswith(f"error: {zoo}/blue_f0.safetensors: is there already; --resume")
-    )
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {zoo}/blue_f0.safetensors: already exists; continue with --resume")
     assert before == {path.name: path.stat().st_mtime_ns for path in zoo.iterdir()}
 
 
-def test_a_state_of_another_recipe_is_refused_with_what_differs(
+def test_a_state_of_another_recipe_is_refused_with_the_key_that_differs(
     museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object) -> None:
@@ -269,15 +268,15 @@ def test_a_state_of_another_recipe_is_refused_with_what_differs(
     assert state.exists()
     assert run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0", "--resume") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"error: {state}: of another training: `optimizer.learning_rate` was 0.001, is 0.5; "
-        "go on with the recipe that it was started with, or remove it to start over"
+        f"error: {state}: saved by another training: `optimizer.learning_rate`: found 0.001; wanted 0.5; "
+        "resume with the settings that it was started with, or remove it to start over"
     )
     state.write_bytes(b"nonsense")
     assert run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0", "--resume") == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {state}: no state of a training: ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {state}: not a saved state: ")
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state(
+def test_the_error_for_a_loss_that_is_not_finite_names_the_step_and_the_last_state(
     museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = write_recipe(tmp_path, batch_size=8, optimizer__learning_rate=1e20, schedule__name="constant")
@@ -292,7 +291,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state(
     assert f"the last good state is {tmp_path}/other/blue_f0.state; " in capsys.readouterr().err
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_file(
+def test_a_full_disk_is_an_error_and_leaves_no_partial_file(
     museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, content: Any) -> int:
@@ -307,7 +306,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(
     assert not [file.name for file in (tmp_path / "zoo").iterdir() if ".state" in file.name]
 
 
-def test_epochs_are_told_in_a_table_and_to_tensorboard_and_the_loss_falls(museum: Path, tmp_path: Path) -> None:
+def test_epochs_are_logged_to_a_table_and_tensorboard_and_the_loss_falls(museum: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, group="all", epochs=6, optimizer__learning_rate=0.01)
     assert run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0") == 0
     rows = read_rows(tmp_path / "zoo" / "blue_f0.metrics.csv")
@@ -320,10 +319,10 @@ def test_epochs_are_told_in_a_table_and_to_tensorboard_and_the_loss_falls(museum
     assert events.Scalars("loss")[-1].value == pytest.approx(float(rows[-1]["loss"]), rel=1e-4)
 
 
-def test_the_rounded_weights_are_the_ones_that_predict(
+def test_the_rounded_weights_make_the_predictions(
     museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Rounding to fp16 is too small to see in so small a network: to nothing at all is not.
+    # The effect of fp16 is too small in this network, so the test rounds all weights to 0.
     def round_away(module: torch.nn.Module, _: str) -> dict[str, torch.Tensor]:
         return {name: torch.zeros(tensor.shape) for name, tensor in module.state_dict().items()}
 
@@ -332,7 +331,7 @@ def test_the_rounded_weights_are_the_ones_that_predict(
     assert set(np.load(tmp_path / "blue_f0.oof.npy").ravel()) == {0.5}
 
 
-def test_fp16_is_the_default_and_half_as_long(museum: Path, zoo: Path, tmp_path: Path) -> None:
+def test_checkpoints_are_fp16_by_default(museum: Path, zoo: Path, tmp_path: Path) -> None:
     assert run_fit(museum, write_recipe(tmp_path, precision="fp32"), tmp_path, "--fold", "0") == 0
     half, whole = (load_file(folder / "blue_f0.safetensors") for folder in (zoo, tmp_path))
     assert {tensor.dtype for tensor in half.values()} == {torch.float16, torch.int64}
@@ -347,7 +346,7 @@ def test_rare_labels_are_hidden_from_training_only() -> None:
     assert hide_rare_labels(targets, np.array([0, 1, 2]), 0)[1] == 0
 
 
-def test_unreadable_images_are_named_and_missing_ones_need_a_word(
+def test_unreadable_images_are_skipped_and_missing_ones_need_an_option(
     museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = Path(shutil.copytree(museum, tmp_path / "data"))
@@ -358,18 +357,18 @@ def test_unreadable_images_are_named_and_missing_ones_need_a_word(
     recipe = write_recipe(tmp_path)
     assert run_fit(data, recipe, tmp_path / "zoo") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"error: {data}/train: lacks 6 of the 60 images of train.csv, {', '.join(names[:5])} first; "
-        "bring them, or give --allow-missing to go on without"
+        f"error: {data}/train: no file for 6 of the 60 images of train.csv, such as {', '.join(names[:5])}; "
+        "add them, or skip them with --allow-missing"
     )
     assert run_fit(data, recipe, tmp_path / "zoo", "--allow-missing", "--fold", "0") == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
-    assert told[0] == "left out 6 images without a file"
-    assert told[1].startswith(f"left out 1 unreadable images: {names[6]}.png: UnidentifiedImageError: ")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped")]
+    assert lines[0] == "skipped 6 images without a file"
+    assert lines[1].startswith(f"skipped 1 unreadable images: {names[6]}.png: UnidentifiedImageError: ")
     held_out = (tmp_path / "zoo" / "blue_f0.oof.ids.txt").read_text().split()
     assert held_out and not set(names[:7]) & set(held_out)
 
 
-def test_an_upright_image_is_trained_on_whatever_its_exif_says(museum: Path, zoo: Path, tmp_path: Path) -> None:
+def test_images_are_trained_on_upright_by_their_exif_orientation(museum: Path, zoo: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(museum, tmp_path / "data"))
     for path in (data / "train").iterdir():
         with Image.open(path) as picture:
@@ -380,7 +379,7 @@ def test_an_upright_image_is_trained_on_whatever_its_exif_says(museum: Path, zoo
     assert read_bytes(tmp_path / "zoo", "blue_f1") == read_bytes(zoo, "blue_f1")
 
 
-def test_a_student_learns_from_the_teacher_of_its_fold_only(
+def test_a_student_learns_only_from_the_teacher_of_its_fold(
     museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taught = {"teacher__manifest": str(zoo / "weights_manifest.json"), "teacher__model": "blue", "teacher__weight": 9.0}
@@ -391,7 +390,7 @@ def test_a_student_learns_from_the_teacher_of_its_fold_only(
     assert run_fit(museum, stronger, tmp_path / "stronger", *options) == 0
     assert read_bytes(tmp_path / "stronger", "blue_f1")[0] != read_bytes(tmp_path / "zoo", "blue_f1")[0]
     for model, message in (
-        ("blue_f0", "`teacher.model`: blue_f0 held out fold 0; wanted 1; it was trained on images that this "),
+        ("blue_f0", "`teacher.model`: blue_f0 held out fold 0; wanted fold 1, because other teachers "),
         ("red", f"`teacher.model`: no red_f1 in {zoo}/weights_manifest.json; it has blue_f0, blue_f1, blue_f2"),
     ):  # fmt: skip
         recipe = write_recipe(tmp_path, "other", **{**taught, "teacher__model": model})
@@ -402,24 +401,24 @@ def test_a_student_learns_from_the_teacher_of_its_fold_only(
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"architecture": "zzz"}, [], f"`architecture`: found 'zzz', which timm {timm.__version__} lacks; timm.list_models() lists the names"),
-        ({"architecture": "resnet10tt"}, [], f"`architecture`: found 'resnet10tt', which timm {timm.__version__} lacks; did you mean resnet10t or "),
+        ({"architecture": "zzz"}, [], f"`architecture`: found 'zzz'; wanted a network of timm {timm.__version__}; timm.list_models() lists the names"),
+        ({"architecture": "resnet10tt"}, [], f"`architecture`: found 'resnet10tt'; wanted a network of timm {timm.__version__}; did you mean resnet10t or "),
         ({"architecture": "test_vit", "image_size": 33}, [], "`image_size`: test_vit does not take 33 px: "),
         ({"group": "medium"}, [], "`group`: found 'medium'; wanted 'all' or a group of labels.csv: culture, tag"),
         ({"optimizer__name": "adamm"}, [], "`optimizer.name`: found 'adamm'; wanted one of timm.optim.list_optimizers(), such as adam"),
-        ({}, ["--fold", "3"], "--fold: found 3; wanted 0 to 2 as the recipe has folds"),
+        ({}, ["--fold", "3"], "--fold: found 3; wanted 0 to 2, the folds of the recipe"),
         ({"folds": 61}, [], "`folds`: found 61; wanted at most the number of images, 60"),
-        ({"folds": 4}, ["--folds", "{zoo}/folds.csv"], "{zoo}/folds.csv: has 3 folds, the recipe {recipe} wants 4; "),
+        ({"folds": 4}, ["--folds", "{zoo}/folds.csv"], "{zoo}/folds.csv: found 3 folds; wanted 4 as in the recipe {recipe}; "),
         ({"epoch": 1}, [], "{recipe}: `epoch`: unknown key; did you mean `epochs`?"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_used_are_told_in_one_line(
+def test_invalid_settings_are_refused_in_one_line(
     changes: dict[str, object], options: list[str], message: str,
     museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     recipe = write_recipe(tmp_path, **changes)
-    given = [option.format(zoo=zoo) for option in options]
-    assert run_fit(museum, recipe, tmp_path / "zoo", *given) == 1
+    formatted = [option.format(zoo=zoo) for option in options]
+    assert run_fit(museum, recipe, tmp_path / "zoo", *formatted) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message.format(zoo=zoo, recipe=recipe)}")
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -430,15 +429,15 @@ def test_settings_that_cannot_be_used_are_told_in_one_line(
         ("train.csv", None, "{data}/train.csv: no such file; wanted a table with the columns id and attribute_ids"),
         ("train.csv", "id,labels\na,1\n", "{data}/train.csv: no `attribute_ids` column; found id, labels"),
         ("train.csv", "id,attribute_ids\n", "{data}/train.csv: has no row; wanted one for each image"),
-        ("train.csv", "id,attribute_ids\na,3 9\n", "{data}/train.csv: image a has label 9, which labels.csv lacks"),
+        ("train.csv", "id,attribute_ids\na,3 9\n", "{data}/train.csv: image a: found label 9; wanted labels of labels.csv"),
         ("train.csv", "id,attribute_ids\na,3 x\n", "{data}/train.csv: image a: found attribute_ids '3 x'; wanted whole numbers"),
         ("train.csv", "id,attribute_ids\na,3\na,4\n", "{data}/train.csv: image a is given twice; ids must differ"),
         ("train.csv", "id,attribute_ids\na,3\nb,4\nc,3\nd,4\n", "{data}/train: holds none of the 4 images of train.csv; wanted files such as a.png"),
         ("labels.csv", None, "{data}/labels.csv: no such file"),
-        ("labels.csv", "attribute_id,attribute_name\n0,red\n", "{data}/labels.csv: label 0 'red' names no group; wanted GROUP::NAME, as in tag::men"),
+        ("labels.csv", "attribute_id,attribute_name\n0,red\n", "{data}/labels.csv: label 0: found 'red'; wanted GROUP::NAME, as in tag::men"),
     ],
 )  # fmt: skip
-def test_tables_that_cannot_be_used_are_told_in_one_line(
+def test_invalid_tables_are_refused_in_one_line(
     file: str, text: str | None, message: str, museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = Path(shutil.copytree(museum, tmp_path / "data"))
@@ -449,7 +448,7 @@ def test_tables_that_cannot_be_used_are_told_in_one_line(
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {message.format(data=data)}"
 
 
-def test_what_could_not_be_declared_in_the_end_is_refused_before_training(
+def test_networks_that_could_not_be_declared_are_refused_before_training(
     museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(*_: object) -> None:
@@ -457,20 +456,19 @@ def test_what_could_not_be_declared_in_the_end_is_refused_before_training(
 
     monkeypatch.setattr("training.fit.train_folds.train_network", train)
     recipe, own = zoo.parent / "blue.toml", tmp_path / "own"
-    # A manifest that does not lie above what it is to declare.
+    # The manifest's folder does not contain the files to declare.
     (tmp_path / "elsewhere").mkdir()
     elsewhere = str(tmp_path / "elsewhere" / "weights_manifest.json")
     assert run_fit(museum, recipe, own, "--manifest", elsewhere) == 1
     assert "lies outside the manifest's folder" in capsys.readouterr().err.splitlines()[-1]
-    # One that has a network of this name already, whose files are gone.
+    # The manifest has a network of this name, but its files are gone.
     manifest = Path(shutil.copytree(zoo, tmp_path / "zoo")) / "weights_manifest.json"
     for path in manifest.parent.glob("*.safetensors"):
         path.unlink()
     assert run_fit(museum, recipe, manifest.parent) == 1
-    assert (
-        capsys.readouterr().err.splitlines()[-1].startswith(f"error: {manifest}: blue_f0: is there already; --resume")
-    )
-    # One of other labels.
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {manifest}: blue_f0: already exists; continue with --resume")
+    # The manifest has other labels.
     lines = (museum / "labels.csv").read_text().splitlines()
     (manifest.parent / "old.csv").write_text("\n".join([*lines, "7,tag::new", ""]))
     document = json.loads(manifest.read_text())
@@ -483,18 +481,20 @@ def test_what_could_not_be_declared_in_the_end_is_refused_before_training(
     manifest.write_text(json.dumps(document))
     assert run_fit(museum, recipe, manifest.parent) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"error: {manifest}: its labels are others than {manifest.parent}/labels.csv; choose another --manifest"
+        f"error: {manifest}: its labels differ from {manifest.parent}/labels.csv; choose another --manifest"
     )
 
 
-def test_a_zoo_keeps_its_split(museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_split_than_the_zoos_is_refused(
+    museum: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = (zoo / "folds.csv").read_text().splitlines()
     moved = [line[:-1] + str((int(line[-1]) + 1) % 3) for line in lines[1:]]
     other = tmp_path / "folds.csv"
     other.write_text("\n".join([lines[0], *moved, ""]))
     assert run_fit(museum, write_recipe(tmp_path, "other"), zoo, "--folds", str(other)) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"error: {other}: has other folds than {zoo}/folds.csv; a zoo has one split: choose another --out"
+        f"error: {other}: differs from {zoo}/folds.csv; a zoo has one split: choose another --out"
     )
     assert (zoo / "folds.csv").read_text().splitlines() == lines
 

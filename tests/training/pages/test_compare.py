@@ -24,19 +24,19 @@ LABELS = Labels(tuple(range(7)), tuple("abcdefg"), {"culture": (0, 1, 2), "tag":
 
 
 def read_rows(zoo: "Zoo") -> list[tuple[str, list[int]]]:
-    """Ids and labels of train.csv."""
+    """Read the ids and labels of train.csv."""
     rows = [line.split(",") for line in zoo.train.read_text().split("\n")[1:] if line]
     return [(image, [int(label) for label in cell.split()]) for image, cell in rows]
 
 
 def draw_scores(rows: Sequence[tuple[str, list[int]]], columns: Sequence[int], seed: int, signal: float) -> np.ndarray:
-    """Scores whose true labels are `signal` higher."""
+    """Draw scores that are `signal` higher for true labels."""
     truth = np.array([[column in labels for column in columns] for _, labels in rows])
     return np.clip(signal * truth + np.random.default_rng(seed).uniform(0, 0.6, truth.shape), 0, 1).astype(np.float16)
 
 
 def copy_zoo(zoo: "Zoo") -> "Zoo":
-    """The same zoo in another folder, for a test to change."""
+    """Copy the zoo to another folder."""
     folder = zoo.folder / "second"
     folder.mkdir()
     for path in zoo.folder.iterdir():
@@ -46,7 +46,7 @@ def copy_zoo(zoo: "Zoo") -> "Zoo":
 
 
 def split_models(zoo: "Zoo", seed: int) -> None:
-    """Give culture and tag two folds each, culture_f0 with culture_f1 and so on, that held out 30 images each."""
+    """Split culture and tag into two folds each, such as culture_f0, which hold out 30 images each."""
     document, rows = json.loads(zoo.manifest.read_text()), read_rows(zoo)
     models = {model["name"]: model for model in document["models"]}
     document["models"] = [
@@ -66,12 +66,12 @@ def run_compare(capsys: pytest.CaptureFixture[str], *given: object, **options: o
     return capsys.readouterr().out.splitlines()
 
 
-def test_the_figures_are_scikit_learns_on_the_images_that_both_held_out(
+def test_the_figures_match_scikit_learn_on_the_images_that_both_held_out(
     make_zoo: "Callable[[], Zoo]", capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = make_zoo()
     second, rows = copy_zoo(first), read_rows(first)
-    # The first zoo's models share rows 20 to 40; of these the second's held out all but the first four.
+    # The models of the first zoo share rows 20 to 40; the models of the second held out all but the first four of them.
     part = rows[24:50]
     given = {name: draw_scores(part, LABELS.groups[name], 7, 0.3) for name in LABELS.groups}
     for name, scores in given.items():
@@ -87,7 +87,7 @@ def test_the_figures_are_scikit_learns_on_the_images_that_both_held_out(
             places = [ids.index(image) for image, _ in common]
             columns.append(np.load(zoo.folder / f"{name}.oof.npy")[places].astype(np.float32))
         blends.append(np.concatenate(columns, axis=1))
-    assert lines[:2] == [f"A: {first.manifest} (its blend)", f"B: {second.manifest} (its blend)"]
+    assert lines[:2] == [f"A: {first.manifest} (blend)", f"B: {second.manifest} (blend)"]
     assert lines[3].split() == ["labels", "images", "A", "B", "B", "-", "A", "95", "%", "interval"]
     for line, kind in zip(lines[4:7], ("all", "culture", "tag"), strict=True):
         columns = LABELS.columns(kind)
@@ -102,7 +102,7 @@ def test_the_figures_are_scikit_learns_on_the_images_that_both_held_out(
         assert [float(line.split()[place]) for place in (4, 5, 7)] == pytest.approx(expected, abs=6e-5)
 
 
-def test_the_interval_is_that_of_a_plain_loop() -> None:
+def test_the_interval_matches_a_plain_loop() -> None:
     values = np.random.default_rng(1).normal(0.02, 0.2, 150) ** 3
     dice, means = random.Random(0), []
     for _ in range(4000):
@@ -115,15 +115,15 @@ def test_the_interval_is_that_of_a_plain_loop() -> None:
     assert bootstrap_mean(values, seed=0) == (low, high)
 
 
-def test_of_two_equal_zoos_the_sentence_claims_nothing(
+def test_two_equal_zoos_have_no_significant_difference(
     make_zoo: "Callable[[], Zoo]", capsys: pytest.CaptureFixture[str]
 ) -> None:
     zoo = make_zoo()
     lines = run_compare(capsys, zoo.train, zoo.manifest, zoo.manifest)
     assert [line.split()[4:] for line in lines[4:7]] == [["+0.0000", "+0.0000", "to", "+0.0000"]] * 3
     assert lines[-1] == (
-        "B is as good as A (95 % interval of the difference 0.0000 to 0.0000; 20 images); "
-        "0 lies in the interval: these images do not tell the two apart."
+        "B is equal to A (95 % interval of the difference 0.0000 to 0.0000; 20 images); "
+        "0 is in the interval, so the difference is not significant."
     )
 
 
@@ -136,20 +136,22 @@ def test_of_two_equal_zoos_the_sentence_claims_nothing(
         ),
         (
             Comparison("tag", 24000, 0.6123, 0.6, -0.0146, -0.0101),
-            "Of tag, B is 0.0123 below A (95 % interval 0.0101 to 0.0146; 24000 images).",
+            "For tag, B is 0.0123 below A (95 % interval 0.0101 to 0.0146; 24000 images).",
         ),
         (
             Comparison("all", 90, 0.6, 0.59, -0.04, 0.02),
             "B is 0.0100 below A (95 % interval -0.0200 to 0.0400; 90 images); "
-            "0 lies in the interval: these images do not tell the two apart.",
+            "0 is in the interval, so the difference is not significant.",
         ),
     ],
 )
-def test_the_sentence_says_which_is_better_by_how_much_and_whether_that_is_sure(one: Comparison, sentence: str) -> None:
+def test_the_sentence_says_which_is_better_and_whether_the_difference_is_significant(
+    one: Comparison, sentence: str
+) -> None:
     assert describe_gain(one) == sentence
 
 
-def test_a_recipes_name_means_all_its_folds_and_a_models_name_only_it(
+def test_the_name_of_a_recipe_selects_all_its_folds_and_the_name_of_a_model_only_that_model(
     make_zoo: "Callable[[], Zoo]", capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = make_zoo()
@@ -173,7 +175,7 @@ def test_only_groups_that_both_cover_are_compared(
     lines = run_compare(capsys, first.train, first.manifest, second.manifest, [], ["tag"])
     assert [line.split()[0] for line in lines[3:5]] == ["labels", "tag"]
     assert lines[5] == ""
-    assert lines[-1].startswith("Of tag, B is ")
+    assert lines[-1].startswith("For tag, B is ")
 
 
 def test_a_groups_figure_leaves_out_images_without_a_label_of_it() -> None:
@@ -198,8 +200,7 @@ def drop_label(first: "Zoo", second: "Zoo") -> tuple[list[str], str]:
     document["labels"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     second.manifest.write_text(json.dumps(document))
     return [], (
-        f"{second.manifest}: its labels are others than those of {first.manifest}, or in another order; "
-        "wanted the same labels.csv"
+        f"{second.manifest}: found other labels than in {first.manifest}, or another order; wanted the same labels.csv"
     )
 
 
@@ -208,8 +209,8 @@ def part_images(first: "Zoo", second: "Zoo") -> tuple[list[str], str]:
     for name, columns in LABELS.groups.items():
         second.replace_scores(name, draw_scores(rows, columns, 0, 0.5), [image for image, _ in rows])
     return [], (
-        f"{first.manifest} and {second.manifest}: both held out 0 common images; wanted thousands, and 2 at least: "
-        "zoos to compare need the same folds"
+        f"{first.manifest} and {second.manifest}: found 0 images that both held out; wanted thousands, and at least 2; "
+        "compare zoos with the same folds"
     )
 
 
@@ -225,23 +226,23 @@ def part_groups(first: "Zoo", second: "Zoo") -> tuple[list[str], str]:
     document["ensemble"]["weights"]["tag"]["tag"] = 0
     first.manifest.write_text(json.dumps(document))
     return ["tag"], (
-        f"{first.manifest} covers culture, {second.manifest} covers tag: no group that both cover has 2 images with "
-        "a label of it, so there is nothing to compare"
+        f"{first.manifest} covers culture, {second.manifest} covers tag: found no group that both cover; wanted one "
+        "with at least 2 images"
     )
 
 
 @pytest.mark.parametrize("spoil", [misspell, name_nothing_like, drop_label, part_images, weigh_nothing, part_groups])
-def test_zoos_that_cannot_be_compared_are_told_with_what_was_wanted(
+def test_zoos_that_cannot_be_compared_are_an_error(
     spoil: "Callable[[Zoo, Zoo], tuple[list[str], str]]", make_zoo: "Callable[[], Zoo]"
 ) -> None:
     first = make_zoo()
     second = copy_zoo(first)
     names, message = spoil(first, second)
-    with pytest.raises(TrainingError) as told:
+    with pytest.raises(TrainingError) as caught:
         compare_zoos(first.train, first.manifest, second.manifest, second_names=names)
-    assert str(told.value) == message
+    assert str(caught.value) == message
 
 
-def test_no_manifest_is_told(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no such file; name the manifest"):
         compare_zoos(tmp_path / "train.csv", tmp_path / "a.json", tmp_path / "b.json")

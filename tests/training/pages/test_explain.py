@@ -43,7 +43,7 @@ SHAPES = [Resize(), Resize("squash", 0.8), Resize("crop", 1.0), Resize("crop", 0
 
 
 class RedAndBlue(nn.Module):
-    """Three outputs: how much red there is, how much blue, and red again; each cell is 4 px."""
+    """Network with three outputs: amount of red, of blue, and of red again; each cell is 4 px."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def add_network(zoo: "Zoo", name: str, architecture: str = "test_resnet", size: 
 
 @pytest.fixture
 def zoo(make_zoo: "Callable[[], Zoo]") -> "Zoo":
-    """A culture and a tag model with networks, and one of all labels in their midst with weight 0."""
+    """Return a zoo with networks: culture, tag, and a model of all labels with weight 0, listed first."""
     made = make_zoo()
     document = json.loads(made.manifest.read_text())
     whole = {**document["models"][0], "name": "whole", "group": "all", "out_of_fold": None}
@@ -97,7 +97,7 @@ def list_ids(zoo: "Zoo") -> list[str]:
     return [line.split(",")[0] for line in zoo.train.read_text().split("\n")[1:] if line]
 
 
-def test_the_map_is_that_of_gradients_taken_by_hand() -> None:
+def test_the_map_matches_gradients_computed_by_hand() -> None:
     torch.manual_seed(0)
     before = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(inplace=True), nn.Conv2d(5, 6, 3, padding=1))
     after = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(6, 4, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(7))
@@ -117,7 +117,7 @@ def test_the_map_is_that_of_gradients_taken_by_hand() -> None:
         assert found.max() > 0
 
 
-def test_the_map_of_frozen_weights_is_the_same() -> None:
+def test_frozen_weights_give_the_same_map() -> None:
     module, batch = RedAndBlue(), torch.rand(1, 3, 16, 16)
     before = compute_heat(module, module.features, batch, 0)
     np.testing.assert_array_equal(compute_heat(module.requires_grad_(False), module.features, batch, 0), before)
@@ -125,11 +125,11 @@ def test_the_map_of_frozen_weights_is_the_same() -> None:
 
 @pytest.mark.parametrize("resize", SHAPES)
 @pytest.mark.parametrize("size", [(120, 80), (70, 180)])
-def test_a_network_that_looks_for_a_colour_looks_where_it_is(size: tuple[int, int], resize: Resize) -> None:
+def test_the_map_of_a_colour_detector_is_where_the_colour_is(size: tuple[int, int], resize: Resize) -> None:
     image = Image.new("RGB", size, "black")
     middle = size[0] // 2, size[1] // 2
     boxes = {
-        # As long as two cells, so that one lies in it whole.
+        # Two cells long, so that it contains one whole cell.
         "red": (middle[0] - 30, middle[1] - 27, middle[0] - 14, middle[1] - 3),
         "blue": (middle[0] + 8, middle[1] + 4, middle[0] + 30, middle[1] + 28),
     }
@@ -155,9 +155,9 @@ def test_a_network_that_looks_for_a_colour_looks_where_it_is(size: tuple[int, in
 
 @pytest.mark.parametrize("resize", SHAPES)
 @pytest.mark.parametrize("size", [(250, 90), (64, 200), (101, 101), (240, 7), (1, 33)])
-def test_a_map_covers_what_the_kernels_square_shows(size: tuple[int, int], resize: Resize) -> None:
+def test_a_map_covers_the_part_that_the_kernels_square_shows(size: tuple[int, int], resize: Resize) -> None:
     width, height = size
-    # Each pixel tells where it is: column in red, row in green.
+    # Each pixel encodes its position: column in red, row in green.
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     image = Image.fromarray(np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8))
     geometry = Geometry(32, resize, "bilinear")
@@ -166,7 +166,7 @@ def test_a_map_covers_what_the_kernels_square_shows(size: tuple[int, int], resiz
     spread = spread_heat(np.ones((2, 2), np.float32), width, height, geometry)
     seen = ~np.isnan(spread)
     assert (seen.sum(), seen[top:bottom, left:right].all()) == ((right - left) * (bottom - top), True)
-    # The middle of the square's first pixel is half a pixel of the square inside the box.
+    # The centre of the square's first pixel is half a pixel of the square inside the box.
     half = (right - left) / 64, (bottom - top) / 64
     for found, low, high, step in (
         ((square[0, 0, 0], square[0, -1, 0]), left, right, half[0]),
@@ -190,7 +190,7 @@ def test_the_probability_is_the_mean_over_the_models_views() -> None:
         assert [look.probability for look in looks] == pytest.approx(sorted(expected, reverse=True))
 
 
-def test_labels_from_the_threshold_on_are_shown_and_the_best_in_any_case() -> None:
+def test_labels_at_or_above_the_threshold_are_shown_and_always_the_best() -> None:
     image = Image.new("RGB", (64, 64), "black")
     image.paste("red", (0, 0, 32, 32))
     image.paste("blue", (40, 40, 56, 56))
@@ -200,30 +200,30 @@ def test_labels_from_the_threshold_on_are_shown_and_the_best_in_any_case() -> No
     red, blue = (look.probability for look in both)
     assert [look.column for look in look_at(eye, image, (0, 1), (red + blue) / 2, LABELS)] == [0]
     assert [look.column for look in look_at(eye, image, (0, 1), 1.0, LABELS)] == [0]
-    assert [look.column for look in look_at(eye, image, (2,), 1.0, LABELS)] == [2], "a group's labels only"
+    assert [look.column for look in look_at(eye, image, (2,), 1.0, LABELS)] == [2], "only labels of the group"
 
 
-def test_a_caption_tells_label_probability_truth_and_how_coarse_the_map_is() -> None:
+def test_a_caption_has_label_probability_truth_and_map_size() -> None:
     eye = open_red_and_blue(declare_model())
     look = Look(eye, 1, 0.456, 0.4, np.ones((2, 3), np.float32))
     truth = np.array([True, False, True])
-    assert describe_look(look, "other", LABELS, None) == ["culture::blue  0.46", "eye, map of 3 x 2"]
+    assert describe_look(look, "other", LABELS, None) == ["culture::blue  0.46", "eye, map of 3 x 2 cells"]
     assert describe_look(look, "seen", LABELS, truth) == [
         "culture::blue  0.46, false",
-        "eye, map of 3 x 2",
-        "image held out of its training",
+        "eye, map of 3 x 2 cells",
+        "image not used in its training",
     ]
     nowhere = dataclasses.replace(look, column=2, threshold=0.5, heat=np.zeros((2, 2), np.float32))
     assert describe_look(nowhere, "other", LABELS, truth) == [
         "tag::red  0.46, true",
-        "eye, map of 2 x 2",
-        "it may have been trained on this image",
-        "the best, but below the threshold of 0.5",
-        "no place speaks for it",
+        "eye, map of 2 x 2 cells",
+        "image possibly used in its training",
+        "best label, but below the threshold 0.5",
+        "no support for the label in the map",
     ]
 
 
-def test_an_overlay_is_grey_where_nothing_speaks_red_where_most_does_and_dark_where_nothing_was_shown() -> None:
+def test_an_overlay_is_grey_at_0_red_at_the_maximum_and_dark_outside_the_square() -> None:
     spread = np.array([[0, 2, np.nan]], np.float32)
     grey, red, dark = overlay_heat(Image.new("RGB", (3, 1), (128, 128, 128)), spread)[0]
     assert grey == pytest.approx([128 / 255] * 3)
@@ -232,7 +232,7 @@ def test_an_overlay_is_grey_where_nothing_speaks_red_where_most_does_and_dark_wh
 
 
 @pytest.mark.parametrize("size", [(400, 20), (20, 400), (150, 100), (1500, 1000)])
-def test_a_page_has_a_panel_a_map_and_writes_names_as_they_are(size: tuple[int, int]) -> None:
+def test_a_page_has_one_panel_per_map_and_names_unchanged(size: tuple[int, int]) -> None:
     labels = Labels((0, 1), ("tag::$100_{bill$", "tag::" + "very long " * 12), {"tag": (0, 1)})
     eye = open_red_and_blue(declare_model())
     looks = [Look(eye, column, 0.5, 0.4, np.eye(3, dtype=np.float32)) for column in (0, 1)]
@@ -253,7 +253,7 @@ def test_a_page_has_a_panel_a_map_and_writes_names_as_they_are(size: tuple[int, 
         assert axes.bbox.width / axes.bbox.height == pytest.approx(size[0] / size[1], rel=0.02)
 
 
-def test_one_picture_an_image_the_same_each_time(
+def test_one_file_per_image_and_the_same_bytes_each_time(
     zoo: "Zoo", museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = list_ids(zoo)[:2]
@@ -268,7 +268,7 @@ def test_one_picture_an_image_the_same_each_time(
     assert capsys.readouterr().out.splitlines()[:2] == [f"{tmp_path}/new/a/{image}.png" for image in ids]
 
 
-def test_the_default_is_the_first_weighed_model_of_a_group_best_of_it_alone(zoo: "Zoo") -> None:
+def test_the_default_is_the_first_model_with_a_weight_preferably_of_the_group_only(zoo: "Zoo") -> None:
     def show(*names: str) -> list[tuple[str, str]]:
         return [(model.name, group) for model, group in choose_panels(open_zoo(zoo.manifest), names)]
 
@@ -288,7 +288,7 @@ def ask_elsewhere(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
 
 
 def ask_nothing_like(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
-    return [list_ids(zoo)[0], "???"], [], f"{images}: no image '???'; it holds 60 images"
+    return [list_ids(zoo)[0], "???"], [], f"{images}: no image '???'; wanted one of its 60 images"
 
 
 def tear_image(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
@@ -297,7 +297,7 @@ def tear_image(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
         ["torn"],
         [],
         f"{images}: image torn.png: UnidentifiedImageError: cannot identify image file 'torn.png'; "
-        "wanted one that can be read",
+        "wanted a readable image",
     )
 
 
@@ -309,7 +309,7 @@ def weigh_nothing(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
     document = json.loads(zoo.manifest.read_text())
     document["ensemble"]["weights"] = {"culture": {}, "tag": {}}
     zoo.manifest.write_text(json.dumps(document))
-    return list_ids(zoo)[:1], [], f"{zoo.manifest}: no model has a weight above 0; choose some with --models"
+    return list_ids(zoo)[:1], [], f"{zoo.manifest}: no model has a weight above 0; choose models with --models"
 
 
 def take_transformer(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
@@ -317,8 +317,8 @@ def take_transformer(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], st
     return (
         list_ids(zoo)[:1],
         ["tag"],
-        "model tag: its last feature layer, blocks.5 of test_vit, gives 17 x 64; Grad-CAM wants channels x height x "
-        "width of more than one place, as convolutional networks have: choose other models with --models",
+        "model tag: last feature layer, blocks.5 of test_vit: found 17 x 64; wanted channels x height x width of "
+        "several cells, as in convolutional networks; choose other models with --models",
     )
 
 
@@ -327,8 +327,8 @@ def take_one_cell(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
     return (
         list_ids(zoo)[:1],
         ["tag"],
-        "model tag: its last feature layer, layer4 of test_resnet, gives 96 x 1 x 1; Grad-CAM wants channels x height "
-        "x width of more than one place, as convolutional networks have: choose other models with --models",
+        "model tag: last feature layer, layer4 of test_resnet: found 96 x 1 x 1; wanted channels x height x width of "
+        "several cells, as in convolutional networks; choose other models with --models",
     )
 
 
@@ -336,7 +336,7 @@ def take_one_cell(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
     "spoil",
     [ask_elsewhere, ask_nothing_like, tear_image, misspell_model, weigh_nothing, take_transformer, take_one_cell],
 )
-def test_what_cannot_be_explained_is_told_with_what_was_wanted(
+def test_images_and_models_that_cannot_be_explained_are_an_error(
     spoil: "Callable[[Zoo, Path], tuple[list[str], list[str], str]]", zoo: "Zoo", museum: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
@@ -344,13 +344,13 @@ def test_what_cannot_be_explained_is_told_with_what_was_wanted(
     for path in (museum / "train").iterdir():
         (images / path.name).symlink_to(path)
     ids, names, message = spoil(zoo, images)
-    with pytest.raises(TrainingError) as told:
+    with pytest.raises(TrainingError) as caught:
         explain(zoo.manifest, images, ids, tmp_path / "out", names)
-    assert str(told.value) == message
+    assert str(caught.value) == message
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_no_folder_of_images_and_other_ids_than_declared_are_told(zoo: "Zoo", museum: Path, tmp_path: Path) -> None:
+def test_a_missing_folder_and_changed_out_of_fold_ids_are_an_error(zoo: "Zoo", museum: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=re.escape(f"{tmp_path}/nowhere: no such folder of images")):
         explain(zoo.manifest, tmp_path / "nowhere", ["a"], tmp_path / "out")
     (zoo.folder / "tag.oof.ids.txt").write_text("changed\n")

@@ -24,7 +24,7 @@ CHANNELS = ("red", "green", "blue", "hue", "saturation", "value")
 
 
 class PageReader(HTMLParser):
-    """The text of a page, and the cells of each table and the items of each list that have an id."""
+    """The text of a page, and the cells of its tables and the items of its lists, by id."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class PageReader(HTMLParser):
 
 @dataclass(frozen=True)
 class Visit:
-    """A folder of data and the page about it."""
+    """A data folder and its page."""
 
     data: Path
     text: str
@@ -73,7 +73,7 @@ def write_table(path: Path, rows: list[tuple[str, str]], header: str) -> None:
 
 
 def write_data(folder: Path, labels: Sequence[str], images: dict[str, tuple[tuple[int, int], str]]) -> Path:
-    """A folder laid out as Kaggle's; `images`: the size and the attribute_ids of each id."""
+    """Write a folder with Kaggle's layout; `images`: size and attribute_ids by id."""
     (folder / "train").mkdir(parents=True)
     write_table(folder / "labels.csv", [(str(i), name) for i, name in enumerate(labels)], "attribute_id,attribute_name")
     write_table(folder / "train.csv", [(name, ids) for name, (_, ids) in images.items()], "id,attribute_ids")
@@ -95,14 +95,14 @@ def look(data: Path, out: Path, images: int | None = None) -> Visit:
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most of the time of a page is its plots; a test that looks at its tables can do without."""
+    """Replace the plots, which take most of the time of a page."""
     for name in ("colours", "sizes", "ratios", "counts", "lengths"):
         monkeypatch.setattr(f"training.pages.explore_plots.plot_{name}", lambda *_: "data:,")
 
 
 @pytest.fixture(scope="module")
 def visit(museum: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
-    """The museum and a test folder of 20 darker copies of its images."""
+    """Return the page of the museum with a test folder of 20 darker copies of its images."""
     data = Path(shutil.copytree(museum, tmp_path_factory.mktemp("explored") / "museum"))
     (data / "test").mkdir()
     for number, path in enumerate(sorted((data / "train").iterdir())[:20]):
@@ -113,7 +113,7 @@ def visit(museum: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
 
 @pytest.fixture(scope="module")
 def strange_visit(tmp_path_factory: pytest.TempPathFactory) -> Visit:
-    """Names that are HTML or formulas, a group that no image is of, an image without labels, no test folder."""
+    """Return a page with HTML and formulas as names, a group and an image without labels, no test folder."""
     folder = tmp_path_factory.mktemp("strange")
     images = {f"<a>{place}": ((30 + 30 * place, 30), str(place % 3)) for place in range(4)} | {"bare": ((30, 30), "")}
     names = [name.replace('"', '""') for name in STRANGE_LABELS]
@@ -121,13 +121,13 @@ def strange_visit(tmp_path_factory: pytest.TempPathFactory) -> Visit:
 
 
 def read_truth(data: Path) -> pd.DataFrame:
-    """Which labels (columns, by full name) each image of train.csv (rows) has, by pandas."""
+    """Read train.csv with pandas: images as rows, labels as columns by full name."""
     names = pd.read_csv(data / "labels.csv", index_col="attribute_id")["attribute_name"]
     train = pd.read_csv(data / "train.csv", dtype=str, index_col="id")["attribute_ids"]
     return train.str.get_dummies(" ").rename(columns=lambda label: names[int(label)]).reindex(columns=names).fillna(0)
 
 
-def test_the_page_needs_nothing_but_itself(visit: Visit) -> None:
+def test_the_page_has_no_external_resources(visit: Visit) -> None:
     assert "http" not in visit.text
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _, _ in visit.page.attributes}
     assert "<script" not in visit.text
@@ -144,13 +144,13 @@ def test_the_page_needs_nothing_but_itself(visit: Visit) -> None:
             assert all(link[0] == "#" or link.startswith("data:") for link in re.findall(r'href="([^"]*)"', plot))
 
 
-def test_every_link_of_the_page_leads_somewhere(visit: Visit) -> None:
+def test_every_link_of_the_page_has_a_target(visit: Visit) -> None:
     ids = [value for _, name, value in visit.page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert {value[1:] for _, name, value in visit.page.attributes if name == "href"} <= set(ids)
 
 
-def test_figures_of_an_image_are_those_of_imagestat_and_colorsys() -> None:
+def test_the_figures_of_an_image_match_imagestat_and_colorsys() -> None:
     pixels = np.random.default_rng(3).integers(5, 250, (9, 13, 3), dtype=np.uint8)
     figures = measure_colours(Image.fromarray(pixels))
     statistics = ImageStat.Stat(Image.fromarray(pixels))
@@ -164,7 +164,7 @@ def test_figures_of_an_image_are_those_of_imagestat_and_colorsys() -> None:
     assert figures[3:, 3] == pytest.approx(hsv.max(axis=0), abs=1)
 
 
-def test_the_gap_is_scipys() -> None:
+def test_the_gap_matches_scipy() -> None:
     dice = np.random.default_rng(0)
     first, second = dice.integers(0, 50, 300).astype(float), dice.integers(10, 60, 70).astype(float)
     assert measure_gap(first, second) == pytest.approx(ks_2samp(first, second).statistic)
@@ -185,7 +185,7 @@ def test_the_colours_on_the_page_are_the_mean_over_the_images_of_each_part(visit
         assert shown[-1] == pytest.approx(gap, abs=0.000501)
 
 
-def test_normalisation_is_that_of_all_pixels_of_train_each_image_alike(visit: Visit) -> None:
+def test_normalisation_uses_all_pixels_of_train_with_equal_weight_per_image(visit: Visit) -> None:
     pictures = [read_pixels(path).reshape(-1, 3) / 255 for path in (visit.data / "train").iterdir()]
     means = np.mean([picture.mean(axis=0) for picture in pictures], axis=0)
     squares = np.mean([(picture**2).mean(axis=0) for picture in pictures], axis=0)
@@ -195,7 +195,7 @@ def test_normalisation_is_that_of_all_pixels_of_train_each_image_alike(visit: Vi
     assert figures[1] == pytest.approx(np.sqrt(squares - means**2), abs=0.00051)
 
 
-def test_label_counts_are_pandas(visit: Visit) -> None:
+def test_label_counts_match_pandas(visit: Visit) -> None:
     truth = read_truth(visit.data)
     assert "7 labels: 3 culture, 4 tag." in visit.page.text
     for group in ("culture", "tag"):
@@ -218,7 +218,7 @@ def test_a_label_is_in_the_range_that_the_table_names(images: int) -> None:
     assert count_rarity([images]) == [int(is_here) for is_here in wanted]
 
 
-def test_labels_an_image_are_pandas(visit: Visit) -> None:
+def test_labels_per_image_match_pandas(visit: Visit) -> None:
     truth = read_truth(visit.data)
     for group, columns in (("all", truth), *((name, truth.filter(like=f"{name}::")) for name in ("culture", "tag"))):
         numbers = columns.sum(axis=1)
@@ -266,7 +266,7 @@ def test_sizes_are_those_of_the_files(visit: Visit) -> None:
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_the_longest_images_come_longest_first_with_size_and_labels(tmp_path: Path) -> None:
+def test_the_most_elongated_images_are_sorted_and_have_size_and_labels(tmp_path: Path) -> None:
     sizes = {"broad": (90, 30), "square": (40, 40), "tall": (10, 80), "strip": (800, 20)}
     data = write_data(tmp_path / "data", ["culture::norse", "tag::boats"], {k: (v, "0 1") for k, v in sizes.items()})
     text = look(data, tmp_path / "explore.html").text
@@ -283,10 +283,10 @@ def test_the_longest_images_come_longest_first_with_size_and_labels(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_images_of_one_size_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_images_of_one_size_give_a_sentence(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", ["tag::boats"], dict.fromkeys("abc", ((30, 20), "0")))
     visit = look(data, tmp_path / "explore.html")
-    assert f"Every image that was read is 30 {TIMES} 20 px." in visit.page.text
+    assert f"All readable images are 30 {TIMES} 20 px." in visit.page.text
     assert "<figure" not in visit.text
 
 
@@ -310,20 +310,20 @@ def test_missing_and_broken_images_are_counted_and_the_first_five_named(museum: 
     page = look(data, tmp_path / "explore.html").page
     assert page.row("parts", "images") == ["60", "1"]
     assert page.row("parts", "missing files") == ["7", "0"]
-    assert page.row("parts", "looked at") == ["53", "1"]
-    assert page.row("parts", "unreadable, of those looked at") == ["2", "1"]
+    assert page.row("parts", "opened") == ["53", "1"]
+    assert page.row("parts", "unreadable, of those opened") == ["2", "1"]
     assert page.tables["missing-train"] == [[name] for name in ids[:5]]
     assert [item.partition(":")[0] for (item,) in page.tables["unreadable-train"]] == [f"{n}.png" for n in ids[10:12]]
-    assert "none of the 1 test images that were opened can be read" in page.text
+    assert "none of the 1 opened test images can be read" in page.text
 
 
 @pytest.mark.usefixtures("no_plots")
 def test_a_subset_is_stated_and_the_label_tables_still_count_all_rows(visit: Visit, tmp_path: Path) -> None:
     part = look(visit.data, tmp_path / "part.html", images=12)
-    assert "looked at 12 of 60 train images and 12 of 20 test images, drawn at random with the fixed seed 0" in (
+    assert "sample of 12 of 60 train images and 12 of 20 test images, drawn at random with the fixed seed 0" in (
         part.page.text
     )
-    assert part.page.row("parts", "looked at") == ["12", "12"]
+    assert part.page.row("parts", "opened") == ["12", "12"]
     for table in ("rarity", "lengths", "heat-map", "most-tag", "least-culture"):
         assert part.page.tables[table] == visit.page.tables[table]
     assert part.page.tables["channels"] != visit.page.tables["channels"]
@@ -336,7 +336,7 @@ def test_images_that_are_missing_are_not_drawn(tmp_path: Path) -> None:
     for number in range(15):
         (data / "train" / f"{number:02}.png").unlink()
     page = look(data, tmp_path / "explore.html", images=5).page
-    assert page.row("parts", "looked at") == ["5"]
+    assert page.row("parts", "opened") == ["5"]
 
 
 def test_two_runs_are_byte_identical_and_leave_matplotlib_as_it_was(visit: Visit, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_names_are_escaped(strange_visit: Visit) -> None:
     assert not re.search(r"<(script|a>|i>|u>)", strange_visit.text)
     for name in STRANGE_LABELS:
         assert html.escape(name.partition("::")[2]).replace("&quot;", "&#34;") in strange_visit.text
-    assert "<u>data: a first look" in strange_visit.page.text
+    assert "<u>data: data overview" in strange_visit.page.text
 
 
 def test_labels_that_no_image_has_are_counted(strange_visit: Visit) -> None:
@@ -380,7 +380,7 @@ def spoil_every_image(data: Path) -> None:
         (
             lambda data: (data / "train.csv").write_text("id,attribute_ids\na,9\n"),
             None,
-            "{data}/train.csv: image a has label 9, which labels.csv lacks",
+            "{data}/train.csv: image a: found label 9; wanted labels of labels.csv",
         ),
         (
             remove_train,
@@ -390,7 +390,7 @@ def spoil_every_image(data: Path) -> None:
         (
             spoil_every_image,
             None,
-            "{data}/train: none of the 2 images that were opened can be read; the first: a.png: "
+            "{data}/train: found 2 images, none readable; the first: a.png: "
             "UnidentifiedImageError: cannot identify image file 'a.png'",
         ),
     ],
@@ -410,7 +410,7 @@ def test_a_failure_is_one_line_and_leaves_the_old_page(
     assert out.read_text() == "an older page"
 
 
-def test_a_place_that_cannot_be_written_is_told_before_an_image_is_read(
+def test_an_unwritable_output_is_an_error_before_an_image_is_read(
     museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.pages.explore.measure_part", lambda *_: pytest.fail("read an image"))
@@ -425,9 +425,7 @@ def test_a_place_that_cannot_be_written_is_told_before_an_image_is_read(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_page_that_breaks_while_it_is_written_leaves_nothing(
-    museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_no_file(museum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path, *_: object, **__: object) -> None:
         path.write_bytes(b"half a page")
         raise OSError(28, "No space left on device")

@@ -29,13 +29,13 @@ def read_truth(zoo: "Zoo") -> tuple[list[str], np.ndarray]:
 
 
 def read_scores(zoo: "Zoo", name: str, ids: list[str]) -> np.ndarray:
-    """A model's predictions of these images."""
+    """Read a model's scores of these images."""
     rows = (zoo.folder / f"{name}.oof.ids.txt").read_text().split()
     return np.load(zoo.folder / f"{name}.oof.npy")[[rows.index(image) for image in ids]].astype(np.float32)
 
 
 def score_group(scores: np.ndarray, truth: np.ndarray, group: str) -> float:
-    """scikit-learn's F2 of a group alone; `scores`: (images, labels of the group)."""
+    """Return scikit-learn's F2 of one group; `scores`: (images, labels of the group)."""
     truth = truth[:, LABELS.columns(group)]
     kept = truth.any(axis=1)
     size = truth.shape[1]
@@ -44,7 +44,7 @@ def score_group(scores: np.ndarray, truth: np.ndarray, group: str) -> float:
 
 
 def run_slices(zoo: "Zoo", images: Path, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
-    """Prints, and gives the cells of each line."""
+    """Run the command, and return the cells of each printed line."""
     print_slices(zoo.train, images, zoo.manifest)
     return [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
 
@@ -55,7 +55,7 @@ def change_models(zoo: "Zoo", change: Callable[[dict], None]) -> None:
     zoo.manifest.write_text(json.dumps(document))
 
 
-def test_each_models_and_the_blends_figures_are_scikit_learns(
+def test_the_figures_of_models_and_blend_match_scikit_learn(
     make_zoo: "Callable[[], Zoo]", museum: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zoo = make_zoo()
@@ -74,7 +74,7 @@ def test_each_models_and_the_blends_figures_are_scikit_learns(
         ["culture", "culture", "32", "40*", "-", f"{score_group(culture, truth[20:], 'culture'):.4f}", "-"],
         ["tag", "tag", "32", "40*", "-", "-", f"{score_group(tag, truth[:40], 'tag'):.4f}"],
         ["blend", "all", "20", *(f"{figure:.4f}" for figure in figures)],
-        ["* other images than the blend's: no figure to compare with the blend's"],
+        ["* on other images than the blend, so not comparable with it"],
     ]
 
 
@@ -124,7 +124,7 @@ def test_a_model_without_predictions_and_weight_has_dashes(
     assert run_slices(zoo, museum / "train", capsys)[6] == ["spare", "culture", "32", "0*", "-", "-", "-"]
 
 
-def test_labels_are_sliced_by_their_frequency_as_scikit_learn_does() -> None:
+def test_the_figures_by_label_frequency_match_scikit_learn() -> None:
     dice = np.random.default_rng(3)
     truth, taken = dice.random((200, 9)) < 0.2, dice.random((200, 9)) < 0.3
     images = np.array([0, 19, 20, 99, 100, 999, 1000, 5000, 20])
@@ -140,7 +140,7 @@ def test_labels_are_sliced_by_their_frequency_as_scikit_learn_does() -> None:
         assert one.f2 == pytest.approx(score(given[shown], true[shown]))
 
 
-def test_labels_that_no_image_has_and_nobody_takes_have_no_figures() -> None:
+def test_labels_without_true_or_predicted_pairs_have_no_figures() -> None:
     nothing = np.zeros((5, 2), bool)
     first = slice_frequencies(nothing, nothing, np.array([0, 0]))[0]
     assert (first.labels, first.images, first.recall, first.precision, first.f2) == (2, 0, None, None, None)
@@ -178,16 +178,16 @@ def test_sizes_are_those_of_the_upright_image(suffix: str, tmp_path: Path) -> No
     assert found == [(40, 20)] * 4 + [(20, 40)] * 4
 
 
-def test_sizes_need_no_pixels_and_what_has_none_is_told(tmp_path: Path) -> None:
+def test_sizes_need_only_headers_and_faults_are_listed(tmp_path: Path) -> None:
     Image.effect_noise((70, 90), 50).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:200])
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8")
     sizes, faults = measure_sizes(tmp_path, ["cut", "torn", "absent"])
     assert sizes.tolist() == [[70, 90], [0, 0], [0, 0]]
-    assert faults == ["torn.jpg: its header cannot be read", f"absent: no such image in {tmp_path}"]
+    assert faults == ["torn.jpg: unreadable header", f"absent: no such image in {tmp_path}"]
 
 
-def test_the_tables_say_which_images_have_no_shape(
+def test_the_tables_name_images_of_unknown_shape(
     make_zoo: "Callable[[], Zoo]", tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zoo = make_zoo()
@@ -219,18 +219,18 @@ def test_the_json_has_the_printed_figures(
         assert [one["label"], *(str(one[key]) for key in ("labels", "images", "true", "taken")), *figures] in lines
 
 
-def test_no_image_at_all_is_an_error_before_any_rule_is_fitted(make_zoo: "Callable[[], Zoo]", tmp_path: Path) -> None:
+def test_a_folder_without_images_is_an_error(make_zoo: "Callable[[], Zoo]", tmp_path: Path) -> None:
     zoo = make_zoo()
     (tmp_path / "empty").mkdir()
     ids, _ = read_truth(zoo)
-    with pytest.raises(TrainingError) as told:
+    with pytest.raises(TrainingError) as caught:
         print_slices(zoo.train, tmp_path / "empty", zoo.manifest)
-    assert str(told.value) == (
+    assert str(caught.value) == (
         f"{tmp_path}/empty: holds none of the 20 images of train.csv; wanted files such as {ids[20]}.png"
     )
 
 
-def test_a_group_without_a_model_is_named(make_zoo: "Callable[[], Zoo]", museum: Path) -> None:
+def test_the_error_about_a_group_without_a_model_names_it(make_zoo: "Callable[[], Zoo]", museum: Path) -> None:
     zoo = make_zoo()
     change_models(zoo, lambda document: document["ensemble"]["weights"].update(tag={}))
     with pytest.raises(ManifestError, match=re.escape("`ensemble.weights.tag`: no model with a weight above 0 covers")):
@@ -241,6 +241,6 @@ def test_one_common_image_is_too_few(make_zoo: "Callable[[], Zoo]", museum: Path
     zoo = make_zoo()
     ids, _ = read_truth(zoo)
     zoo.replace_scores("tag", np.full((1, 4), 0.5, np.float16), [ids[30]])
-    with pytest.raises(TrainingError) as told:
+    with pytest.raises(TrainingError) as caught:
         print_slices(zoo.train, museum / "train", zoo.manifest)
-    assert str(told.value) == f"{zoo.manifest}: its models held out one common image; wanted thousands, and 2 at least"
+    assert str(caught.value) == f"{zoo.manifest}: found 1 image that all models held out; wanted thousands, at least 2"

@@ -8,29 +8,29 @@ from sklearn.metrics import fbeta_score
 from inference.ensemble.decide import decide
 from inference.manifest.labels import Labels
 from inference.manifest.records import Decision, GroupDecision
-from training.scoring.thresholds import GroupRule, cross_fit, declare_rules, fit_decision, rank_groups, take_by
+from training.scoring.thresholds import GroupRule, apply_rule, cross_fit, declare_rules, fit_decision, rank_groups
 from zoo.f2 import THRESHOLDS
 
 
 def make_labels(**sizes: int) -> Labels:
-    """Groups of so many labels each, side by side."""
+    """Return groups of the given sizes, in consecutive columns."""
     bounds = np.cumsum([0, *sizes.values()])
     groups = {group: tuple(range(bounds[place], bounds[place + 1])) for place, group in enumerate(sizes)}
     return Labels(tuple(range(bounds[-1])), tuple(map(str, range(bounds[-1]))), groups)
 
 
 def draw_case(seed: int, images: int, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Scores from 0.05 to 0.95 in steps of 0.1, so that many are equal, and truth."""
+    """Draw scores from 0.05 to 0.95 in steps of 0.1, many of them equal, and truth."""
     random = np.random.default_rng(seed)
     truth = random.random((images, len(labels.ids))) < 0.3
     scores = np.clip(0.3 * truth + 0.7 * random.random(truth.shape), 0, 0.99)
     return (np.floor(scores * 10) / 10 + 0.05).astype(np.float32), truth
 
 
-def score_slowly(taken: np.ndarray, truth: np.ndarray) -> float:
-    """Mean F2 from precision and recall, image by image."""
+def score_slowly(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Compute mean F2 from precision and recall, image by image."""
     total = 0.0
-    for row, true in zip(taken, truth, strict=True):
+    for row, true in zip(predicted, truth, strict=True):
         hits = int((row & true).sum())
         if hits:
             precision, recall = hits / int(row.sum()), hits / int(true.sum())
@@ -39,7 +39,7 @@ def score_slowly(taken: np.ndarray, truth: np.ndarray) -> float:
 
 
 def list_rules(size: int, thresholds: Iterable[float]) -> list[GroupDecision]:
-    """Every rule that the search knows for a group of at most six labels."""
+    """List every rule that the search tries for a group of at most six labels."""
     return [
         GroupDecision(threshold, minimum, maximum)
         for threshold in thresholds
@@ -61,10 +61,10 @@ def test_a_single_group_gets_the_best_of_all_rules(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_two_groups_get_the_best_pair_of_rules_in_these_cases(seed: int) -> None:
-    # In general a coordinate search may stop short of it.
+    # In general, a coordinate search may end at a worse pair.
     labels = make_labels(culture=2, tag=3)
     scores, truth = draw_case(seed, 6, labels)
-    steps = [0.005, *(round(0.1 * step, 1) for step in range(1, 10)), 0.995]  # all that separates these scores
+    steps = [0.005, *(round(0.1 * step, 1) for step in range(1, 10)), 0.995]  # every way to separate these scores
     best = max(
         score_slowly(decide(scores, labels, Decision({"culture": first, "tag": second}, ())), truth)
         for first, second in itertools.product(list_rules(2, steps), list_rules(3, steps))
@@ -73,7 +73,7 @@ def test_two_groups_get_the_best_pair_of_rules_in_these_cases(seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_no_stage_loses_against_the_one_before_nor_against_the_best_threshold(seed: int) -> None:
+def test_no_stage_is_worse_than_the_one_before_or_the_best_threshold(seed: int) -> None:
     labels = make_labels(culture=6, tag=20)
     random = np.random.default_rng(seed)
     truth = random.random((200, 26)) < 0.1
@@ -86,19 +86,19 @@ def test_no_stage_loses_against_the_one_before_nor_against_the_best_threshold(se
     assert plain - 1e-12 <= single <= apart + 1e-12 <= counted + 2e-12
 
 
-def test_the_figures_are_what_the_kernel_gets_with_the_rules() -> None:
+def test_the_f2_equals_that_of_the_kernels_decision() -> None:
     labels = make_labels(culture=6, tag=20)
     random = np.random.default_rng(0)
     truth = random.random((100, 26)) < 0.1
     scores = np.clip(0.2 * truth + random.random(truth.shape) ** 3, 0, 1).astype(np.float32)
     fitted = fit_decision(scores, truth, labels)
-    taken = decide(scores, labels, Decision(fitted.groups, ()))
-    expected = fbeta_score(truth, taken, beta=2, average="samples", zero_division=0)
+    predicted = decide(scores, labels, Decision(fitted.groups, ()))
+    expected = fbeta_score(truth, predicted, beta=2, average="samples", zero_division=0)
     assert fitted.f2[-1] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_search_counts_as_the_kernel_decides_with_equal_scores_and_images_without_a_label(seed: int) -> None:
+def test_the_search_agrees_with_the_kernel_on_equal_scores_and_images_without_labels(seed: int) -> None:
     labels = make_labels(culture=20, tag=40)
     scores, truth = draw_case(seed, 30, labels)
     scores[:10] = np.minimum(scores[:10], 0.55)
@@ -106,12 +106,12 @@ def test_the_search_counts_as_the_kernel_decides_with_equal_scores_and_images_wi
     for _ in range(20):
         rules = {group: GroupRule(int(random.integers(90, 199)), int(random.integers(2)), 3) for group in labels.groups}
         evidence = rank_groups(scores, truth, labels)
-        counts = [take_by(ranked, rules[group]) for group, ranked in evidence.groups.items()]
+        counts = [apply_rule(ranked, rules[group]) for group, ranked in evidence.groups.items()]
         expected = score_slowly(decide(scores, labels, Decision(declare_rules(rules), ())), truth)
         assert evidence.score(counts[0] + counts[1])[0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_limits_that_change_nothing_are_not_taken() -> None:
+def test_limits_without_effect_are_not_set() -> None:
     labels = make_labels(culture=2, tag=3)
     truth = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 1, 1]], np.bool_)
     fitted = fit_decision(np.where(truth, 0.9, 0.1).astype(np.float32), truth, labels)
@@ -119,7 +119,7 @@ def test_limits_that_change_nothing_are_not_taken() -> None:
     assert fitted.groups == {"culture": GroupDecision(0.105, 0, 2), "tag": GroupDecision(0.105, 0, 3)}
 
 
-def test_a_group_never_worth_taking_does_not_stop_the_search() -> None:
+def test_a_group_best_left_without_labels_does_not_stop_the_search() -> None:
     labels = make_labels(culture=2, tag=2)
     truth = np.array([[0, 0, 1, 0], [0, 0, 0, 1]], np.bool_)
     scores = np.array([[0.9, 0.9, 0.1, 0.0], [0.9, 0.9, 0.0, 0.1]], np.float32)
@@ -128,7 +128,7 @@ def test_a_group_never_worth_taking_does_not_stop_the_search() -> None:
     assert fitted.groups["culture"].threshold > 0.9
 
 
-def test_cross_fitted_f2_is_that_of_rules_fitted_elsewhere() -> None:
+def test_cross_fitted_f2_uses_rules_of_the_other_half() -> None:
     labels = make_labels(culture=3, tag=5)
     scores, truth = draw_case(11, 60, labels)
     odd = np.arange(60) % 2 == 1

@@ -18,13 +18,13 @@ def draw_truth(images: int, seed: int) -> np.ndarray:
 
 
 def blur(truth: np.ndarray, noise: float, seed: int) -> np.ndarray:
-    """Scores that tell the truth less, the more noise there is."""
+    """Return scores that are a mix of the truth and noise."""
     random = np.random.default_rng(seed).random(truth.shape)
     return ((1 - noise) * truth * random**0.5 + noise * random).astype(np.float16)
 
 
 def score_slowly(mixed: np.ndarray, truth: np.ndarray) -> float:
-    """The best F2 at one threshold a group, of every tenth pair of thresholds, by scikit-learn."""
+    """Return the best F2 of every tenth pair of thresholds, one per group, by scikit-learn."""
     best = 0.0
     for first, second in itertools.product(map(float, THRESHOLDS[::10]), repeat=2):
         taken = np.zeros_like(truth)
@@ -58,7 +58,7 @@ def test_weights_add_to_one_and_are_as_good_as_the_best_of_a_grid() -> None:
     assert score_slowly(mix(scores, weights), truth) >= max(grid) - 0.005
 
 
-def test_a_part_of_noise_weighs_little() -> None:
+def test_a_part_of_noise_has_a_small_weight() -> None:
     truth = draw_truth(400, 3)
     noise = np.random.default_rng(4).random(truth.shape).astype(np.float16)
     scores = {"good": blur(truth, 0.4, 5), "noise": noise}
@@ -66,14 +66,14 @@ def test_a_part_of_noise_weighs_little() -> None:
     assert all(given["noise"] < 0.3 for given in weights.values())
 
 
-def test_parts_that_say_the_same_keep_equal_weights() -> None:
+def test_identical_parts_keep_equal_weights() -> None:
     truth = draw_truth(100, 6)
     same = blur(truth, 0.5, 7)
     weights = fit_weights({"one": same, "two": same}, {group: ["one", "two"] for group in LABELS.groups}, truth, LABELS)
     assert weights == {group: {"one": 0.5, "two": 0.5} for group in LABELS.groups}
 
 
-def test_a_group_weighs_only_the_parts_that_cover_it() -> None:
+def test_a_group_has_weights_only_for_the_parts_that_cover_it() -> None:
     truth = draw_truth(100, 8)
     tags = blur(truth, 0.5, 9)
     tags[:, list(LABELS.columns("culture"))] = np.nan

@@ -12,7 +12,7 @@ from training.second_stage.calibration import MOST_POINTS, fit_calibration, meas
 
 
 def regress_slowly(truth: np.ndarray) -> np.ndarray:
-    """Isotonic regression of truth in the order of the scores, by its max-min formula."""
+    """Return the isotonic regression of the truth, in the order of the scores, by the max-min formula."""
     places = range(len(truth))
     return np.array(
         [
@@ -23,7 +23,7 @@ def regress_slowly(truth: np.ndarray) -> np.ndarray:
 
 
 def draw_skewed(seed: int, images: int = 2000, labels: int = 150) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of which few pass 0.01, as a network's are; the chances behind them, all lower; truth."""
+    """Return scores mostly below 0.01, like a network's; the lower probabilities behind them; the truth."""
     random = np.random.default_rng(seed)
     scores = 1 / (1 + np.exp(-random.normal(-5.5, 2.2, (images, labels)))).astype(np.float32)
     chances = 0.9 * scores**1.3
@@ -59,7 +59,7 @@ def test_few_points_follow_the_regression_of_all_pairs_of_skewed_scores(dtype: t
     pairs = scores.ravel().astype(np.float64)
     steps = IsotonicRegression(y_min=0, y_max=1).fit_transform(pairs, truth.ravel())
     chances, blocks = np.unique(steps, return_inverse=True)
-    assert len(chances) > MOST_POINTS, "where nothing is left out nothing is shown"
+    assert len(chances) > MOST_POINTS, "the test needs removed points"
     lines = np.interp(pairs, np.bincount(blocks, weights=pairs) / np.bincount(blocks), chances)
     curve = fit_calibration(scores, truth)
     assert len(curve.scores) == MOST_POINTS
@@ -67,10 +67,10 @@ def test_few_points_follow_the_regression_of_all_pairs_of_skewed_scores(dtype: t
     for part in (steps > 0.01, steps <= 0.01):
         assert np.abs(found - lines)[part].mean() < 0.015 * lines[part].mean()
     assert np.abs(found - lines).max() < 0.05
-    assert found.sum() == pytest.approx(truth.sum(), rel=0.005), "as many labels are expected as are true"
+    assert found.sum() == pytest.approx(truth.sum(), rel=0.005), "the probabilities add up to the number of true labels"
 
 
-def test_the_curve_finds_the_chances_behind_the_scores() -> None:
+def test_the_curve_finds_the_probabilities_behind_the_scores() -> None:
     scores, _, truth = draw_skewed(2)
     fresh, chances, outcome = draw_skewed(3)
     found = apply_curve(fresh, fit_calibration(scores, truth))
@@ -82,7 +82,7 @@ def test_the_curve_finds_the_chances_behind_the_scores() -> None:
     assert after - best < 0.1 * (before - best)
 
 
-def test_calibrating_what_is_calibrated_changes_little() -> None:
+def test_a_second_calibration_changes_little() -> None:
     scores, _, truth = draw_skewed(4)
     chances = apply_curve(scores, fit_calibration(scores, truth))
     again = apply_curve(chances, fit_calibration(chances, truth))
@@ -91,9 +91,9 @@ def test_calibrating_what_is_calibrated_changes_little() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_scores_ascend_chances_never_fall_and_the_manifest_takes_them(seed: int) -> None:
+def test_scores_ascend_chances_never_fall_and_the_manifest_accepts_them(seed: int) -> None:
     random = np.random.default_rng(seed)
-    steps = 0.5 + random.integers(0, 40, (200, 100)) * 2.0**-24  # neighbours that only a float32 tells apart
+    steps = 0.5 + random.integers(0, 40, (200, 100)) * 2.0**-24  # neighbours that only float32 distinguishes
     scores = np.where(random.random(steps.shape) < 0.5, steps, draw_skewed(seed, 200, 100)[0]).astype(np.float32)
     curve = fit_calibration(scores, random.random(scores.shape) < scores)
     assert (np.diff(curve.scores) > 0).all()
@@ -102,25 +102,25 @@ def test_scores_ascend_chances_never_fall_and_the_manifest_takes_them(seed: int)
 
 
 @pytest.mark.parametrize("true, chance", [(0, 0.0), (1, 1.0)])
-def test_labels_all_false_or_all_true_have_one_chance(true: int, chance: float) -> None:
+def test_labels_all_false_or_all_true_have_one_probability(true: int, chance: float) -> None:
     scores = np.random.default_rng(5).random((20, 8)).astype(np.float32)
     curve = fit_calibration(scores, np.full(scores.shape, true, np.bool_))
     assert curve.chances == (chance,)
     assert curve.scores == (pytest.approx(scores.mean(dtype=np.float64)),)
 
 
-def test_one_score_gets_the_frequency_of_the_true() -> None:
+def test_a_single_score_gets_the_share_of_true_pairs() -> None:
     truth = np.arange(40).reshape(4, 10) < 7
     assert fit_calibration(np.full((4, 10), 0.25, np.float16), truth) == Calibration((0.25,), (0.175,))
     assert fit_calibration(np.zeros((4, 10), np.float16), truth) == Calibration((0.0,), (0.175,))
 
 
-def test_scores_that_rank_backwards_say_nothing() -> None:
+def test_scores_with_inverse_ranking_give_one_probability() -> None:
     scores = np.arange(1, 41).reshape(4, 10) / 64
     assert fit_calibration(scores, scores < 0.3).chances == (pytest.approx((scores < 0.3).mean()),)
 
 
-def test_reliability_counts_what_a_slow_count_counts() -> None:
+def test_reliability_equals_a_slow_count() -> None:
     _, chances, truth = draw_skewed(6, 300, 40)
     chances[:3], chances[3:5] = 0, 1
     found = measure_reliability(chances, truth)

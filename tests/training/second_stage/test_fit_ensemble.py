@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def run_fit(zoo: "Zoo", *options: str) -> int:
-    """The blend, its thresholds and its values, without stackers."""
-    given = ["fit", "--train", str(zoo.train), "--manifest", str(zoo.manifest), "--folds", "2"]
+    """Fit the blend, its thresholds and its values, without stackers."""
+    given = ["ensemble", "--train", str(zoo.train), "--manifest", str(zoo.manifest), "--folds", "2"]
     return build_kernel.main([*given, "--without", "cnn", "--without", "trees", *options])
 
 
@@ -53,13 +53,13 @@ def put_nan(zoo: "Zoo") -> str:
     scores = np.load(zoo.folder / "tag.oof.npy")
     scores[3, 1] = np.nan
     zoo.replace_scores("tag", scores, ids)
-    return f"model tag: {zoo.folder}/tag.oof.npy: image {ids[3]} has NaN; wanted 0 to 1\n"
+    return f"model tag: {zoo.folder}/tag.oof.npy: image {ids[3]}: found NaN; wanted 0 to 1\n"
 
 
 def put_logits(zoo: "Zoo") -> str:
     ids = (zoo.folder / "tag.oof.ids.txt").read_text().split()
     zoo.replace_scores("tag", np.full((40, 4), -2.5, np.float16), ids)
-    return f"model tag: {zoo.folder}/tag.oof.npy: image {ids[0]} has -2.5 to -2.5; wanted 0 to 1\n"
+    return f"model tag: {zoo.folder}/tag.oof.npy: image {ids[0]}: found -2.5 to -2.5; wanted 0 to 1\n"
 
 
 def drop_id(zoo: "Zoo") -> str:
@@ -80,7 +80,7 @@ def double_id(zoo: "Zoo") -> str:
 def rename_image(zoo: "Zoo") -> str:
     ids = (zoo.folder / "tag.oof.ids.txt").read_text().split()
     zoo.replace_scores("tag", np.load(zoo.folder / "tag.oof.npy"), ["elsewhere", *ids[1:]])
-    return f"model tag: {zoo.folder}/tag.oof.npy: image elsewhere is not in train.csv; is it the right --train?\n"
+    return f"model tag: {zoo.folder}/tag.oof.npy: image elsewhere is missing in train.csv; check --train\n"
 
 
 def part_folds(zoo: "Zoo") -> str:
@@ -88,7 +88,7 @@ def part_folds(zoo: "Zoo") -> str:
     apart = sorted(set(read_truth(zoo.train)) - set((zoo.folder / "culture.oof.ids.txt").read_text().split()))
     zoo.replace_scores("tag", np.load(zoo.folder / "tag.oof.npy")[: len(apart)], apart)
     assert len(ids) > len(apart) > 0
-    return f"{zoo.manifest}: no image was held out by every member (culture, tag); all need the same folds\n"
+    return f"{zoo.manifest}: no image was held out by all members (culture, tag); train all with the same folds\n"
 
 
 def leave_few(zoo: "Zoo") -> str:
@@ -96,7 +96,9 @@ def leave_few(zoo: "Zoo") -> str:
     culture = (zoo.folder / "culture.oof.ids.txt").read_text().split()
     shared = [image for image in culture if image in ids][:3]
     zoo.replace_scores("tag", np.load(zoo.folder / "tag.oof.npy")[:3], shared)
-    return f"{zoo.manifest}: its members held out 3 common images; wanted thousands, and 8 for 2 outer folds at least\n"
+    return (
+        f"{zoo.manifest}: found 3 images held out by all members; wanted thousands, and at least 8 for 2 outer folds\n"
+    )
 
 
 def share_an_image(zoo: "Zoo") -> str:
@@ -110,8 +112,8 @@ def share_an_image(zoo: "Zoo") -> str:
     zoo.manifest.write_text(json.dumps(document))
     ids = (zoo.folder / "tag.oof.ids.txt").read_text().split()
     return (
-        f"models tag_f0 and tag_f1: both say that they held out image {ids[0]}; the folds of one recipe must not share "
-        "an image: one of them was trained on it\n"
+        f"models tag_f0 and tag_f1: both held out image {ids[0]}; the folds of one recipe must not share an image, "
+        "because one of them was trained on it\n"
     )
 
 
@@ -130,22 +132,22 @@ def share_an_image(zoo: "Zoo") -> str:
         share_an_image,
     ],
 )
-def test_predictions_that_cannot_be_used_are_told_by_model_and_file(
+def test_the_message_about_unusable_predictions_names_the_model_and_file(
     spoil: "Callable[[Zoo], str]", make_zoo: "Callable[[], Zoo]", capsys: pytest.CaptureFixture[str]
 ) -> None:
     zoo = make_zoo()
     message = spoil(zoo)
     before = zoo.manifest.read_bytes()
     assert run_fit(zoo) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {message}")
-    assert told.count("\n") == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {message}")
+    assert shown.count("\n") == 1
     assert zoo.manifest.read_bytes() == before
 
 
-def test_no_manifest_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_manifest_is_an_error_of_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "weights_manifest.json"
-    assert build_kernel.main(["fit", "--train", "train.csv", "--manifest", str(path)]) == 1
+    assert build_kernel.main(["ensemble", "--train", "train.csv", "--manifest", str(path)]) == 1
     assert capsys.readouterr().err == (
         f"error: {path}: no such file; name the manifest, or start one with `build_kernel.py add`\n"
     )

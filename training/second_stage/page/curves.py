@@ -1,4 +1,4 @@
-"""The plots of the page that fit writes, each an SVG in a data address."""
+"""The plots of the page, each an SVG in a data URL."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,19 +9,19 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from training.second_stage.findings import FrequencySlice, GroupCurves
 from zoo.plots import GREY, INK, encode_figure, format_number, make_grid, style_axes
 
-CHANCES = (0, 0.01, 0.04, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
-# The weighted average comes first, and is what the others are held against.
+TICKS = (0, 0.01, 0.04, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
+# The first is for the weighted average, the reference.
 METHOD_COLOURS = ("#b9c2cb", "#2f6fa8", "#e2711d", "#1b9e77", "#7570b3")
-MOST_FIGURES = 12  # bars of a plot that have room for their figure
+MOST_FIGURES = 12  # more bars leave no room for a value over each
 
 
 def choose_method_colours(methods: Sequence[str]) -> dict[str, str]:
-    """A colour for each method, those of METHOD_COLOURS over and over."""
+    """Assign METHOD_COLOURS to the methods, in a cycle."""
     return {method: METHOD_COLOURS[place % len(METHOD_COLOURS)] for place, method in enumerate(methods)}
 
 
 def plot_thresholds(curves: Mapping[str, GroupCurves], colours: Mapping[str, str]) -> str:
-    """F2 of each group's labels by threshold; a point on each curve where the group's threshold is."""
+    """Plot the F2 of each group's labels by threshold, with a point at the chosen threshold."""
     figure, ((axes,),) = make_grid(1, 1, 3.4, 0.15)
     for group, curve in curves.items():
         colour = colours[group]
@@ -41,7 +41,7 @@ def plot_thresholds(curves: Mapping[str, GroupCurves], colours: Mapping[str, str
 
 
 def plot_reliability(curves: Mapping[str, GroupCurves], colours: Mapping[str, str]) -> str:
-    """Left how often labels were true by their chance, right how many pairs there were; a point a bin."""
+    """Plot the share of true pairs (left) and the number of pairs (right) by probability, one point per bin."""
     figure, ((truth, pairs),) = make_grid(1, 2, 4.2, 0.35)
     truth.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     for group, curve in curves.items():
@@ -51,7 +51,7 @@ def plot_reliability(curves: Mapping[str, GroupCurves], colours: Mapping[str, st
         pairs.plot(held.chances, held.counts, linewidth=1.4, **look)
     for axes in (truth, pairs):
         _scale_root(axes, "x")
-        axes.set_xlabel("chance, mean of the bin", fontsize=9)
+        axes.set_xlabel("probability, mean of the bin", fontsize=9)
         axes.grid(color="#eeeeee")
         axes.set_axisbelow(True)
         style_axes(axes)
@@ -61,23 +61,18 @@ def plot_reliability(curves: Mapping[str, GroupCurves], colours: Mapping[str, st
     pairs.yaxis.set_major_locator(LogLocator(numticks=12))
     pairs.yaxis.set_minor_locator(NullLocator())
     pairs.yaxis.set_major_formatter(FuncFormatter(format_number))
-    truth.set_title("share of pairs that were true", fontsize=10, color=INK)
+    truth.set_title("share of true pairs", fontsize=10, color=INK)
     pairs.set_title("pairs of image and label", fontsize=10, color=INK)
     return encode_figure(figure)
 
 
 def plot_slices(slices: Sequence[FrequencySlice], colours: Mapping[str, str]) -> str:
-    """F2 of the labels of similar frequency, a bar for each method; `colours`: of each method of `slices`."""
+    """Plot the F2 of labels by frequency, one bar per method; `colours`: of each method of `slices`."""
     figure, ((axes,),) = make_grid(1, 1, 3.0, 0.1)
     width = 0.8 / len(colours)
     for place, (method, colour) in enumerate(colours.items()):
         places = np.arange(len(slices)) + (place - (len(colours) - 1) / 2) * width
-        bars = axes.bar(
-            places,
-            [one.f2.get(method, np.nan) for one in slices],
-            width * 0.94,
-            color=colour,
-        )
+        bars = axes.bar(places, [one.f2.get(method, np.nan) for one in slices], width * 0.94, color=colour)
         if len(colours) * len(slices) <= MOST_FIGURES:
             axes.bar_label(bars, fmt="%.3f", fontsize=8, color=INK, padding=2)
     axes.set_xlim(-0.6, max(len(slices), 3) - 0.4)
@@ -93,15 +88,15 @@ def plot_slices(slices: Sequence[FrequencySlice], colours: Mapping[str, str]) ->
 
 
 def _round_up(highest: float) -> float:
-    # With room for a figure above the highest bar.
+    # Leaves room for a value above the highest bar.
     return min(1.08, max(0.1, highest * 1.12))
 
 
 def _scale_root(axes: Axes, side: str) -> None:
-    # Most chances are small, and a log scale has no place for 0.
-    functions = (lambda chance: np.sqrt(np.maximum(chance, 0)), np.square)
+    # Most probabilities are small, and a log scale cannot show 0.
+    functions = (lambda value: np.sqrt(np.maximum(value, 0)), np.square)
     (axes.set_xscale if side == "x" else axes.set_yscale)("function", functions=functions)
     (axes.set_xlim if side == "x" else axes.set_ylim)(0, 1)
     axis = axes.xaxis if side == "x" else axes.yaxis
-    axis.set_major_locator(FixedLocator(CHANCES))
-    axis.set_major_formatter(FuncFormatter(lambda chance, _: f"{chance:g}"))
+    axis.set_major_locator(FixedLocator(TICKS))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,4 +1,4 @@
-"""The page of a fit: its findings as tables and plots, in one HTML file that needs nothing else."""
+"""The page of the command `ensemble`: tables and plots in one HTML file without external resources."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,79 +13,74 @@ from training.second_stage.fitted import APART, TOGETHER, TREES
 from training.second_stage.judge import BOTH, COUNTS, EXPECTED, Weights
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-# What a reader calls the methods, parts and rules whose names are the program's.
+# Methods and parts whose internal names are not shown.
 TITLES = {
     BLEND: "weighted average",
     APART: "CNN ①",
     TOGETHER: "CNN ②",
     BOTH: "CNN ① + ②",
-    COUNTS: "thresholds and numbers of labels",
 }
 MEANINGS = {
-    APART: "a CNN stacker for each group",
+    APART: "one CNN stacker per group",
     TOGETHER: "one CNN stacker for all labels",
-    BOTH: "their mean",
+    BOTH: f"mean of {TITLES[APART]} and {TITLES[TOGETHER]}",
     TREES: "gradient-boosted trees over pairs of image and label",
 }
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A stretch of numbers that a table draws bars on; `low` to `high`."""
+    """The range of values of the bars in a table, `low` to `high`."""
 
     low: float
     high: float
 
     def place(self, value: float) -> str:
-        """How far along the axis a value lies, as CSS has it."""
+        """Return the position of a value on the axis, as a CSS percentage."""
         return f"{100 * (value - self.low) / (self.high - self.low):.2f}%"
 
     def measure(self, first: float, second: float) -> str:
-        """How long a bar between two values is, as CSS has it."""
+        """Return the length of a bar between two values, as a CSS percentage."""
         return f"{100 * abs(second - first) / (self.high - self.low):.2f}%"
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Of a group's curve: F2 at the threshold that was chosen, and the best threshold and F2 of the curve alone."""
+    """The best point of a group's curve, beside the chosen one."""
 
     at_chosen: float
+    """F2 at the chosen threshold."""
     threshold: float
+    """With the highest F2 of the curve."""
     f2: float
 
 
 def write_ensemble_page(findings: Findings, path: Path) -> None:
-    """Write the page of a fit, whole or not at all; the same findings give the same bytes. Raises OutputError."""
+    """Write the page atomically; the same findings give the same bytes. Raises OutputError."""
     page = render_ensemble_page(findings)
     with replace_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
 def render_ensemble_page(findings: Findings) -> str:
-    """The page as HTML; names of members and groups are escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+    """Return the page as HTML, with the names of members and groups escaped."""
     from training.second_stage.page import curves
     from zoo.plots import choose_colours
+    from zoo.text import render_template
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     groups = list(dict.fromkeys([*findings.weights, *findings.curves, *findings.mix]))
     colours = dict(zip(groups, choose_colours(len(groups)), strict=True))
     sliced = list(dict.fromkeys(method for one in findings.slices for method in one.f2))
     method_colours = curves.choose_method_colours(sliced)
     named = {one.name for one in findings.methods}
-    return environment.get_template(TEMPLATE.name).render(
+    return render_template(
+        TEMPLATE,
         found=findings,
         titles=TITLES,
         meanings={name: meaning for name, meaning in MEANINGS.items() if name in named},
         base=BLEND,
         base_rule=PER_GROUP,
+        counts=COUNTS,
         expected=EXPECTED,
         result=next((one for one in findings.methods if one.name == findings.method), None),
         decided=next((one for one in findings.rules if one.name == findings.rule), None),
@@ -111,7 +106,7 @@ def render_ensemble_page(findings: Findings) -> str:
 
 
 def choose_axis(values: Iterable[float]) -> Axis:
-    """An axis with room for all values and for 0."""
+    """Return an axis that contains all values and 0, with a margin."""
     ends = [0.0, *values]
     low, high = min(ends), max(ends)
     margin = 0.03 * (high - low) or 1.0
@@ -119,17 +114,17 @@ def choose_axis(values: Iterable[float]) -> Axis:
 
 
 def choose_share_axis(weights: Weights) -> Axis:
-    """From 0 to the largest weight of any group."""
+    """Return an axis from 0 to the largest weight of any group."""
     return Axis(0.0, max((weight for column in weights.values() for weight in column.values()), default=0.0) or 1.0)
 
 
 def list_rows(weights: Weights) -> list[str]:
-    """The names that any group has, each once, in their order."""
+    """Return the names of all groups, each once, in their order."""
     return list(dict.fromkeys(name for column in weights.values() for name in column))
 
 
 def find_peak(curve: GroupCurves) -> Peak:
-    """F2 of a group's labels at its threshold, and the best of its curve."""
+    """Find the best point of a group's curve."""
     best = int(np.argmax(curve.f2))
     at_chosen = float(np.interp(curve.chosen, curve.thresholds, curve.f2))
     return Peak(at_chosen, curve.thresholds[best], curve.f2[best])

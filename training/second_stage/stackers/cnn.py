@@ -1,8 +1,8 @@
-"""The CNN stacker: convolutions over the members, a dense layer over the labels, around the mean of the members.
+"""The CNN stacker: convolutions over the members and a dense layer over the labels correct the members' mean logit.
 
-Method: the 7th place of iMet 2019 stacks its models by a network whose input is (models, labels): convolutions with
-kernel (3, 1) learn how the models correlate, a dense layer how the labels do. Here both correct the mean of the
-members' logits, and start by correcting nothing.
+Method: the 7th place of iMet 2019 stacks its models with a network whose input is (models, labels). Convolutions with
+kernel (3, 1) learn the correlation between models, a dense layer that between labels. Here both correct the mean of
+the members' logits; the correction is 0 at the start of the training.
 """
 
 import math
@@ -18,40 +18,40 @@ from inference.basics.errors import TrainingError
 from inference.ensemble.blend import Scores, fill_members
 from training.data.samples import draw_from
 
-CLIP = 1e-4  # of a probability before its logit is taken; float16 scores hold exact zeros
-# Added to a label's deviation before it divides: that of the rarest labels is next to nothing.
+CLIP = 1e-4  # keeps logits finite: float16 scores contain exact zeros
+# Added to the standard deviation of a label before the division: that of rare labels is almost 0.
 FLOOR = 0.02
 CHUNK = 512
 
 
 @dataclass(frozen=True)
 class CnnSettings:
-    """How a CNN stacker is built and trained.
-
-    `channels`: of the convolutions; `features`: that they leave of a label's members; `rank`: width of the dense part;
-    `dropout`: of its hidden layer, `input_dropout`: of what it sees; `member_dropout`: chance of each member to be left
-    out of an image; `epochs`: more where they are fewer than `updates`; `learning_rate`: the highest of a one-cycle
-    schedule.
-    """
+    """Architecture and training of a CNN stacker."""
 
     channels: int = 8
+    """Of the hidden convolutions."""
     features: int = 4
+    """Output channels of the convolutions, per label."""
     rank: int = 256
+    """Width of the dense part; `dropout` acts on this layer, `input_dropout` on its input."""
     dropout: float = 0.3
     input_dropout: float = 0.1
     member_dropout: float = 0.1
+    """Probability that a member is dropped from a training image."""
     epochs: int = 4
+    """At least this many, and more for small data, to reach `updates` steps."""
     updates: int = 200
     batch_size: int = 128
     learning_rate: float = 3e-3
+    """Maximum of the one-cycle schedule."""
 
 
 class CnnStacker(torch.nn.Module):
-    """Probabilities of members (images, members, labels) to one probability of each label, (images, labels).
+    """Network from the members' probabilities, (images, members, labels), to one probability per label.
 
-    A label's probabilities and their square roots, each centred and scaled by `center` and `scale`, (2, labels), go
-    through the convolutions; the dense part, of low rank, sees what they leave of all labels. What a label's own
-    features and the dense part say is added to the mean of its logits where `learnable`, (labels,), is true.
+    The inputs of the convolutions are the probabilities and their square roots, normalised with `center` and `scale`,
+    (2, labels). The low-rank dense part gets the convolution features of all labels. The correction of a label's mean
+    logit is the sum of the dense output and of its own weighted features, if `learnable`, (labels,), is true.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class CnnStacker(torch.nn.Module):
         self.dropout = torch.nn.Dropout(settings.dropout)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        """Probabilities (images, labels) of the members' (images, members, labels)."""
+        """Return probabilities (images, labels) from those of the members, (images, members, labels)."""
         return torch.sigmoid(self.find_logits(scores))
 
     def find_logits(self, scores: torch.Tensor) -> torch.Tensor:
-        """The logits of `forward`."""
+        """Return the logits of `forward`."""
         clipped = scores.clamp(CLIP, 1 - CLIP)
         mean = (clipped.log() - (1 - clipped).log()).mean(1)
         seen = (torch.stack([scores, scores.sqrt()], 1) - self.center) * self.scale  # (images, 2, members, labels)
         features = torch.cat([seen.mean(2), self.convolutions(seen)[:, :, 0]], 1)  # (images, features + 2, labels)
         hidden = self.reduce(self.input_dropout(features).flatten(1))
-        # As it is and rectified: most of what labels say of one another is linear.
+        # Linear and rectified: most relations between labels are linear.
         dense = self.expand(self.dropout(torch.cat([hidden, hidden.relu()], 1)))
         logits: torch.Tensor = mean + self.learnable * ((features * self.own).sum(1) + dense)
         return logits
@@ -106,22 +106,21 @@ def fit_cnn(
     device: torch.device | None = None,
     title: str = "cnn stacker",
 ) -> CnnStacker:
-    """Train a stacker by binary cross-entropy, on the CPU unless a device is given; it comes back on the CPU.
+    """Train a stacker with binary cross-entropy, on the CPU by default; return it on the CPU.
 
-    `scores`: (images, members, labels), probabilities; NaN, or what `fill_members` puts there, for labels that a member
-    does not cover. `truth`: (images, labels). In training members are left out at random, and filled from the others
-    as `fill_members` does in the kernel: with NaN exactly so; where the NaN were filled before, what stands there still
-    carries a trace of the member that is left out. A label without a positive keeps the mean's score: its correction
-    is held at zero. The same seed gives the same weights on the same CPU with as many threads.
+    `scores`: probabilities, (images, members, labels), for labels that a member does not cover NaN or the value of
+    `fill_members`; prefer NaN, because a filled score still depends on a dropped member. `truth`: (images, labels).
+    Training drops members at random and fills in their scores as `fill_members` does in the kernel. A label without a
+    positive image gets no correction. The same seed gives the same weights on the same CPU and number of threads.
 
-    Raises TrainingError where shapes disagree, a score is no probability, or the loss is no longer a number.
+    Raises TrainingError: shapes do not match; a score is not a probability; the loss is not finite.
     """
     check_shapes(scores, truth)
     device = device or torch.device("cpu")
     center, scale = measure_spread(scores)
     with draw_from(seed):
         stacker = CnnStacker(scores.shape[1], center, scale, torch.from_numpy(truth.any(axis=0)), settings)
-        # Half the time of the default layout for so few channels.
+        # With so few channels, this layout takes half the time of the default one.
         stacker.to(memory_format=torch.channels_last).to(device)
         train(stacker, scores, truth, settings, seed, device, title)
     stacker.cpu().to(memory_format=torch.contiguous_format)
@@ -137,9 +136,9 @@ def train(
     device: torch.device,
     title: str,
 ) -> None:
-    """Train in place, AdamW on a one-cycle schedule; arguments and errors as `fit_cnn`."""
+    """Train in place with AdamW and a one-cycle schedule; arguments and errors as `fit_cnn`."""
     batch_size = min(settings.batch_size, len(scores))
-    steps = len(scores) // batch_size  # a last, smaller batch is left out, other images each epoch
+    steps = len(scores) // batch_size  # the last, smaller batch is skipped; the images in it change each epoch
     epochs = max(settings.epochs, math.ceil(settings.updates / steps))
     optimizer = torch.optim.AdamW(stacker.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -156,7 +155,7 @@ def train(
                 batch = torch.from_numpy(scores[rows]).to(device).float()
                 targets = torch.from_numpy(truth[rows]).to(device).float()
                 logits = stacker.find_logits(drop_members(batch, dropped.to(device)))
-                # Summed over labels: a mean over a thousand of them, nearly all easy, has next to no gradient.
+                # Sum over labels: the mean over a thousand mostly easy labels has almost no gradient.
                 loss = binary_cross_entropy_with_logits(logits, targets, reduction="sum") / batch_size
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
@@ -166,36 +165,37 @@ def train(
             last = float(loss.detach())
             if not np.isfinite(last):
                 raise TrainingError(
-                    f"{title}: the loss is {last} after epoch {epoch + 1} of {epochs}; lower the learning rate"
+                    f"{title}: found a loss of {last} after epoch {epoch + 1} of {epochs}; wanted a finite loss; "
+                    "lower the learning rate"
                 )
             bar.set_postfix(loss=f"{last:.2f}", refresh=False)
 
 
 def drop_members(scores: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
-    """Scores (images, members, labels) with NaN and members that are `dropped`, (images, members), filled.
+    """Fill in NaN and `dropped` members, (images, members), in scores (images, members, labels).
 
-    Filled as `fill_members` does: by the mean of the members that remain, or 0. Where none would
-    remain for a label, those that have it stay: the kernel leaves no group without a member.
+    As `fill_members`: with the mean of the remaining members, or 0. If none would remain for a label, its members stay:
+    the kernel never drops all members of a group.
     """
-    there = ~scores.isnan()
-    left = there & ~dropped[:, :, None]
-    left = torch.where(left.any(1, keepdim=True), left, there)
-    known = torch.where(left, scores, 0)
-    means = known.sum(1, keepdim=True) / left.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(left, known, means)
+    known = ~scores.isnan()
+    left = known & ~dropped[:, :, None]
+    left = torch.where(left.any(1, keepdim=True), left, known)
+    kept = torch.where(left, scores, 0)
+    means = kept.sum(1, keepdim=True) / left.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(left, kept, means)
 
 
 def measure_spread(scores: Scores) -> tuple[torch.Tensor, torch.Tensor]:
-    """What centres and scales a label's probabilities and their square roots, (2, labels) each.
+    """Return `center` and `scale` of the probabilities and of their square roots, (2, labels) each.
 
-    Over images and members, filled. Raises TrainingError where a score is not NaN and no probability.
+    Over images and members, with NaN filled in. Raises TrainingError: a score is not a probability.
     """
-    sums = np.zeros((2, 2, scores.shape[2]))  # (of values and of their squares, of scores and of their roots, labels)
+    sums = np.zeros((2, 2, scores.shape[2]))  # (sum or sum of squares, score or its root, labels)
     for start in range(0, len(scores), CHUNK):
         chunk = fill_members(scores[start : start + CHUNK].astype(np.float32)).astype(np.float64)
         if not (chunk.min() >= 0 and chunk.max() <= 1):
             raise TrainingError(
-                f"scores of images {start} to {start + len(chunk) - 1}: between {chunk.min():g} and {chunk.max():g}, "
+                f"scores of images {start} to {start + len(chunk) - 1}: found {chunk.min():g} to {chunk.max():g}; "
                 "wanted probabilities; write the out-of-fold scores again"
             )
         for place, values in enumerate((chunk, np.sqrt(chunk))):
@@ -206,14 +206,14 @@ def measure_spread(scores: Scores) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def predict_cnn(stacker: CnnStacker, scores: Scores) -> NDArray[np.float32]:
-    """Probabilities (images, labels) of scores (images, members, labels); NaN is filled as in the kernel.
+    """Return probabilities (images, labels) from scores (images, members, labels); NaN is filled in as in the kernel.
 
-    Raises TrainingError where there are other members or labels than the stacker was fitted to.
+    Raises TrainingError: the number of members or labels differs from the fit.
     """
     if scores.ndim != 3 or scores.shape[1:] != (stacker.members, stacker.labels):
         raise TrainingError(
-            f"scores of shape {scores.shape}: the stacker was fitted to (images, {stacker.members} members, "
-            f"{stacker.labels} labels)"
+            f"scores: found shape {scores.shape}; wanted (images, {stacker.members} members, {stacker.labels} labels), "
+            "as in the fit"
         )
     predicted = np.empty((len(scores), stacker.labels), np.float32)
     stacker.eval()
@@ -225,13 +225,13 @@ def predict_cnn(stacker: CnnStacker, scores: Scores) -> NDArray[np.float32]:
 
 
 def check_shapes(scores: Scores, truth: NDArray[np.bool_]) -> None:
-    """Raises TrainingError unless scores are (images, members, labels), at least one each, and truth fits them."""
+    """Raise TrainingError unless scores are (images, members, labels), none of them 0, and truth matches."""
     if scores.ndim != 3 or 0 in scores.shape:
         raise TrainingError(
-            f"scores of shape {scores.shape}: wanted (images, members, labels), at least one of each; see fill_members"
+            f"scores: found shape {scores.shape}; wanted (images, members, labels), at least one of each"
         )
     images, _, labels = scores.shape
     if truth.shape != (images, labels):
         raise TrainingError(
-            f"truth of shape {truth.shape}: wanted ({images}, {labels}), the images and labels of the scores"
+            f"truth: found shape {truth.shape}; wanted ({images}, {labels}), the images and labels of the scores"
         )

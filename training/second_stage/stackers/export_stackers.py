@@ -1,4 +1,4 @@
-"""The CNN stacker as an ONNX graph, measured against torch."""
+"""Export of the stackers to ONNX, with a check of parity."""
 
 from pathlib import Path
 
@@ -23,33 +23,33 @@ from zoo.onnx_limits import PARITY_LIMIT
 
 MOST_AT_ONCE = 65536
 FOLDER = "second_stage"  # beside the manifest
-PARITY_IMAGES = 256  # that an export is compared with its original on
+PARITY_IMAGES = 256
 
 
 def export_cnn(stacker: CnnStacker, path: Path, examples: Scores) -> float:
-    """Write the ONNX graph, `scores` to `probabilities`, any number of images; returns its largest difference to torch.
+    """Write the ONNX graph from `scores` to `probabilities`; return its largest difference to torch.
 
-    `examples`: real scores (images, members, labels) to measure on. Raises ExportError, and leaves no file, where they
-    differ by more than 1e-4; TrainingError as `predict_cnn`.
+    `examples`: real scores, (images, members, labels), for the comparison. Raises ExportError and writes no file if
+    they differ by more than 1e-4; TrainingError as `predict_cnn`.
     """
-    wanted = predict_cnn(stacker, examples)
+    expected = predict_cnn(stacker, examples)
     example = torch.full((2, stacker.members, stacker.labels), 0.5)
     graph = trace_module(stacker, example, "scores", "probabilities", MOST_AT_ONCE)
     with replace_file(path) as temporary:
         onnx.save(graph, temporary)
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
         (answer,) = session.run(None, {"scores": fill_members(examples.astype(np.float32))})
-        parity = float(np.abs(answer - wanted).max(initial=0))
+        parity = float(np.abs(answer - expected).max(initial=0))
         if not parity <= PARITY_LIMIT:
             raise ExportError(
-                f"{path.name}: its ONNX differs from torch by {parity:.1e} on {len(examples)} images, "
+                f"{path.name}: found a difference of {parity:.1e} to torch on {len(examples)} images; "
                 f"wanted at most {PARITY_LIMIT:.0e}"
             )
     return parity
 
 
 def name_parts(mix: Weights) -> dict[str, dict[str, float]]:
-    """The mix by the names of stackers: of the CNNs apart, each group has its own."""
+    """Rename the parts of the mix to stackers: each group has its own CNN."""
     return {
         group: {(f"cnn_{group}" if name == APART else name): weight for name, weight in weights.items()}
         for group, weights in mix.items()
@@ -57,24 +57,23 @@ def name_parts(mix: Weights) -> dict[str, dict[str, float]]:
 
 
 def export_layers(
-    layers: Layers, mix: Weights, evidence: MemberScores, labels: Labels, folder: Path
+    layers: Layers, mix: Weights, members: MemberScores, labels: Labels, folder: Path
 ) -> tuple[Stacker, ...]:
-    """Write FOLDER/NAME.onnx of each stacker that the mix uses; their entries, as files of FOLDER beside the manifest.
+    """Write NAME.onnx to `folder` for each stacker in the mix; return their manifest entries, with files in FOLDER.
 
-    Raises TrainingError where an export is not what it was made from.
+    Raises ExportError or TrainingError: the exported stacker differs from the fitted one.
     """
     used = {name for weights in name_parts(mix).values() for name in weights} - {BLEND}
-    some = evidence.take(np.arange(min(PARITY_IMAGES, len(evidence.rows))))
+    some = members.take(np.arange(min(PARITY_IMAGES, len(members.rows))))
     stackers = []
     for group, cnn in layers.cnns.items():
         name = f"cnn_{group}"
         if name in used:
             path = folder / f"{name}.onnx"
             parity = export_cnn(cnn, path, take_group(some, labels, group))
-            members = tuple(evidence.members[place] for place in list_places(evidence, labels, group))
-            stackers.append(
-                Stacker(name, "cnn", group, members, FileEntry(f"{FOLDER}/{path.name}", hash_file(path)), parity)
-            )
+            names = tuple(members.names[place] for place in list_places(members, labels, group))
+            entry = FileEntry(f"{FOLDER}/{path.name}", hash_file(path))
+            stackers.append(Stacker(name, "cnn", group, names, entry, parity))
     if layers.trees and TREES in used:
         path = folder / f"{TREES}.onnx"
         trees = layers.trees
@@ -82,15 +81,6 @@ def export_layers(
         rows, columns = find_pairs(ordered, trees.top, trees.counts)
         examples = compute_features(ordered, rows, columns, trees.counts, np.array(labels.owners), some.traits)
         parity = export_trees(trees.booster, path, trees.counts, name_features(trees.members), examples)
-        stackers.append(
-            Stacker(
-                TREES,
-                "trees",
-                ALL,
-                trees.members,
-                FileEntry(f"{FOLDER}/{path.name}", hash_file(path)),
-                parity,
-                trees.top,
-            )
-        )
+        entry = FileEntry(f"{FOLDER}/{path.name}", hash_file(path))
+        stackers.append(Stacker(TREES, "trees", ALL, trees.members, entry, parity, trees.top))
     return tuple(stackers)

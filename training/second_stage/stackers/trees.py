@@ -22,60 +22,13 @@ if TYPE_CHECKING:
     from lightgbm import Booster
     from onnx import ModelProto
 
-
-# Pairs that trees are fitted to: some hundred megabytes of features.
+# Pairs to fit to: some hundred megabytes of features.
 MOST_PAIRS = 1_500_000
-
-
-@dataclass(frozen=True)
-class PairStacker:
-    """Trees over pairs. `members`: in the order of the features, best first; `top`: labels of each member that become
-    pairs; `counts`: images of each label that the trees were fitted to."""
-
-    booster: "Booster"
-    members: tuple[str, ...]
-    top: int
-    counts: NDArray[np.int64]
-
-
-def fit_pairs(
-    evidence: MemberScores, labels: Labels, weights: Mapping[str, Mapping[str, float]], seed: int
-) -> PairStacker:
-    """Fit trees to all images of `evidence`; `weights`: of the blend, whose heaviest members are combined in pairs."""
-    heaviest = sorted(evidence.members, key=lambda name: -sum(given.get(name, 0.0) for given in weights.values()))
-    filled = fill_members(order_members(evidence, tuple(heaviest)))
-    counts = evidence.truth.sum(axis=0)
-    top = choose_top(filled, evidence.truth)
-    samples = gather_samples(
-        filled, evidence.truth, top, counts, np.array(labels.owners), evidence.traits, MOST_PAIRS, seed
-    )
-    return PairStacker(fit_trees(samples, seed), tuple(heaviest), top, counts)
-
-
-def score_pairs(
-    stacker: PairStacker, evidence: MemberScores, labels: Labels, blended: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Scores of all images, (images, labels): the trees' for the pairs, and `blended` for the others."""
-    scored = blended.copy()
-    for start in range(0, len(blended), IMAGE_CHUNK):
-        part = evidence.take(np.arange(start, min(start + IMAGE_CHUNK, len(blended))))
-        filled = fill_members(order_members(part, stacker.members))
-        rows, columns = find_pairs(filled, stacker.top, stacker.counts)
-        features = compute_features(filled, rows, columns, stacker.counts, np.array(labels.owners), part.traits)
-        scored[start + rows, columns] = predict_trees(stacker.booster, features)
-    return scored
-
-
-def order_members(evidence: MemberScores, members: tuple[str, ...]) -> NDArray[np.float32]:
-    """The scores, (images, members, labels), of members in another order."""
-    return evidence.scores[:, [evidence.members.index(name) for name in members]].astype(np.float32)
-
-
-COVERED = 0.995
-# Pairs that are compared with all labels of their image at a time, and images whose features are computed at a time.
+COVERED = 0.995  # share of the true labels that become pairs
+# Memory limits: pairs compared with all labels of their image at once, and images whose features are computed at once.
 PAIR_CHUNK = 4096
 IMAGE_CHUNK = 1024
-# Few and small trees: on met96, more rounds and more leaves gained nothing on images that they had not seen.
+# Few and small trees: on met96, more rounds and more leaves gained nothing on held-out images.
 ROUNDS = 90
 SETTINGS = {
     "objective": "binary",
@@ -97,20 +50,46 @@ PARITY_LIMIT = 1e-5
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Pairs to fit trees to.
+class PairStacker:
+    """Fitted trees, and how to compute their input."""
 
-    `features`: (pairs, features); `truth`: whether the label is the image's, (pairs,); `weights`: how many pairs each
-    stands for, (pairs,).
-    """
+    booster: "Booster"
+    members: tuple[str, ...]
+    """In the order of the features, best first."""
+    top: int
+    """Labels per member that become pairs, see `find_pairs`."""
+    counts: NDArray[np.int64]
+    """Training images per label, (labels,)."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pairs of image and label to fit trees to."""
 
     features: Floats
+    """(pairs, features)."""
     truth: NDArray[np.bool_]
+    """Whether the image has the label, (pairs,)."""
     weights: Floats
+    """Number of pairs that each sampled pair represents, (pairs,)."""
+
+
+def fit_pairs(
+    members: MemberScores, labels: Labels, weights: Mapping[str, Mapping[str, float]], seed: int
+) -> PairStacker:
+    """Fit trees to all images; `weights`: of the blend, whose heaviest members also give features in pairs."""
+    ordered = sorted(members.names, key=lambda name: -sum(given.get(name, 0.0) for given in weights.values()))
+    filled = fill_members(order_members(members, tuple(ordered)))
+    counts = members.truth.sum(axis=0)
+    top = choose_top(filled, members.truth)
+    samples = gather_samples(
+        filled, members.truth, top, counts, np.array(labels.owners), members.traits, MOST_PAIRS, seed
+    )
+    return PairStacker(fit_trees(samples, seed), tuple(ordered), top, counts)
 
 
 def choose_top(scores: Floats, truth: NDArray[np.bool_]) -> int:
-    """The smallest number of labels of each member with which COVERED of the true labels become pairs.
+    """Choose the smallest number of labels per member with which COVERED of the true labels become pairs.
 
     `scores`: (images, members, labels), without NaN; `truth`: (images, labels). See `find_pairs`.
     """
@@ -139,10 +118,10 @@ def gather_samples(
     limit: int,
     seed: int = 0,
 ) -> Samples:
-    """About `limit` pairs of the images: all true ones, and of the others a random part, each with its weight.
+    """Sample about `limit` pairs: all true ones, and a random part of the others.
 
     `scores`: (images, members, labels), without NaN; `truth`: (images, labels); the rest as in `compute_features`. The
-    weights make the sample's chances those of all pairs.
+    weights undo the sampling, so that the trees' probabilities hold for all pairs.
     """
     parts = [slice(start, start + IMAGE_CHUNK) for start in range(0, len(scores), IMAGE_CHUNK)]
     pairs = [find_pairs(scores[part], top, counts) for part in parts]
@@ -160,33 +139,52 @@ def gather_samples(
 
 
 def fit_trees(samples: Samples, seed: int = 0, threads: int = 0) -> "Booster":
-    """Trees that tell an image's labels from others; the same for the same samples and seed.
+    """Fit trees that classify pairs as true or false; the same samples and seed give the same trees.
 
-    `threads`: 0 for all cores. Raises TrainingError where all pairs are true, or none is.
+    `threads`: 0 for all cores. Raises TrainingError: all pairs are true, or none is.
     """
     import lightgbm
 
     found = int(samples.truth.sum())
     if found in (0, len(samples.truth)):
         raise TrainingError(
-            f"tree stacker: {found} of {len(samples.truth)} pairs are true; wanted some that are and some that are not"
+            f"tree stacker: found {found} true pairs of {len(samples.truth)}; wanted both true and false pairs"
         )
     settings = {**SETTINGS, "seed": seed, "num_threads": threads}
     data = lightgbm.Dataset(samples.features, samples.truth, weight=samples.weights, params=settings)
     return lightgbm.train(settings, data, ROUNDS)
 
 
+def score_pairs(
+    stacker: PairStacker, members: MemberScores, labels: Labels, blended: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return scores (images, labels): from the trees for the pairs, from `blended` for the other labels."""
+    scored = blended.copy()
+    for start in range(0, len(blended), IMAGE_CHUNK):
+        part = members.take(np.arange(start, min(start + IMAGE_CHUNK, len(blended))))
+        filled = fill_members(order_members(part, stacker.members))
+        rows, columns = find_pairs(filled, stacker.top, stacker.counts)
+        features = compute_features(filled, rows, columns, stacker.counts, np.array(labels.owners), part.traits)
+        scored[start + rows, columns] = predict_trees(stacker.booster, features)
+    return scored
+
+
+def order_members(members: MemberScores, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return the scores, (images, members, labels), in the given order of members."""
+    return members.scores[:, [members.names.index(name) for name in names]].astype(np.float32)
+
+
 def predict_trees(booster: "Booster", features: Floats) -> Floats:
-    """The chance of each pair, (pairs,); `features`: (pairs, features)."""
+    """Return the probability of each pair, (pairs,); `features`: (pairs, features)."""
     return np.asarray(booster.predict(features), np.float32)
 
 
 def export_trees(booster: "Booster", path: Path, counts: Integers, names: Sequence[str], examples: Floats) -> float:
-    """Write the trees as ONNX and return the largest difference of a chance on the examples.
+    """Write the trees as ONNX; return the largest difference of a probability on the examples.
 
-    Input `features`, float32 (pairs, features); output `probabilities`, float32 (pairs,). The file's metadata has, as
-    JSON, `counts`, the training images of each label, and `features`, their names. `examples`: (pairs, features), real
-    ones. Raises TrainingError, and leaves no file, where ONNX Runtime differs by more than 1e-5.
+    Graph input `features`, float32 (pairs, features); output `probabilities`, float32 (pairs,). The metadata contains
+    as JSON `counts`, the training images per label, and `features`, the feature names. `examples`: real features,
+    (pairs, features). Raises TrainingError and writes no file if ONNX Runtime differs by more than 1e-5.
     """
     import onnx
     import onnxruntime
@@ -200,14 +198,14 @@ def export_trees(booster: "Booster", path: Path, counts: Integers, names: Sequen
         parity = float(np.abs(answer - predict_trees(booster, examples)).max())
         if not parity <= PARITY_LIMIT:
             raise TrainingError(
-                f"{path.name}: differs from its trees by {parity:.1e} on {len(examples)} pairs, "
+                f"{path.name}: found a difference of {parity:.1e} to LightGBM on {len(examples)} pairs; "
                 f"wanted at most {PARITY_LIMIT:.0e}"
             )
     return parity
 
 
 def convert_trees(booster: "Booster", features: int) -> "ModelProto":
-    """The ONNX graph of trees: their sum by one TreeEnsembleRegressor, and its sigmoid."""
+    """Convert trees to an ONNX graph: one TreeEnsembleRegressor for their sum, then a sigmoid."""
     import onnx
     from onnx import TensorProto, helper
     from onnxmltools.convert import convert_lightgbm
@@ -240,15 +238,15 @@ def convert_trees(booster: "Booster", features: int) -> "ModelProto":
 
 
 def _make_regression(booster: "Booster") -> "Booster":
-    """The same trees as a regression, their thresholds such that float32 holds them.
+    """Return the same trees as a regression, with thresholds rounded down to float32.
 
-    As a regression, because ONNX Runtime takes a binary classifier whose leaves are all positive for one of votes. A
-    threshold is rounded down: `x <= threshold` is then as true as before of every float32 x.
+    A regression, because ONNX Runtime treats a binary classifier as one of votes if all its leaves are positive.
+    Rounding down keeps the result of `x <= threshold` for every float32 x.
     """
     import lightgbm
 
     text = booster.model_to_string().replace("\nobjective=binary sigmoid:1\n", "\nobjective=regression\n")
-    # Without the sizes of its trees in bytes, which change, the text is read from its first to its last.
+    # The sizes of the trees in bytes change; without them, LightGBM reads the whole text.
     text = re.sub(r"(?<=\n)tree_sizes=.*\n", "", text)
     return lightgbm.Booster(model_str=re.sub(r"(?<=\nthreshold=).+", _round_down, text))
 

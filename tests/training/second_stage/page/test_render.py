@@ -18,18 +18,18 @@ THRESHOLDS = tuple(float(threshold) for threshold in np.round(np.arange(0.005, 1
 HOSTILE = "<script>alert('x')</script>$^ & \"b\""
 
 
-def make_curves(threshold: float, height: float, log_loss: float, promise: float, most: int) -> GroupCurves:
-    """A curve with its peak at a threshold; chances `promise` times too high; `most`: pairs of the first bin."""
+def make_curves(threshold: float, height: float, log_loss: float, excess: float, most: int) -> GroupCurves:
+    """Return a curve with its peak at `threshold`; `excess`: factor by which probabilities are too high."""
     f2 = height * np.exp(-((np.log(np.array(THRESHOLDS) / threshold) / 2.2) ** 2))
     chances = np.array([0.0004, 0.002, 0.006, 0.018, 0.055, 0.14, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.96])
     counts = (most * np.geomspace(1, 0.001, 14)).astype(int)
     return GroupCurves(
-        THRESHOLDS, tuple(map(float, f2)), threshold, Reliability(log_loss, chances, chances / promise, counts)
+        THRESHOLDS, tuple(map(float, f2)), threshold, Reliability(log_loss, chances, chances / excess, counts)
     )
 
 
 def make_findings() -> Findings:
-    """As of a zoo of five members, every figure invented and no two alike."""
+    """Return invented findings of a zoo of five members; no two figures are equal."""
     members = ("seresnext101_288", "seresnext50_320", "resnet34_224", "pnasnet5_416", "cbam_resnet50_300")
     return Findings(
         images=4800,
@@ -48,8 +48,8 @@ def make_findings() -> Findings:
         ),
         rules=(
             Judged("one threshold", 0.6021, -0.0038, -0.0056, -0.0019),
-            Judged("a threshold a group", 0.6059, 0.0, 0.0, 0.0),
-            Judged("and numbers of labels", 0.6086, 0.0027, 0.0012, 0.0043),
+            Judged("a threshold per group", 0.6059, 0.0, 0.0, 0.0),
+            Judged("thresholds and label counts", 0.6086, 0.0027, 0.0012, 0.0043),
             Judged("expected F2", 0.6134, 0.0075, 0.0054, 0.0097),
         ),
         weights={
@@ -76,7 +76,7 @@ def make_findings() -> Findings:
 
 
 class PageReader(HTMLParser):
-    """The text of a page, its attributes, the cells of each table, and the places of the marks in each cell."""
+    """The text, the tags with their attributes, and the cells of each table of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -129,10 +129,10 @@ def page(text: str) -> PageReader:
     return PageReader(text)
 
 
-def test_the_first_sentence_has_the_f2_of_the_chosen_rule_and_the_gain_of_the_method(page: PageReader) -> None:
+def test_the_first_sentences_have_the_f2_of_the_chosen_rule_and_the_gain_of_the_method(page: PageReader) -> None:
     assert (
-        "Out of fold, the mix, decided by expected F2, has a mean F2 of 0.6134; by thresholds and numbers of labels, "
-        "it is +0.0168 against the weighted average (95 % interval +0.0132 to +0.0205). 4,800 images in 3 outer folds:"
+        "Mean out-of-fold F2: 0.6134 (mix, decided by expected F2). With thresholds and label counts, the difference "
+        "to the weighted average is +0.0168 (95 % interval +0.0132 to +0.0205). 4,800 images in 3 outer folds:"
     ) in page.text
 
 
@@ -152,8 +152,8 @@ def test_every_method_has_its_f2_gain_and_interval(page: PageReader) -> None:
 def test_every_rule_has_its_f2_gain_and_interval(page: PageReader) -> None:
     assert [row[:4] for row in page.body("rule-table")] == [
         ["one threshold", "0.6021", "-0.0038", "-0.0056 to -0.0019"],
-        ["a threshold a group", "0.6059", "", ""],
-        ["thresholds and numbers of labels", "0.6086", "+0.0027", "+0.0012 to +0.0043"],
+        ["a threshold per group", "0.6059", "", ""],
+        ["thresholds and label counts", "0.6086", "+0.0027", "+0.0012 to +0.0043"],
         ["expected F2", "0.6134", "+0.0075", "+0.0054 to +0.0097"],
     ]
 
@@ -162,8 +162,8 @@ def test_the_chosen_method_and_rule_are_marked_and_no_other(text: str) -> None:
     assert re.findall(r'<tr class="chosen"><th>(.*?)</th>', text) == ["mix", "expected F2"]
 
 
-def test_an_interval_is_drawn_where_its_figures_are(text: str) -> None:
-    """Left ends and lengths of the marks are linear in the figures: two intervals give the scale of all others."""
+def test_intervals_are_drawn_at_their_values(text: str) -> None:
+    """Positions and lengths are linear in the figures: two intervals give the scale of all others."""
     table = text.partition('<table id="method-table">')[2].partition("</table>")[0]
     marks = re.findall(
         r'<div class="(\w+)"><i class="zero" style="left: ([\d.]+)%"></i><i class="range" style="left: ([\d.]+)%; '
@@ -192,7 +192,7 @@ def test_thresholds_have_the_f2_of_their_curve_and_the_curves_best(page: PageRea
 
 
 def test_calibration_has_log_loss_and_the_pairs_of_each_bin(page: PageReader) -> None:
-    assert "Log loss in nats a pair: culture 0.00612 tag 0.01934" in page.text
+    assert "Log loss, nats per pair: culture 0.00612 tag 0.01934" in page.text
     rows = [page.body(f"reliability-{place}") for place in (1, 2)]
     assert [len(part) for part in rows] == [14, 14]
     assert [part[0] for part in rows] == [["0.00040", "0.00033", "1,872,004"], ["0.00040", "0.00042", "3,205,117"]]
@@ -201,7 +201,7 @@ def test_calibration_has_log_loss_and_the_pairs_of_each_bin(page: PageReader) ->
 
 def test_slices_have_the_f2_of_each_method(page: PageReader) -> None:
     assert page.tables["slice-table"] == [
-        ["images", "labels", "weighted average", "mix"],
+        ["images per label", "labels", "weighted average", "mix"],
         ["fewer than 20", "501", "0.0912", "0.1423"],
         ["20 to 99", "388", "0.3104", "0.3597"],
         ["100 to 999", "190", "0.5216", "0.5461"],
@@ -209,7 +209,7 @@ def test_slices_have_the_f2_of_each_method(page: PageReader) -> None:
     ]
 
 
-def test_weights_stand_in_the_column_of_their_group(page: PageReader) -> None:
+def test_weights_are_in_the_column_of_their_group(page: PageReader) -> None:
     assert page.body("weight-table") == [
         ["seresnext101_288", "0.412", "", "0.309", ""],
         ["seresnext50_320", "0.207", "", "0.221", ""],
@@ -225,7 +225,7 @@ def test_weights_stand_in_the_column_of_their_group(page: PageReader) -> None:
     ]
 
 
-def test_members_stand_by_what_is_lost_without_them_the_least_last(page: PageReader) -> None:
+def test_members_are_sorted_by_the_f2_lost_without_them(page: PageReader) -> None:
     assert [row[:2] for row in page.body("value-table")] == [
         ["pnasnet5_416", "+0.0112"],
         ["seresnext101_288", "+0.0093"],
@@ -235,7 +235,7 @@ def test_members_stand_by_what_is_lost_without_them_the_least_last(page: PageRea
     ]
 
 
-def test_bars_are_as_long_as_their_figures(text: str) -> None:
+def test_lengths_of_bars_are_proportional_to_their_values(text: str) -> None:
     def measure_bars(table: str) -> list[float]:
         part = text.partition(f'id="{table}">')[2].partition("</table>")[0]
         return [float(width) for width in re.findall(r"<i [^>]*width: ([\d.]+)%", part)]
@@ -256,7 +256,7 @@ def test_parity_is_shown_for_each_stacker(page: PageReader) -> None:
     ]
 
 
-def test_the_page_needs_nothing_but_itself(text: str, page: PageReader) -> None:
+def test_the_page_has_no_external_resources(text: str, page: PageReader) -> None:
     assert "http" not in text
     assert not re.search(r"url\(|@import|javascript:", text)
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
@@ -270,7 +270,7 @@ def test_the_page_needs_nothing_but_itself(text: str, page: PageReader) -> None:
         assert all(link[0] == "#" or link.startswith("data:") for link in re.findall(r'href="([^"]*)"', drawn))
 
 
-def test_every_link_leads_somewhere_and_no_id_is_there_twice(page: PageReader) -> None:
+def test_every_link_has_a_target_and_ids_are_unique(page: PageReader) -> None:
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in page.values("href")} <= set(ids)
@@ -309,26 +309,26 @@ def test_names_are_escaped(page: PageReader) -> None:
         assert HOSTILE in [row[0] for row in shown.body(table)]
 
 
-def test_without_stackers_the_weighted_average_stands_alone() -> None:
+def test_without_stackers_the_weighted_average_is_used_alone() -> None:
     found = make_findings()
     base = Judged("blend", 0.5920, 0.0, 0.0, 0.0)
     page = read(
         dataclasses.replace(
             found,
             method="blend",
-            rule="a threshold a group",
+            rule="a threshold per group",
             methods=(*found.methods[:2], base),
             mix={},
             parity={},
             slices=tuple(dataclasses.replace(one, f2={"blend": one.f2["blend"]}) for one in found.slices),
         )
     )
-    assert "the weighted average, decided by a threshold a group, has a mean F2 of 0.6059. 4,800 images" in page.text
-    assert "There is no mix: the weighted average stands alone." in page.text
+    assert "F2: 0.6059 (weighted average, decided by a threshold per group). 4,800 images" in page.text
+    assert "There is no mix: the weighted average is used alone." in page.text
     assert "No stacker was exported." in page.text
     assert "CNN" not in page.text
     assert "mix-table" not in page.tables and "parity-table" not in page.tables
-    assert page.tables["slice-table"][0] == ["images", "labels", "weighted average"]
+    assert page.tables["slice-table"][0] == ["images per label", "labels", "weighted average"]
 
 
 def test_one_group_of_one_member_without_values() -> None:
@@ -350,14 +350,14 @@ def test_one_group_of_one_member_without_values() -> None:
     assert page.body("weight-table") == [["resnet34_224", "1.000", ""]]
     first = page.body("method-table")[0]
     assert first[:4] == ["best single model", "0.5673", "+0.0000", "+0.0000 to +0.0000"]
-    assert "No values of members were measured." in page.text
+    assert "No member values were measured." in page.text
     assert "value-table" not in page.tables
     assert len(page.values("src")) == 3
 
 
 def test_without_curves_and_slices_the_page_says_so() -> None:
     page = read(dataclasses.replace(make_findings(), curves={}, slices=()))
-    for line in ("No curves were drawn.", "No calibration was measured.", "No label has an image."):
+    for line in ("No curves were drawn.", "No calibration was measured.", "No image has a label."):
         assert line in page.text
     assert page.values("src") == []
 
@@ -365,7 +365,7 @@ def test_without_curves_and_slices_the_page_says_so() -> None:
 @pytest.mark.parametrize(
     ("values", "inside"), [([], [0.0]), ([0.0], [0.0]), ([0.2, 0.1], [0.0, 0.2]), ([-3.0], [-3.0, 0.0])]
 )
-def test_an_axis_has_room_for_its_values_and_zero(values: list[float], inside: list[float]) -> None:
+def test_an_axis_contains_its_values_and_zero(values: list[float], inside: list[float]) -> None:
     axis = choose_axis(values)
     assert all(0 < float(axis.place(value)[:-1]) < 100 for value in inside)
 
@@ -375,7 +375,7 @@ def test_the_same_findings_give_the_same_bytes_in_the_file(text: str, tmp_path: 
     assert (tmp_path / "page.html").read_bytes() == text.encode()
 
 
-def test_a_page_that_breaks_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path, *_: object, **__: object) -> None:
         path.write_bytes(b"half a page")
         raise OSError(28, "No space left on device")
@@ -391,11 +391,11 @@ def test_a_page_that_breaks_leaves_the_old_one(tmp_path: Path, monkeypatch: pyte
     assert path.read_bytes() == b"an older page"
 
 
-def test_matplotlib_is_not_needed_before_a_page_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # to import it is an error now
+def test_matplotlib_is_imported_only_when_a_page_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # its import now fails
     for name in ("zoo.plots", "training.pages.explore_plots", "training.second_stage.page.curves"):
         monkeypatch.delitem(sys.modules, name, raising=False)
         monkeypatch.delattr(name, raising=False)
-    module = runpy.run_path(str(TEMPLATE.with_name("report.py")))
+    module = runpy.run_path(str(TEMPLATE.with_name("render.py")))
     with pytest.raises(ModuleNotFoundError, match="matplotlib"):
         module["render_ensemble_page"](make_findings())

@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 
 
 def score(truth: Bits, spread: float, dice: np.random.Generator) -> Floats:
-    """Probabilities of a model that sees the truth through Gaussian noise of this deviation, in logits."""
+    """Return probabilities of a model: the truth plus Gaussian noise of deviation `spread`, in logits."""
     logits = 2 * (2 * truth - 1) + dice.normal(0, spread, truth.shape)
     return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
@@ -49,19 +49,19 @@ FITTED, JUDGED = slice(0, 900), slice(900, None)
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 14])
-def test_a_stacker_that_has_learned_nothing_gives_the_mean_of_the_logits(members: int) -> None:
+def test_an_untrained_stacker_returns_the_mean_of_the_logits(members: int) -> None:
     scores, truth = draw_scores(members)
     fitted = fit_cnn(scores, truth, replace(SMALL, epochs=1, learning_rate=1e-12), seed=0)
     np.testing.assert_allclose(predict_cnn(fitted, scores), mean_of_logits(scores), atol=1e-6)
 
 
-def test_certain_members_are_clipped_not_infinite() -> None:
+def test_probabilities_of_0_and_1_are_clipped() -> None:
     scores = np.tile(np.array([0, 1, 0.5], np.float16), (4, 2, 1))
     fitted = fit_cnn(scores, np.ones((4, 3), np.bool_), replace(SMALL, epochs=1, learning_rate=1e-12), seed=0)
     np.testing.assert_allclose(predict_cnn(fitted, scores)[0], [1e-4, 1 - 1e-4, 0.5], atol=1e-6)
 
 
-def test_learns_that_a_label_comes_with_another_which_the_mean_cannot() -> None:
+def test_learns_that_two_labels_occur_together() -> None:
     scores, truth = draw_scores()
     truth[:, 0] = truth[:, 1]
     scores[:, :, 0] = score(truth[:, :1].repeat(3, axis=1), 30, np.random.default_rng(1))
@@ -75,8 +75,8 @@ def test_learns_that_a_label_comes_with_another_which_the_mean_cannot() -> None:
 def test_learns_which_member_to_trust_for_which_label() -> None:
     scores, truth = draw_scores(members=2, spread=0.5)
     noise = np.random.default_rng(1).random((IMAGES, 3), np.float32)
-    scores[:, 0, :3] = noise  # the first member knows nothing of the first three labels,
-    scores[:, 1, 3:] = noise  # the second nothing of the others
+    scores[:, 0, :3] = noise  # the first member is noise on the first three labels,
+    scores[:, 1, 3:] = noise  # the second one on the others
     fitted = fit_cnn(scores[FITTED], truth[FITTED], SMALL, seed=0)
     stacked, mean = predict_cnn(fitted, scores[JUDGED]), mean_of_logits(scores[JUDGED])
     for labels in (slice(0, 3), slice(3, 6)):
@@ -85,9 +85,9 @@ def test_learns_which_member_to_trust_for_which_label() -> None:
         )
 
 
-def test_with_a_member_missing_it_loses_less_when_members_were_dropped_in_training() -> None:
+def test_member_dropout_reduces_the_loss_without_a_member() -> None:
     scores, truth = draw_scores(members=3, spread=3)
-    scores[:, 0] = score(truth, 0.8, np.random.default_rng(1))  # the best by far, and the one that will be missing
+    scores[:, 0] = score(truth, 0.8, np.random.default_rng(1))  # by far the best member, removed later
     missing = scores[JUDGED].copy()
     missing[:, 0] = np.nan
     losses = {}
@@ -132,7 +132,7 @@ def test_a_label_without_a_positive_keeps_the_score_of_the_mean() -> None:
     assert np.abs(stacked[:, 3] - mean_of_logits(scores)[:, 3]).max() > 0.01
 
 
-def test_the_same_seed_gives_the_same_stacker_and_leaves_the_callers_dice_alone() -> None:
+def test_the_same_seed_gives_the_same_stacker_and_keeps_the_global_random_state() -> None:
     scores, truth = draw_scores()
     settings = replace(SMALL, epochs=2)
     torch.manual_seed(1)
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_stacker_and_leaves_the_callers_dice_alone(
     assert not np.array_equal(predict_cnn(first, scores), predict_cnn(other, scores))
 
 
-def test_half_and_single_precision_are_taken_alike() -> None:
+def test_half_and_single_precision_give_the_same_stacker() -> None:
     scores, truth = draw_scores()
     half = scores.astype(np.float16)
     settings = replace(SMALL, epochs=1)
@@ -171,7 +171,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Exp
     return Exported(stacker, scores, path, export_cnn(stacker, path, scores[:100]))
 
 
-def test_the_onnx_graph_answers_as_torch_does_for_any_number_of_images(exported: Exported) -> None:
+def test_the_onnx_graph_matches_torch_for_any_number_of_images(exported: Exported) -> None:
     session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
     wanted = predict_cnn(exported.stacker, exported.scores)
     assert exported.parity < 1e-5
@@ -179,7 +179,7 @@ def test_the_onnx_graph_answers_as_torch_does_for_any_number_of_images(exported:
         (answer,) = session.run(["probabilities"], {"scores": fill_members(exported.scores[:images])})
         assert answer.dtype == np.float32
         np.testing.assert_allclose(answer, wanted[:images], atol=1e-5)
-    # It is not the mean that agrees.
+    # The agreement is not that of the mean alone.
     assert np.abs(wanted - mean_of_logits(fill_members(exported.scores))).max() > 0.01
 
 
@@ -190,14 +190,14 @@ def test_the_onnx_graph_is_one_file_that_old_runtimes_load_and_names_no_path(exp
     assert str(Path(cnn_export.__file__).parents[2]).encode() not in graph.SerializeToString()
 
 
-def test_a_graph_that_differs_from_torch_is_refused_and_not_left(
+def test_a_graph_that_differs_from_torch_is_an_error_and_leaves_no_file(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = copy.deepcopy(exported.stacker)
     with torch.no_grad():
         other.expand.bias += 0.01
     monkeypatch.setattr(cnn_export, "trace_module", lambda *_: onnx.load(exported.path))
-    message = r"^stacker\.onnx: its ONNX differs from torch by \d\.\de-03 on 1200 images; wanted at most 1e-04$"
+    message = r"^stacker\.onnx: found a difference of \d\.\de-03 to torch on 1200 images; wanted at most 1e-04$"
     with pytest.raises(ExportError, match=message):
         export_cnn(other, tmp_path / "stacker.onnx", exported.scores)
     assert not list(tmp_path.iterdir())
@@ -209,40 +209,39 @@ def test_a_graph_that_differs_from_torch_is_refused_and_not_left(
         (
             np.zeros((5, 3)),
             np.zeros((5, 3)),
-            "scores of shape (5, 3): wanted (images, members, labels), at least one of each; see fill_members",
+            "scores: found shape (5, 3); wanted (images, members, labels), at least one of each",
         ),
         (
             np.zeros((0, 2, 3)),
             np.zeros((0, 3)),
-            "scores of shape (0, 2, 3): wanted (images, members, labels), at least one of each; see fill_members",
+            "scores: found shape (0, 2, 3); wanted (images, members, labels), at least one of each",
         ),
         (
             np.zeros((5, 2, 3)),
             np.zeros((5, 4)),
-            "truth of shape (5, 4): wanted (5, 3), the images and labels of the scores",
+            "truth: found shape (5, 4); wanted (5, 3), the images and labels of the scores",
         ),
         (
             np.full((5, 2, 3), 1.5),
             np.zeros((5, 3)),
-            "scores of images 0 to 4: between 1.5 and 1.5; wanted probabilities; write the out-of-fold scores again",
+            "scores of images 0 to 4: found 1.5 to 1.5; wanted probabilities; write the out-of-fold scores again",
         ),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(scores: Floats, truth: Bits, message: str) -> None:
+def test_unusable_input_is_an_error(scores: Floats, truth: Bits, message: str) -> None:
     with pytest.raises(TrainingError, match=f"^{re.escape(message)}$"):
         fit_cnn(scores.astype(np.float32), truth.astype(np.bool_), SMALL, seed=0)
 
 
-def test_other_members_than_it_was_fitted_to_are_refused() -> None:
+def test_a_different_number_of_members_than_in_the_fit_is_an_error() -> None:
     stacker = CnnStacker(3, torch.zeros(2, 6), torch.ones(2, 6), torch.ones(6, dtype=torch.bool), SMALL)
-    message = "scores of shape (4, 2, 6): the stacker was fitted to (images, 3 members, 6 labels)"
+    message = "scores: found shape (4, 2, 6); wanted (images, 3 members, 6 labels), as in the fit"
     with pytest.raises(TrainingError, match=f"^{re.escape(message)}$"):
         predict_cnn(stacker, np.zeros((4, 2, 6), np.float32))
 
 
-def test_a_training_that_diverges_says_so() -> None:
+def test_a_diverging_training_is_an_error() -> None:
     scores, truth = draw_scores()
-    with pytest.raises(
-        TrainingError, match=r"^tag: the loss is (nan|inf) after epoch \d+ of 12; lower the learning rate$"
-    ):
+    message = r"^tag: found a loss of (nan|inf) after epoch \d+ of 12; wanted a finite loss; lower the learning rate$"
+    with pytest.raises(TrainingError, match=message):
         fit_cnn(scores, truth, replace(SMALL, learning_rate=1e30), seed=0, title="tag")

@@ -32,7 +32,7 @@ GROUPS = np.array([0] * 5 + [1] * 7)
 
 
 def draw_museum(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores (images, members, labels) that know something of the truth (images, labels), and traits (images, 4)."""
+    """Return scores (images, members, labels) correlated with the truth (images, labels), and traits (images, 4)."""
     random = np.random.default_rng(seed)
     truth = random.random((images, LABELS)) < RATES
     noise = random.normal(0, 1.2, (images, len(MEMBERS), LABELS))
@@ -68,13 +68,13 @@ def test_the_smallest_top_that_covers_the_true_labels_is_chosen(seed: int, steps
     assert choose_top(scores, truth) == min(top for top in range(1, 31) if cover(top) >= COVERED)
 
 
-def test_one_label_is_enough_where_nothing_is_true_or_all_is_ranked_first() -> None:
+def test_top_is_small_if_no_label_is_true_or_all_true_labels_rank_first() -> None:
     scores, truth, _ = draw_museum(20)
     assert choose_top(scores, np.zeros_like(truth)) == 1
     assert choose_top(scores, scores[:, 0] == scores[:, 0].max(axis=1, keepdims=True)) <= 2
 
 
-def test_a_sample_has_every_true_pair_and_stands_for_all_others() -> None:
+def test_a_sample_has_every_true_pair_and_its_weights_add_up_to_all_pairs() -> None:
     whole, sample = gather_museum(1500, 10**6), gather_museum(1500, 6000)
     assert len(sample.truth) == pytest.approx(6000, rel=0.05)
     assert sample.truth.sum() == whole.truth.sum()
@@ -83,7 +83,7 @@ def test_a_sample_has_every_true_pair_and_stands_for_all_others() -> None:
     assert set(whole.weights) == {1}
 
 
-def test_trees_fitted_to_a_sample_give_the_chances_of_all_pairs() -> None:
+def test_trees_fitted_to_a_sample_give_the_probabilities_of_all_pairs() -> None:
     booster = fit_trees(gather_museum(6000, 20_000), threads=1)
     held_out = gather_museum(1500, 10**6, seed=1)
     chances = predict_trees(booster, held_out.features)
@@ -93,7 +93,7 @@ def test_trees_fitted_to_a_sample_give_the_chances_of_all_pairs() -> None:
         assert held_out.truth[chosen].mean() == pytest.approx(chances[chosen].mean(), abs=0.1)
 
 
-def test_trees_beat_the_mean_of_members_on_images_they_have_not_seen(
+def test_trees_beat_the_mean_of_members_on_held_out_images(
     fitted: tuple[lightgbm.Booster, Samples],
 ) -> None:
     held_out = gather_museum(1500, 10**6, seed=1)
@@ -113,14 +113,12 @@ def test_the_same_samples_and_seed_make_the_same_trees(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("true", [False, True])
-def test_pairs_of_one_kind_are_refused(true: bool) -> None:
+def test_only_true_or_only_false_pairs_are_an_error(true: bool) -> None:
     samples = Samples(np.zeros((7, 3), np.float32), np.full(7, true), np.ones(7, np.float32))
     with pytest.raises(TrainingError) as caught:
         fit_trees(samples)
     found = 7 if true else 0
-    assert str(caught.value) == (
-        f"tree stacker: {found} of 7 pairs are true; wanted some that are and some that are not"
-    )
+    assert str(caught.value) == f"tree stacker: found {found} true pairs of 7; wanted both true and false pairs"
 
 
 def test_the_onnx_file_agrees_with_lightgbm(fitted: tuple[lightgbm.Booster, Samples], tmp_path: Path) -> None:
@@ -138,7 +136,7 @@ def test_the_onnx_file_agrees_with_lightgbm(fitted: tuple[lightgbm.Booster, Samp
     assert session.run(None, {"features": samples.features[:1]})[0] == pytest.approx(chances[:1], abs=PARITY_LIMIT)
 
 
-def test_a_value_on_either_side_of_a_threshold_falls_where_lightgbm_lets_it_fall(
+def test_values_next_to_a_threshold_take_the_same_branch_as_in_lightgbm(
     fitted: tuple[lightgbm.Booster, Samples], tmp_path: Path
 ) -> None:
     booster, samples = fitted
@@ -157,7 +155,7 @@ def test_a_value_on_either_side_of_a_threshold_falls_where_lightgbm_lets_it_fall
     assert np.abs(chances - booster.predict(features)).max() <= PARITY_LIMIT
 
 
-def test_trees_whose_leaves_are_all_positive_are_exported_as_they_are(
+def test_trees_with_only_positive_leaves_are_exported_correctly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trees, "ROUNDS", 1)
@@ -169,7 +167,7 @@ def test_trees_whose_leaves_are_all_positive_are_exported_as_they_are(
     assert export_trees(booster, tmp_path / "trees.onnx", np.arange(3), ("a", "b", "c"), features) <= PARITY_LIMIT
 
 
-def test_the_file_tells_counts_and_features_and_loads_in_every_onnx_runtime_since_1_20(
+def test_the_file_has_counts_and_features_and_loads_in_every_onnx_runtime_since_1_20(
     fitted: tuple[lightgbm.Booster, Samples], tmp_path: Path
 ) -> None:
     path = tmp_path / "trees.onnx"
@@ -182,14 +180,14 @@ def test_the_file_tells_counts_and_features_and_loads_in_every_onnx_runtime_sinc
     assert {opset.domain: opset.version for opset in model.opset_import} == {"": 15, "ai.onnx.ml": 3}
 
 
-def test_a_file_that_differs_from_its_trees_is_refused_and_not_left(
+def test_a_file_that_differs_from_its_trees_is_an_error_and_not_kept(
     fitted: tuple[lightgbm.Booster, Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     booster, samples = fitted
     other = fit_trees(Samples(samples.features, samples.truth, 1 + samples.truth.astype(np.float32)), threads=1)
     graph = trees.convert_trees(other, samples.features.shape[1])
     monkeypatch.setattr(trees, "convert_trees", lambda *_: graph)
-    with pytest.raises(TrainingError, match=r"^trees.onnx: differs from its trees by .* on \d+ pairs; wanted at most"):
+    with pytest.raises(TrainingError, match=r"^trees.onnx: found a difference of .* to LightGBM on \d+ pairs; wanted"):
         export_trees(booster, tmp_path / "trees.onnx", COUNTS, name_features(MEMBERS), samples.features)
     assert not list(tmp_path.iterdir())
 

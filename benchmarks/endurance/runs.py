@@ -1,0 +1,123 @@
+"""Runs of the script on the demo dataset, with models of a known speed or as packed."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sklearn.metrics import fbeta_score
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from inference.basics.tables import read_columns
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.labels import Labels, read_labels
+from inference.manifest.records import Manifest
+from inference.task.ids import read_ids
+from inference.task.submission import check_submission, parse_label_ids
+
+ROOT = Path(__file__).parents[2]
+# Each pass of an image waits, so that the run time is known and does not depend on other work of the machine. After the
+# given number of passes, the given model waits five times as long.
+SLOWED = """
+import sys, time
+from inference.__main__ import main
+from inference.models.sessions import ModelSession
+wait, slow_from, slow_model = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+real, seen = ModelSession.predict, 0
+def predict(self, batch, views=("identity",), full=0):
+    global seen
+    seen += len(batch) * len(views)
+    time.sleep(wait * len(batch) * len(views) * (5 if seen > slow_from and self.name == slow_model else 1))
+    return real(self, batch, views, full)
+ModelSession.predict = predict
+sys.exit(main(sys.argv[4:]))
+"""
+NEVER = 10**9
+
+
+@dataclass(frozen=True)
+class Museum:
+    """The output of `make demo`."""
+
+    dataset: Path
+    """The packed dataset."""
+    museum: Path
+    """The demo dataset with its test images."""
+    sample: Path
+
+    def read_bundle(self) -> tuple[Manifest, Labels]:
+        """Read the manifest and the labels."""
+        manifest = read_manifest(self.dataset / MANIFEST_NAME)
+        return manifest, read_labels(self.dataset / manifest.labels.file, manifest.labels.groups)
+
+    def start(
+        self, out: Path, wait: float, *more: str, slow_from: int = NEVER, slow_model: str = "-"
+    ) -> subprocess.Popen[str]:
+        """Start the script with models that wait `wait` seconds per image and view."""
+        command = [sys.executable, "-c", SLOWED, str(wait), str(slow_from), slow_model]
+        command += ["--bundle", str(self.dataset), "--images", str(self.museum / "test")]
+        command += ["--sample", str(self.sample), "--out", str(out), *more]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+    def score(self, submission: Path) -> float:
+        """Return the F2 of a submission, the mean over images, by scikit-learn. Raises SubmissionError: invalid."""
+        _, labels = self.read_bundle()
+        check_submission(submission, read_ids(self.sample), labels)
+        truth, given = (
+            {name: parse_label_ids(cell) for name, cell in read_columns(path, ("id", "attribute_ids"))}
+            for path in (self.museum / "truth.csv", submission)
+        )
+        binary = MultiLabelBinarizer(classes=sorted(labels.ids)).fit([])
+        wanted, found = (binary.transform([table[name] for name in given]) for table in (truth, given))
+        return float(fbeta_score(wanted, found, beta=2, average="samples", zero_division=0))
+
+
+def read_notes(out: Path) -> str:
+    """Return the notes and the degraded states of the run log."""
+    log = json.loads(out.with_name("run_log.json").read_text(encoding="utf-8"))
+    return "\n".join(f"    {line}" for line in [*log["notes"], *log["degraded"]])
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the process; return its exit code and messages."""
+    _, errors = process.communicate()
+    return process.returncode, errors
+
+
+def time_run(
+    museum: Museum, out: Path, wait: float, limit: float | None = None, slow_from: int = NEVER, slow_model: str = "-"
+) -> tuple[float, int, str]:
+    """Return the run time in seconds with the start of Python, the exit code and the messages.
+
+    The time limit counts from the same moment.
+    """
+    clock = ["--started-at", str(time.time())] + (["--time-limit", str(limit)] if limit else [])
+    started = time.perf_counter()
+    code, errors = finish(museum.start(out, wait, *clock, slow_from=slow_from, slow_model=slow_model))
+    return time.perf_counter() - started, code, errors
+
+
+def start_script(
+    museum: Museum, images: Path, sample: Path, out: Path, megabytes: int | None = None
+) -> tuple[int, str]:
+    """Run the packed script; return its exit code and messages.
+
+    `megabytes`: limit of its data, including thread stacks; it then runs on one core.
+    """
+
+    def limit() -> None:
+        if megabytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    command = [sys.executable, "-I", str(museum.dataset / "inference.pyz"), "--bundle", str(museum.dataset)]
+    command += ["--images", str(images), "--sample", str(sample), "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        command, env=environment, preexec_fn=limit, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    return finished.returncode, finished.stderr
