@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = build_parser().parse_args(arguments)
     try:
         # Imported here so that --help does not wait for numpy and ONNX Runtime.
-        from inference.run.predict import Request, run
+        from inference.run.predict import run
+        from inference.run.state import Request
     except (ImportError, MemoryError) as error:
         cause: BaseException = error
         while cause.__cause__:  # numpy's own error is long; its last cause is the actual one

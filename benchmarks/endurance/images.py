@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.endurance.runs import Museum, start_script
-from inference.run.predict import Request, run
+from inference.run.predict import run
+from inference.run.state import Request
 from inference.task.ids import read_ids
 from inference.task.image_places import SUFFIXES
 from inference.task.submission import check_submission

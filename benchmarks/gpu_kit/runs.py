@@ -77,7 +77,7 @@ def run_notebook(museum: Path) -> dict[str, Any]:
     (root / "notebook.py").write_text("\n\n".join(cells), encoding="utf-8")
     printed = run(root / "notebook.py", env={"KAGGLE_ROOT": str(root), "MPLBACKEND": "agg"})
     log: dict[str, Any] = json.loads((root / "working" / "run_log.json").read_text(encoding="utf-8"))
-    good = f"on {EXPECTED}, onnxruntime" in printed and "valid, 600 rows" in printed
+    good = f"{EXPECTED}, onnxruntime" in printed and "valid, 600 rows" in printed
     judge(good, f"the notebook's trial ran on {EXPECTED}")
     judge(TRIAL or "DEGRADED" not in printed, f"nothing is degraded; it chose {log['notes'] or log['precisions']}")
     return log
@@ -102,7 +102,7 @@ def cut_short(bundle: Path, museum: Path, logs: dict[str, Any]) -> None:
 
     kill_when([*command, "--out", killed], is_half_done, f"killed after half of {chunks} chunks")
     logs["continued"] = run_bundle(bundle, many / "test", sample, killed, "--strict")
-    judge("continues an earlier run" in str(logs["continued"]["notes"]), "the next run continues the killed one")
+    judge("continuing an earlier run" in str(logs["continued"]["notes"]), "the next run continues the killed one")
     one, other = (path.read_text(encoding="utf-8").splitlines() for path in (whole, killed))
     others = sum(row != theirs for row, theirs in zip(one, other, strict=True))
     judge(others <= len(one) // 200, f"{others} of {len(one)} rows differ from the undisturbed run's (last bits may)")

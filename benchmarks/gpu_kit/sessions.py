@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,18 @@ def check() -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPU cores, {Path(onnxruntime.__file__).parent}")
-    packages = ("onnxruntime" if TRIAL else "onnxruntime-gpu", "torch", "timm", "onnx", "numpy", "pillow")
-    packages += () if TRIAL else ("nvidia-cudnn-cu13", "nvidia-cublas")
-    print(", ".join(f"{name} {version(name)}" for name in packages))
+    installed = {distribution.metadata["Name"].lower(): distribution.version for distribution in distributions()}
+    packages = (
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "torch",
+        "nvidia-cudnn-cu13",
+        "nvidia-cublas",
+        "timm",
+        "onnx",
+        "numpy",
+    )
+    print(", ".join(f"{name} {installed[name]}" for name in packages if name in installed))
     weights = np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", None, None, None]) for name in "xy")
     node = helper.make_node("Conv", ["x", "weights"], ["y"])

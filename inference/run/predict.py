@@ -30,7 +30,6 @@ from inference.task.ids import read_ids
 from inference.task.image_places import find_images
 from inference.task.submission import check_writable, write_submission
 
-__all__ = ["Request", "read_bundle", "run"]
 RESERVE_ROWS = 256  # images whose labels are selected in advance, to estimate the seconds for all
 
 

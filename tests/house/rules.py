@@ -1,6 +1,7 @@
 """The rules of the house, each a function from a checkout to the list of its breaches."""
 
 import ast
+import functools
 import json
 import re
 import sys
@@ -17,24 +18,33 @@ MOST_LINES, MOST_FUNCTION_LINES, MOST_FILES = 300, 60, 12
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "iterstrat": "iterative-stratification"}
 
 
+@functools.lru_cache(None)
+def parse(source: str) -> ast.Module:
+    """The syntax tree of a source, parsed once however many rules read it."""
+    return ast.parse(source)
+
+
 def list_modules(root: Path) -> dict[str, ast.Module]:
     """The syntax tree of each module of the rooms, by dotted name; a package by its folder's name."""
     found = {}
     for room in FLOORS:
         for path in sorted((root / room).rglob("*.py")):
             name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+            found[name] = parse(path.read_text(encoding="utf-8"))
     return found
 
 
-def list_imports(tree: ast.Module) -> Iterator[str]:
+@functools.lru_cache(None)
+def list_imports(tree: ast.Module) -> tuple[str, ...]:
     """Every dotted name that a module imports, in functions and under TYPE_CHECKING too."""
+    found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found += [f"{module}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
 def map_imports(root: Path) -> dict[str, set[str]]:
@@ -88,7 +98,7 @@ def find_broken_imports(root: Path) -> list[str]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources[notebook] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     for path, source in sources.items():
-        for one in list_imports(ast.parse(source)):
+        for one in list_imports(parse(source)):
             module, _, name = one.rpartition(".")
             if one.partition(".")[0] in FLOORS and one not in modules and name not in defined.get(module, ()):
                 found.append(f"{path.relative_to(root).as_posix()} imports {one}, which does not exist")
@@ -169,7 +179,7 @@ def find_large_parts(root: Path) -> list[str]:
         lines = len(text.splitlines())
         if lines > MOST_LINES:
             found.append(f"{name}: {lines} lines, at most {MOST_LINES}")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parse(text)):
             if isinstance(node, ast.FunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 if lines > MOST_FUNCTION_LINES:

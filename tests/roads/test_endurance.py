@@ -26,7 +26,8 @@ from inference.models import sessions
 from inference.models.devices import Device
 from inference.models.sessions import ModelSession
 from inference.run import budget, predict, store
-from inference.run.predict import Request, run
+from inference.run.predict import run
+from inference.run.state import Request
 from inference.task.ids import read_ids
 from inference.task.submission import check_submission
 from tests.conftest import Workshop

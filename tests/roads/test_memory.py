@@ -27,7 +27,8 @@ from inference.images.read_ahead import decode_ahead
 from inference.manifest.file import read_manifest
 from inference.manifest.labels import read_labels
 from inference.run import chunk, predict, results
-from inference.run.predict import Request, run
+from inference.run.predict import run
+from inference.run.state import Request
 from inference.task.ids import read_ids
 from inference.task.submission import check_submission
 from tests.conftest import ROOT, Workshop, write_picture, write_rows

@@ -17,7 +17,8 @@ from inference.manifest.labels import read_labels
 from inference.models import runners
 from inference.models.precision import PrecisionTrial, judge_trial
 from inference.run import store
-from inference.run.predict import Request, run
+from inference.run.predict import run
+from inference.run.state import Request
 from inference.task.ids import read_ids
 from inference.task.submission import check_submission
 from packing.check.check import check_bundle

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.gpu_kit import runs
+from benchmarks.gpu_kit import runs, sessions
+from benchmarks.gpu_kit.steps import STEPS
 from tests.conftest import ROOT
 
 ENVIRONMENT = os.environ | {"GPU_CPU_TRIAL": "1"}
@@ -28,6 +29,11 @@ def test_an_unknown_step_is_refused_with_the_names_of_all(tmp_path: Path) -> Non
     )
     assert finished.returncode == 2
     assert finished.stderr == "usage: steps.py check|smoke|kernel|pytest|train|export|gpu|options\n"
+
+
+def test_every_step_is_a_function_of_its_module() -> None:
+    modules = {"runs": runs, "sessions": sessions}
+    assert all(callable(getattr(modules[module], step)) for step, module in STEPS.items())
 
 
 def test_the_tests_that_a_gpu_runs_exist() -> None:
