@@ -7,7 +7,7 @@ demo: .venv  ## the full pipeline on the built-in demo dataset: build/demo/submi
 	$(RUN) build_kernel.py demo --out build/demo
 
 test: .venv lint  ## everything that CI runs
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv
 	$(RUN) -m ruff check .

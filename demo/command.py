@@ -1,6 +1,7 @@
 """Command `build_kernel.py demo`: every step on the built-in demo dataset, with the commands that a user would type."""
 
 import argparse
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,14 +35,15 @@ def walk_demo(out: Path, run_step: Callable[[Sequence[str]], None]) -> None:
     from demo.museum import write_museum
     from demo.report import print_report
 
+    manifest = os.path.relpath(MANIFEST)
     museum, onnx, bundle = out / "museum", out / "onnx", out / "bundle"
     write_museum(museum, train_images=0, test_images=TEST_IMAGES)
     images, sample = museum / "test", museum / "sample_submission.csv"
     inputs = ["--images", images, "--sample", sample]
     names = ["--slug", "museum-bundle", "--title", "Museum bundle"]
     for step in (
-        ["export", "--manifest", MANIFEST, "--images", images, "--out", onnx, "--precisions", "fp32"],
-        ["pack", "--manifest", MANIFEST, "--onnx", onnx, "--out", bundle, *names],
+        ["export", "--manifest", manifest, "--images", images, "--out", onnx, "--precisions", "fp32"],
+        ["pack", "--manifest", manifest, "--onnx", onnx, "--out", bundle, *names],
         ["dry-run", "--bundle", bundle / "dataset", *inputs, "--out", out, "--predictions"],
     ):
         words = [str(word) for word in step]
