@@ -2,7 +2,7 @@
 
 python -m benchmarks.documents.draw_pictures      writes docs/pictures/*.png; needs Chromium, and pip once for dry-run
 
-Takes about two minutes on two cores, downloads apart. Pages are 1280 px wide, cut at a given height and stored with 256 colours.
+Takes about two minutes on two cores, downloads apart. Pages are 1280 px wide, cut at a given height, in 256 colours.
 """
 
 import argparse
