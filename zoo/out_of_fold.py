@@ -96,7 +96,7 @@ def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutO
             raise TrainingError(f"model {model.name}: {path}: image {image}: found {_name_fault(row)}; wanted 0 to 1")
     if len(set(ids)) < len(ids):
         duplicate = next(image for place, image in enumerate(ids) if image in ids[:place])
-        raise TrainingError(f"model {model.name}: {ids_path}: image {duplicate} is given twice; ids must differ")
+        raise TrainingError(f"model {model.name}: {ids_path}: found image {duplicate} twice; wanted unique ids")
     return OutOfFoldScores(path, ids, scores)
 
 

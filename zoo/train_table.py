@@ -41,7 +41,7 @@ def read_table(path: Path, labels: Labels, limit: int | None = None) -> Table:
         if len(rows) == limit:
             break
         if image in rows:
-            raise TableError(f"{path}: image {image} is given twice; ids must differ")
+            raise TableError(f"{path}: found image {image} twice; wanted unique ids")
         try:
             label_ids = parse_label_ids(text)
         except ValueError:

@@ -431,7 +431,7 @@ def test_invalid_settings_are_refused_in_one_line(
         ("train.csv", "id,attribute_ids\n", "{data}/train.csv: has no row; wanted one for each image"),
         ("train.csv", "id,attribute_ids\na,3 9\n", "{data}/train.csv: image a: found label 9; wanted labels of labels.csv"),
         ("train.csv", "id,attribute_ids\na,3 x\n", "{data}/train.csv: image a: found attribute_ids '3 x'; wanted whole numbers"),
-        ("train.csv", "id,attribute_ids\na,3\na,4\n", "{data}/train.csv: image a is given twice; ids must differ"),
+        ("train.csv", "id,attribute_ids\na,3\na,4\n", "{data}/train.csv: found image a twice; wanted unique ids"),
         ("train.csv", "id,attribute_ids\na,3\nb,4\nc,3\nd,4\n", "{data}/train: holds none of the 4 images of train.csv; wanted files such as a.png"),
         ("labels.csv", None, "{data}/labels.csv: no such file"),
         ("labels.csv", "attribute_id,attribute_name\n0,red\n", "{data}/labels.csv: label 0: found 'red'; wanted GROUP::NAME, as in tag::men"),

@@ -74,7 +74,7 @@ def drop_id(zoo: "Zoo") -> str:
 def double_id(zoo: "Zoo") -> str:
     ids = (zoo.folder / "tag.oof.ids.txt").read_text().split()
     zoo.replace_scores("tag", np.load(zoo.folder / "tag.oof.npy"), [ids[0], ids[0], *ids[2:]])
-    return f"model tag: {zoo.folder}/tag.oof.ids.txt: image {ids[0]} is given twice; ids must differ\n"
+    return f"model tag: {zoo.folder}/tag.oof.ids.txt: found image {ids[0]} twice; wanted unique ids\n"
 
 
 def rename_image(zoo: "Zoo") -> str:
