@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def write_network(path: Path, architecture: str, outputs: int, seed: int) -> Pat
     state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
     safetensors.torch.save_file(state, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One torch thread: more do not speed up such small networks, and make them 50 times slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

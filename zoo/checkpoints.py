@@ -12,6 +12,7 @@ import torch
 
 from inference.basics.errors import CheckpointError
 from inference.basics.files import replace_file
+from zoo.text import flatten_message
 
 WRAPPERS = ("state_dict", "model")
 
@@ -38,7 +39,7 @@ def read_state(path: Path) -> StateDict:
             f"{path}: a pickle that holds more than weights, which may run code; save model.state_dict() instead"
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint: {' '.join(str(error).split())[:200]}") from error
+        raise CheckpointError(f"{path}: not a checkpoint: {flatten_message(error)[:200]}") from error
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

@@ -30,9 +30,7 @@ class Command:
 def build_parser(program: str, purpose: str, commands: Sequence[Command]) -> argparse.ArgumentParser:
     """Build the parser of a table of subcommands; `program`: the command line before them, such as `python x.py`."""
     epilog = f"`{program} COMMAND --help` shows an example of each."
-    parser = argparse.ArgumentParser(
-        prog=program.removeprefix("python ") if program.endswith(".py") else program, description=purpose, epilog=epilog
-    )
+    parser = argparse.ArgumentParser(prog=program, description=purpose, epilog=epilog)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in commands:
         subparser = subparsers.add_parser(

@@ -27,8 +27,9 @@ from packing.dry_run.run_script import write_sample
 
 COPIES = 1 if TRIAL else 10
 """Of each of the museum's 600 test images, for the runs that are cut short."""
-TESTS = ["inference/models/test_sessions.py", "inference/models/test_runners.py", "roads/test_kernel.py"]
-TESTS += [] if TRIAL else ["roads/test_precisions.py", "roads/test_endurance.py", "inference/models/test_wheels.py"]
+TESTS = ("inference/models/test_sessions.py", "inference/models/test_runners.py", "roads/test_kernel.py")
+GPU_TESTS = ("roads/test_precisions.py", "roads/test_endurance.py", "inference/models/test_wheels.py")
+"""Run on a GPU only: a trial on the CPU takes too long with them."""
 EXHIBITS, EPOCHS = (200, 2) if TRIAL else (3000, 8)
 
 
@@ -117,7 +118,13 @@ def pytest() -> None:
     """Run the tests of sessions and whole runs without and with the GPU; report what only the GPU fails."""
     # Only the needed plugin: others warn. The versions here are not those of constraints.txt, so warnings pass.
     given = ["-p", "xdist.plugin", "-n", min(os.cpu_count() or 1, 12), "--dist", "worksteal", "--tb=short", "-rfE"]
-    given += ["-o", "filterwarnings=default", "-p", "no:cacheprovider", *(f"tests/{name}" for name in TESTS)]
+    given += [
+        "-o",
+        "filterwarnings=default",
+        "-p",
+        "no:cacheprovider",
+        *(f"tests/{name}" for name in (TESTS if TRIAL else TESTS + GPU_TESTS)),
+    ]
     failed: dict[str, set[str]] = {}
     for name, env in (("without", NO_GPU), ("with", {})):
         printed = run("-m", "pytest", *given, env=env | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, expected=(0, 1))

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from inference.basics.errors import ExportError, SessionError
 from inference.basics.files import hash_file, make_folder, replace_file
 from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files, write_manifest
-from inference.manifest.labels import read_labels
 from inference.manifest.records import FileEntry, Manifest, Model, OnnxEntry
 from inference.manifest.values import Precision
 from inference.models.sessions import ModelSession
@@ -27,6 +26,7 @@ from packing.export.trace_views import trace_views
 from zoo.networks import load_network
 from zoo.onnx_export import trace_module
 from zoo.onnx_limits import OPSET, PARITY_LIMIT
+from zoo.out_of_fold import open_zoo
 
 EXAMPLES = 768  # the most images used
 EXPORT_BATCH = 2
@@ -62,11 +62,9 @@ def export_zoo(
     which at most 768 are used; `truth`: a train.csv with their labels. Raises ExportError, CheckpointError,
     ManifestError, ImagesError or TableError.
     """
-    manifest = read_manifest(manifest_path)
-    home = manifest_path.parent
-    verify_files([("labels", manifest.labels)], home)
+    zoo = open_zoo(manifest_path)
+    manifest, home, labels = zoo.manifest, zoo.home, zoo.labels
     verify_files(_list_checkpoints(manifest), home)
-    labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
     examples = list_examples(images, EXAMPLES, "int8" in precisions, labels, truth)
     make_folder(out)
     earlier = _read_earlier(out)

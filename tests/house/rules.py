@@ -90,7 +90,7 @@ def find_circles(root: Path) -> list[str]:
 
 
 def find_broken_imports(root: Path) -> list[str]:
-    """Names that benchmarks, tests or the notebook import from the rooms, and that are not defined there."""
+    """Names that benchmarks or the notebook import from the rooms, and that are not defined there."""
     modules, found = list_modules(root), []
     defined = {name: set(list_definitions(tree)) for name, tree in modules.items()}
     sources = {path: path.read_text(encoding="utf-8") for path in sorted((root / "benchmarks").rglob("*.py"))}
@@ -139,7 +139,7 @@ def read_allowed(root: Path) -> dict[str, set[str]]:
 
 
 def find_foreign_packages(root: Path) -> list[str]:
-    """Third-party packages that a room imports beyond the README's table, or that the table names in vain."""
+    """Third-party packages in only one of two places: a room's imports, and its row of the README's table."""
     allowed, found = read_allowed(root), []
     used: dict[str, set[str]] = {room: set() for room in FLOORS}
     for name, tree in list_modules(root).items():

@@ -5,13 +5,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 
 import build_kernel
 from inference.basics.files import hash_file
@@ -32,12 +30,8 @@ def run(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    # Small batches gain nothing from more threads; on a busy machine these wait for each other, 50 times as long.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread: None) -> None:
+    """Every test of this file."""
 
 
 @pytest.fixture(scope="module")

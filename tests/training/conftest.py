@@ -2,13 +2,12 @@ import csv
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 LABELS = ("culture::blue", "culture::red", "culture::yellow", "tag::dark", "tag::large", "tag::light", "tag::wide")
@@ -16,12 +15,8 @@ IMAGES = 60
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    # More threads do not speed up such small networks, and make them 50 times slower on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread: None) -> None:
+    """Every test below this folder."""
 
 
 @pytest.fixture(scope="session")

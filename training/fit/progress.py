@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from inference.basics.errors import TrainingError
 from inference.basics.files import replace_file
+from zoo.text import flatten_message
 
 
 @dataclasses.dataclass
@@ -65,7 +66,7 @@ def read_progress(path: Path, origin: Mapping[str, Any]) -> tuple[TrainingProgre
         progress = TrainingProgress(**kept["progress"])
         state, found = kept["state"], kept["origin"]
     except Exception as error:  # torch raises many types for other files
-        reason = " ".join(str(error).split())[:200]
+        reason = flatten_message(error)[:200]
         raise TrainingError(f"{path}: not a saved state: {reason}; remove it to start over") from error
     for key in sorted({*found, *origin}):
         if found.get(key) != origin.get(key):

@@ -37,5 +37,4 @@ def test_every_step_is_a_function_of_its_module() -> None:
 
 
 def test_the_tests_that_a_gpu_runs_exist() -> None:
-    every = [*runs.TESTS, "roads/test_precisions.py", "roads/test_endurance.py", "inference/models/test_wheels.py"]
-    assert [name for name in every if not (ROOT / "tests" / name).is_file()] == []
+    assert [name for name in runs.TESTS + runs.GPU_TESTS if not (ROOT / "tests" / name).is_file()] == []
