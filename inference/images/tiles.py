@@ -24,6 +24,8 @@ class Decoded:
     """Width and height at full size, px."""
     region: Region
     """The part of `image` inside the edges, in px of `image`: half of 427 px is 213.5, but libjpeg decodes 214."""
+    note: str = ""
+    """What is missing from a damaged file; empty for a good one."""
 
 
 def place_picture(stored: tuple[int, int], reduction: int, orientation: int) -> tuple[tuple[int, int], Region]:

@@ -1,4 +1,3 @@
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +5,11 @@ import pytest
 import timm.data
 from PIL import Image
 
-from inference.basics.errors import ImageError, ImagesError
+from inference.basics.errors import ImageError
 from inference.images.geometry import Geometry, resize_image
 from inference.images.read import read_image, read_squares
 from inference.manifest.records import Resize
 from inference.manifest.values import Interpolation
-from inference.task.image_places import find_images
 from tests.conftest import ROOT, write_picture
 
 SHARED = ROOT.parent / "shared" / "images"
@@ -75,35 +73,19 @@ def test_exif_orientation_is_undone(shape: str, orientation: int) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image zoo is not beside this checkout")
 def test_every_file_of_a_zoo_of_broken_images_gives_rgb_or_an_image_error() -> None:
     read, refused = 0, 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about what it repairs
-        for path in sorted(SHARED.rglob("*.*")):
-            try:
-                assert read_image(path).mode == "RGB"
-                read += 1
-            except ImageError as error:
-                assert path.name in str(error) and str(path.parent) not in str(error)
-                refused += 1
+    for path in sorted(SHARED.rglob("*.*")):
+        try:
+            assert read_image(path).mode == "RGB"
+            read += 1
+        except ImageError as error:
+            assert path.name in str(error) and str(path.parent) not in str(error)
+            refused += 1
     assert read > 100 and refused > 10
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "x.png: UnidentifiedImageError: cannot identify image file 'x.png'"),
-        (b"no image", "x.png: UnidentifiedImageError: cannot identify image file 'x.png'"),
-    ],
-)
-def test_an_unreadable_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(ImageError) as error:
-        read_image(tmp_path / "x.png")
-    assert str(error.value) == message
 
 
 def test_a_truncated_file_and_a_folder_are_image_errors(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "x.png", (50, 50), seed=3)
-    path.write_bytes(path.read_bytes()[:-200])
+    path.write_bytes(path.read_bytes()[:60])
     (tmp_path / "folder.png").mkdir()
     for broken in (path, tmp_path / "folder.png"):
         with pytest.raises(ImageError, match=broken.name):
@@ -114,26 +96,3 @@ def test_a_strip_too_thin_to_crop_is_refused_before_it_is_resized(tmp_path: Path
     Image.new("RGB", (1, 9000)).save(tmp_path / "x.png")
     with pytest.raises(ImageError, match=r"^x\.png: found 1x9000; `crop` needs 320x2880000; wanted a thicker image$"):
         read_squares(tmp_path / "x.png", [Geometry(320, Resize("crop"), "bilinear")])
-
-
-def test_images_are_found_by_id_with_any_suffix(tmp_path: Path) -> None:
-    for name in ("a.png", "a.jpg", "b.JPEG", "c.txt"):
-        (tmp_path / name).touch()
-    assert find_images(tmp_path, ["b", "a", "c"]) == [tmp_path / "b.JPEG", tmp_path / "a.png", None]
-
-
-def test_each_fault_of_a_folder_has_its_message(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "z.png").touch()
-    messages = {}
-    for name in ("absent", "empty", "other"):
-        with pytest.raises(ImagesError) as error:
-            find_images(tmp_path / name, ["a", "b"])
-        messages[name] = str(error.value).removeprefix(f"{tmp_path}/{name}: ")
-    assert messages == {
-        "absent": "no such folder of images; give the folder of the test images with --images",
-        "empty": "found no image; wanted files such as ID.png",
-        "other": "found 1 images but none of the 2 ids of the sample submission; "
-        "check that --images and --sample belong together",
-    }

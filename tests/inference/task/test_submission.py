@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,63 @@ def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path
     with pytest.raises(OutputError) as error:
         check_writable(tmp_path)
     assert str(error.value) == f"{tmp_path}: is a folder; name the file to write, as in {tmp_path}/submission.csv"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device"])
+def test_a_device_or_a_pipe_is_no_output(kind: str, tmp_path: Path) -> None:
+    path = Path("/dev/null") if kind == "device" else tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind != "device":
+        path.symlink_to("/dev/null")
+    with pytest.raises(OutputError) as error:
+        check_writable(path)
+    assert str(error.value) == f"{path}: is a device or pipe; name the file to write, as in submission.csv"
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_the_file_that_a_link_names_is_written_and_the_link_stays(exists: bool, tmp_path: Path) -> None:
+    target, link = tmp_path / "results" / "s.csv", tmp_path / "link.csv"
+    link.symlink_to("results/s.csv")
+    if exists:
+        target.parent.mkdir()
+        target.write_text("old")
+    check_writable(link)
+    write_submission(link, ["b"], [(0, 5)])
+    check_submission(link, ["b"], LABELS)
+    assert link.is_symlink() and target.read_text() == "id,attribute_ids\nb,0 5\n"
+
+
+def test_a_link_to_itself_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").symlink_to("s.csv")
+    with pytest.raises(OutputError) as error:
+        check_writable(tmp_path / "s.csv")
+    assert str(error.value) == f"{tmp_path}/s.csv: cannot be written: Too many levels of symbolic links"
+
+
+def test_many_runs_can_check_the_same_output_at_once(tmp_path: Path) -> None:
+    def check(_: int) -> None:
+        for _ in range(30):
+            check_writable(tmp_path / "s.csv")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(check, range(8)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_beside_the_output_is_deleted(tmp_path: Path) -> None:
+    (tmp_path / ".s.csv.0123abcd.vitrine-tmp").touch()
+    check_writable(tmp_path / "s.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_no_sample_and_no_submission(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s.csv")
+    for read in (read_ids, lambda path: check_submission(path, ["b"], LABELS)):
+        with pytest.raises(SubmissionError) as error:
+            read(tmp_path / "s.csv")
+        assert str(error.value) == f"{tmp_path}/s.csv: is a device or pipe; wanted a regular file"
 
 
 def test_checking_that_an_output_can_be_written_leaves_no_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from inference.basics.errors import TrainingError
 from inference.basics.files import hash_file
+from inference.images.formats import FORMATS
 from inference.images.geometry import Geometry, resize_image
 from inference.manifest.file import read_manifest
 from inference.manifest.labels import Labels
@@ -296,8 +297,7 @@ def tear_image(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
     return (
         ["torn"],
         [],
-        f"{images}: image torn.png: UnidentifiedImageError: cannot identify image file 'torn.png'; "
-        "wanted a readable image",
+        f"{images}: image torn.png: found text; wanted one of {', '.join(FORMATS)}; wanted a readable image",
     )
 
 

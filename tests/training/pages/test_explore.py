@@ -16,6 +16,7 @@ from PIL import Image, ImageStat
 from scipy.stats import ks_2samp
 
 from inference.basics.errors import OutputError, VitrineError
+from inference.images.formats import FORMATS
 from training.pages.explore import explore, measure_colours, measure_gap
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -391,7 +392,7 @@ def spoil_every_image(data: Path) -> None:
             spoil_every_image,
             None,
             "{data}/train: found 2 images, none readable; the first: a.png: "
-            "UnidentifiedImageError: cannot identify image file 'a.png'",
+            f"found an empty file; wanted one of {', '.join(FORMATS)}",
         ),
     ],
 )
