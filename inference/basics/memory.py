@@ -1,12 +1,15 @@
 """Memory that this process may still allocate under its resource limits."""
 
+import ctypes
 import math
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 NO_MEMORY = "out of memory"  # part of the reason of every image that was not read for this cause
 # With less, the C library may end the process when it cannot allocate the data of a new thread.
 LEAST_FREE = 32_000_000  # bytes
+M_ARENA_MAX = -8  # malloc.h
 STATM = Path("/proc/self/statm")  # proc(5): pages of address space, resident, shared, text, unused, data and stack
 
 
@@ -29,8 +32,21 @@ def measure_free() -> float:
     )
 
 
-def require_free() -> None:
-    """Raise MemoryError if less than LEAST_FREE is left to load or run a model."""
-    free = measure_free()
-    if free < LEAST_FREE:
-        raise MemoryError(f"found {free / 1e6:.0f} MB free; wanted {LEAST_FREE / 1e6:.0f} MB to load or run a model")
+def require_free(needed: float = 0) -> None:
+    """Raise MemoryError if less than LEAST_FREE and the bytes `needed` is left to load or run a model.
+
+    ONNX Runtime may end the process when one of its small allocations fails, so the large ones are checked before.
+    """
+    free, wanted = measure_free(), LEAST_FREE + needed
+    if free < wanted:
+        raise MemoryError(f"found {free / 1e6:.0f} MB free; wanted {wanted / 1e6:.0f} MB to load or run a model")
+
+
+def share_arena() -> None:
+    """Let new threads allocate from the memory of those before, if this process has a limit.
+
+    By default glibc reserves 64 MB of address space for each thread, and 128 MB while it does so.
+    """
+    if measure_free() < math.inf:
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

@@ -1,55 +1,23 @@
-"""Running one model, with fallbacks when its device fails: smaller batches, then the CPU."""
+"""Running one model, with fallbacks when its device fails: smaller batches, fp32, then the CPU."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.basics.errors import DeviceMemoryError, SessionError
+from inference.basics.errors import DeviceLostError, DeviceMemoryError, SessionError
 from inference.basics.run_log import RunLog
 from inference.manifest.values import Precision, View
+from inference.models.batches import BatchSizes
+from inference.models.gpus import Gpus
 from inference.models.precision import RIVALS, compare_sessions, judge_trial
-from inference.models.sessions import CPU, ModelSession
+from inference.models.sessions import CUDA, ModelSession
 
-TRIALS = 2  # per batch size; the first of all warms up the device
-FASTER = 0.95  # a smaller batch is used if its time per input is below this share of a larger one's
 LEAST = 2  # inputs per lane (one image in two views); with fewer, some lanes would idle
 DISTINCT_IMAGES = 4  # if this many different images get the same scores, the model ignores its input
-
-
-class BatchSizes:
-    """The search for the fastest batch size that fits: each is tried on real batches, then the fastest is kept."""
-
-    def __init__(self, largest: int, least: int = 1) -> None:
-        """Try the largest size, its half and its quarter, but none below `least`; a size counts images times views."""
-        self.limit = largest
-        least = min(least, largest)
-        self._seconds: dict[int, list[float]] = {max(largest // part, least): [] for part in (1, 2, 4)}
-
-    def current(self) -> int:
-        """Return the size for the next batch."""
-        untried = [size for size, spent in self._seconds.items() if len(spent) < TRIALS]
-        return untried[0] if untried else self.best()
-
-    def best(self) -> int:
-        """Return the fastest size so far; of nearly equal ones, the largest."""
-        best, fastest = self.limit, float("inf")
-        for size, spent in self._seconds.items():
-            if spent and min(spent) < FASTER * fastest:
-                best, fastest = size, min(spent)
-        return best
-
-    def note(self, size: int, seconds: float) -> None:
-        """Record the seconds per input (one image in one view) in a batch of this size."""
-        if len(self._seconds.get(size, ())) < TRIALS:
-            self._seconds.setdefault(size, []).append(seconds)
-
-    def halve(self) -> None:
-        """Replace the current size and larger ones, which do not fit, by half of the current one."""
-        self.limit = self.current() // 2
-        self._seconds = {size: spent for size, spent in self._seconds.items() if size < self.limit}
-        self._seconds = {self.limit: [], **self._seconds}
+Result = TypeVar("Result")
 
 
 class Runner:
@@ -58,7 +26,7 @@ class Runner:
     def __init__(
         self,
         open_session: Callable[[int, Precision], ModelSession],
-        gpus: int,
+        gpus: Gpus,
         largest: int,
         log: RunLog,
         precision: Precision = "fp32",
@@ -66,24 +34,15 @@ class Runner:
     ) -> None:
         """`open_session`: opens the model on a number of GPUs in a precision; `largest`: upper limit of the batch size.
 
-        `precision`: the first one; `rivals`: parity of each precision that may replace it (see `settle`). Raises
-        SessionError.
+        `gpus`: shared by all models; `precision`: the first one; `rivals`: parity of each precision that may replace it
+        (see `settle`). Raises SessionError.
         """
         self._open, self._gpus, self._largest, self._log = open_session, gpus, largest, log
         self.precision, self._rivals = precision, dict(rivals or {})
         self._candidate: ModelSession | None = None
-        try:
-            self.session = open_session(gpus, precision)
-        except SessionError as error:
-            if precision != "fp32":
-                self._log.note_degraded(f"{error}; this model runs in fp32")
-                self.precision = "fp32"
-                self.session = open_session(gpus, "fp32")
-            elif not gpus:
-                raise
-            else:
-                self._move_to_cpu(error)
-        self.batches = self._list_batches()
+        self._on_gpus, self._stopped = True, False
+        self.session: ModelSession
+        self._open_session()
 
     @property
     def is_settled(self) -> bool:
@@ -96,6 +55,8 @@ class Runner:
         The first call decides, by a trial on the batch (images, height, width, 3) if `has_time`; later calls do
         nothing.
         """
+        if self._is_lost():  # the next call decides, on the CPU
+            return 0.0
         started = time.perf_counter()
         rival = RIVALS.get(self.session.provider)
         parity = self._rivals.get(rival) if rival else None
@@ -104,51 +65,106 @@ class Runner:
             try:
                 self._try_rival(rival, parity, batch[: self._largest])
             except SessionError as error:
-                self._log.note(f"{error}; this model stays in {self.precision}")
+                if isinstance(error, DeviceLostError) and self.session.provider == CUDA:
+                    self._gpus.give_up(error)
+                    self._gpus.keep(self._candidate)
+                elif not self._stopped:
+                    self._log.note(f"{error}; this model stays in {self.precision}")
             self._candidate = None
         return time.perf_counter() - started
 
-    def stop(self) -> None:
-        """Interrupt the current batch, from another thread, and refuse later ones: `predict` raises SessionError."""
-        for session in (self.session, self._candidate):
-            if session:
-                session.stop()
+    def warm_up(self, batch: NDArray[np.uint8], views: Sequence[View]) -> float:
+        """Prepare `predict` of the same arguments, whose first call is slow; return the seconds that this took.
+
+        Runs nothing if a batch of this size has run. Falls back, and raises SessionError, as `predict` does.
+        """
+
+        def work() -> None:
+            shown, images = self._fit(views)
+            self.session.warm_up(batch[:images], shown, images)
+
+        started = time.perf_counter()
+        self._fall_back_until_done(work)
+        return time.perf_counter() - started
 
     def predict(self, batch: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
         """Predict as ModelSession.predict does, for any number of images, in batches that fit.
 
-        Out of memory, the batch is halved; if one image does not fit the GPU, the model moves to the CPU. Raises
-        SessionError: the fallbacks fail too, or different images get the same scores.
+        Out of memory, the batch is halved; if one image does not fit the GPU, or the model fails there, it moves to the
+        CPU; if the GPU is lost, all models do. Raises SessionError: the fallbacks fail too, the model was stopped, or
+        different images get the same scores.
         """
+        probabilities = self._fall_back_until_done(lambda: self._predict(batch, views))
+        if len(batch) >= DISTINCT_IMAGES and (probabilities == probabilities[0]).all():
+            distinct = len({picture.tobytes() for picture in batch})
+            if distinct >= DISTINCT_IMAGES:
+                raise SessionError(f"model {self.session.name}: gives {distinct} different images the same scores")
+        return probabilities
+
+    def stop(self) -> None:
+        """Interrupt the current batch, from another thread, and refuse later ones: `predict` raises SessionError."""
+        self._stopped = True  # first: a session that is being opened is stopped by the thread that opens it
+        for session in (self.session, self._candidate):
+            if session:
+                session.stop()
+
+    def _predict(self, batch: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
+        shown, images = self._fit(views)
+        if len(shown) < len(views):
+            mean: NDArray[np.float32] = np.mean([self._predict(batch, (view,)) for view in views], axis=0)
+            return mean
+        size, inputs = self.batches.current(), len(batch) * len(views)
+        started = time.perf_counter()
+        parts = [self.session.predict(batch[at : at + images], views, images) for at in range(0, len(batch), images)]
+        if inputs >= self._largest:  # more than that only with tiles
+            self.batches.note(size, (time.perf_counter() - started) / inputs)
+        return np.concatenate(parts)
+
+    def _fit(self, views: Sequence[View]) -> tuple[Sequence[View], int]:
+        """Return the views to run in one batch, and the images of that batch.
+
+        One view at a time if one image in all views does not fit.
+        """
+        size = self.batches.current()
+        return (views, size // len(views)) if len(views) <= size else (views[:1], size)
+
+    def _fall_back_until_done(self, work: Callable[[], Result]) -> Result:
         while True:
-            size = self.batches.current()
-            if len(views) > size:  # one image in all views does not fit: one view at a time
-                mean: NDArray[np.float32] = np.mean([self.predict(batch, (view,)) for view in views], axis=0)
-                return mean
-            images = size // len(views)
-            started = time.perf_counter()
+            if self._is_lost():
+                self._gpus.keep(self.session)
+                self._move_to_cpu()
             try:
-                parts = [
-                    self.session.predict(batch[at : at + images], views, images) for at in range(0, len(batch), images)
-                ]
-            except DeviceMemoryError as error:
-                if size > 1:
-                    self.batches.halve()
-                    self._log.note(f"{error}; continues with batches of {self.batches.current()}")
-                    continue
-                if self.session.provider == CPU:
+                return work()
+            except SessionError as error:
+                if self._stopped:
                     raise
-                self._move_to_cpu(error)
-                continue
-            shown = len(batch) * len(views)
-            if shown >= self._largest:  # more than that only with tiles
-                self.batches.note(size, (time.perf_counter() - started) / shown)
-            probabilities = np.concatenate(parts)
-            self._check_variety(batch, probabilities)
-            return probabilities
+                self._fall_back(error)
+
+    def _is_lost(self) -> bool:
+        """Return whether the session is on a GPU that was lost, maybe by another model."""
+        return self.session.provider == CUDA and not self._gpus.count
+
+    def _fall_back(self, error: SessionError) -> None:
+        """Change what may have failed. Raises the error: nothing is left to change."""
+        on_gpu, no_memory = self.session.provider == CUDA, isinstance(error, DeviceMemoryError)
+        if no_memory and self.batches.current() > 1:
+            self.batches.halve()
+            self._log.note(f"{error}; continues with batches of {self.batches.current()}")
+        elif isinstance(error, DeviceLostError) and on_gpu:
+            self._gpus.give_up(error)
+        elif self.precision != "fp32" and not no_memory:
+            self._return_to_fp32(error)
+            self._open_session()
+        elif on_gpu:
+            self._note_cpu(error)
+            self._move_to_cpu()
+        else:
+            raise error
 
     def _try_rival(self, rival: Precision, parity: float, batch: NDArray[np.uint8]) -> None:
-        self._candidate = session = self._open(self._gpus, rival)
+        self._candidate = session = self._open(self._count_gpus(), rival)
+        if self._stopped:
+            session.stop()
         while True:
             try:
                 trial = compare_sessions(self.session, session, batch)
@@ -162,18 +178,38 @@ class Runner:
             self.session, self.precision = session, rival
         self._log.note(f"model {session.name}: runs in {self.precision}: {reason}")
 
-    def _move_to_cpu(self, error: SessionError) -> None:
-        self._log.note_degraded(f"{error}; this model runs on the CPU instead of the GPU")
+    def _count_gpus(self) -> int:
+        return self._gpus.count if self._on_gpus else 0
+
+    def _move_to_cpu(self) -> None:
         self.precision = "fp32" if self.precision == "fp16" else self.precision  # fp16 is not faster on a CPU
-        self._gpus = 0
-        self.session = self._open(0, self.precision)
-        self.batches = self._list_batches()
+        self._on_gpus = False
+        self._open_session()
 
-    def _list_batches(self) -> BatchSizes:
-        return BatchSizes(self._largest, LEAST * self.session.lanes)
+    def _open_session(self) -> None:
+        """Open the model, in fp32 or on the CPU if it does not load otherwise. Raises SessionError."""
+        while True:
+            gpus = self._count_gpus()
+            try:
+                self.session = self._open(gpus, self.precision)
+                break
+            except SessionError as error:
+                if isinstance(error, DeviceLostError) and gpus:
+                    self._gpus.give_up(error)
+                elif self.precision != "fp32":
+                    self._return_to_fp32(error)
+                elif gpus:
+                    self._note_cpu(error)
+                    self._on_gpus = False
+                else:
+                    raise
+        if self._stopped:
+            self.session.stop()
+        self.batches = BatchSizes(self._largest, LEAST * self.session.lanes)
 
-    def _check_variety(self, batch: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-        if len(batch) >= DISTINCT_IMAGES and (probabilities == probabilities[0]).all():
-            distinct = len({picture.tobytes() for picture in batch})
-            if distinct >= DISTINCT_IMAGES:
-                raise SessionError(f"model {self.session.name}: gives {distinct} different images the same scores")
+    def _return_to_fp32(self, error: SessionError) -> None:
+        self._log.note_degraded(f"{error}; this model runs in fp32")
+        self.precision = "fp32"
+
+    def _note_cpu(self, error: SessionError) -> None:
+        self._log.note_degraded(f"{error}; this model runs on the CPU instead of the GPU")

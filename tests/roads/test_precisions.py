@@ -15,7 +15,7 @@ from inference.basics.errors import StoreError
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import read_labels
 from inference.models import runners
-from inference.models.precision import PrecisionTrial, judge_trial
+from inference.models.precision import PrecisionTrial
 from inference.run import store
 from inference.run.predict import run
 from inference.run.state import Request
@@ -166,18 +166,6 @@ def test_a_precision_missing_in_the_bundle_is_noted_but_not_degraded(workshop: W
     assert read_log(request)["notes"] == [
         f"model {name}: runs in fp32 instead of fp16: no such file" for name in MODELS
     ]
-
-
-@pytest.mark.parametrize(
-    ("trial", "wanted"),
-    [
-        (PrecisionTrial(0.02, 0.018, 0.03), (True, "int8 takes 18.00 ms per image, fp32 20.00")),
-        (PrecisionTrial(0.02, 0.0195, 0.03), (False, "int8 takes 19.50 ms per image, fp32 20.00")),
-        (PrecisionTrial(0.02, 0.001, 0.0501), (False, "int8 differs from fp32 by 0.050, at export by 0.020")),
-    ],
-)
-def test_a_trial_is_won_by_speed_and_lost_by_different_output(trial: PrecisionTrial, wanted: tuple[bool, str]) -> None:
-    assert judge_trial(trial, "int8", 0.02) == wanted
 
 
 def test_the_bundle_has_all_exported_files(precise: Precise, request_all: Request) -> None:

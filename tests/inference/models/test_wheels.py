@@ -1,20 +1,17 @@
-"""The wheels in the kernel: their choice, installation and libraries; the GPUs of the driver."""
+"""The wheels in the kernel: their choice, installation and libraries."""
 
 import ctypes
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import inference.models.wheels
 from inference.basics.errors import SessionError
-from inference.models.devices import Device, read_devices, try_batch
 from inference.models.wheels import choose_wheels, install_wheels, load_libraries
-from tests.conftest import Workshop
+from tests.conftest import ROOT
 from tests.packing.pack.test_fetch_wheels import write_wheel
 
 NAMES = (
@@ -96,72 +93,128 @@ def test_a_missing_cudnn_is_reported(loaded: list[str], tmp_path: Path) -> None:
     assert "libcudnn.so.9" in load_libraries([str(tmp_path)])
 
 
-class Driver:
-    """A stand-in for libcuda (cuda.h) with two GPUs; `broken`: the return value of cuInit."""
+def test_without_a_driver_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
 
-    gpus = (("Tesla T4", (7, 5), 15_828_320_256), ("Tesla P100-PCIE-16GB", (6, 0), 17_059_545_088))
+    def load(name: str, mode: int = 0) -> None:
+        asked.append(name)
+        raise OSError(name)
 
-    def __init__(self, broken: int = 0) -> None:
-        self.broken = broken
-
-    def cuInit(self, flags: int) -> int:
-        return self.broken
-
-    def cuDeviceGetCount(self, count: Any) -> int:
-        count._obj.value = len(self.gpus)
-        return 0
-
-    def cuDeviceGet(self, handle: Any, ordinal: int) -> int:
-        handle._obj.value = ordinal
-        return 0
-
-    def cuDeviceGetName(self, name: Any, length: int, handle: Any) -> int:
-        name.value = self.gpus[handle.value][0].encode()
-        return 0
-
-    def cuDeviceTotalMem_v2(self, memory: Any, handle: Any) -> int:
-        memory._obj.value = self.gpus[handle.value][2]
-        return 0
-
-    def cuDeviceGetAttribute(self, number: Any, attribute: int, handle: Any) -> int:
-        number._obj.value = self.gpus[handle.value][1][{75: 0, 76: 1}[attribute]]
-        return 0
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert load_libraries([]) == () and asked == ["libcuda.so.1"]
 
 
-def test_name_capability_and_memory_of_each_gpu_come_from_the_driver() -> None:
-    assert read_devices(Driver()) == (
-        Device("Tesla T4", (7, 5), 15_828_320_256),
-        Device("Tesla P100-PCIE-16GB", (6, 0), 17_059_545_088),
-    )
+def test_the_folders_of_this_python_are_searched(
+    loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "nvidia" / "curand" / "lib" / "libcurand.so.10"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert "libcurand.so.10" not in load_libraries() and str(library) in loaded
 
 
-def test_a_driver_without_a_gpu_gives_no_devices() -> None:
-    assert read_devices(Driver(broken=100)) == ()  # CUDA_ERROR_NO_DEVICE
+def test_a_cudnn_library_of_our_folder_that_does_not_load_is_reported(
+    loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "nvidia" / "cudnn" / "lib"
+    folder.mkdir(parents=True)
+    (folder / "libcudnn.so.9").touch()
+    monkeypatch.setattr(inference.models.wheels, "_load", lambda name: not name.endswith("libcudnn_adv.so.9"))
+    assert load_libraries([str(tmp_path)]) == ("libcudnn_adv.so.9",)
 
 
-def test_one_real_batch_runs_through_the_smallest_model(workshop: Workshop) -> None:
-    trial = try_batch(workshop.dataset, workshop.images)
-    smallest = min((workshop.dataset / f"{name}.onnx" for name in ("everything", "culture", "tag")), key=measure)
-    assert (trial.model, trial.images) == (smallest.stem, 20)
-    assert trial.provider.endswith("ExecutionProvider") and trial.seconds > 0
+def test_every_library_is_found_in_the_folder_of_nvidias_wheel(loaded: list[str], tmp_path: Path) -> None:
+    wheels = {
+        "cuda_runtime": ["libcudart.so.12"],
+        "cublas": ["libcublasLt.so.12", "libcublas.so.12"],
+        "cuda_nvrtc": ["libnvrtc.so.12"],
+        "curand": ["libcurand.so.10"],
+        "cufft": ["libcufft.so.11"],
+        "cudnn": ["libcudnn.so.9"],
+    }
+    for folder, names in wheels.items():
+        (tmp_path / "nvidia" / folder / "lib").mkdir(parents=True)
+        for name in names:
+            (tmp_path / "nvidia" / folder / "lib" / name).touch()
+    assert load_libraries([str(tmp_path)]) == ()
+    wanted = [f"{tmp_path}/nvidia/{folder}/lib/{name}" for folder, names in wheels.items() for name in names]
+    assert [name for name in loaded if "libcudnn_" not in name] == wanted
 
 
-def measure(path: Path) -> int:
-    return path.stat().st_size
+def test_a_library_of_the_system_is_loaded_by_its_name(loaded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, mode=0: loaded.append(name))
+    assert load_libraries([]) == ()
+    assert loaded == [
+        "libcuda.so.1",
+        "libcudart.so.12",
+        "libcublasLt.so.12",
+        "libcublas.so.12",
+        "libnvrtc.so.12",
+        "libcurand.so.10",
+        "libcufft.so.11",
+        "libcudnn.so.9",
+    ]
 
 
-def test_the_trial_prints_one_line_of_json_or_one_line_of_error(own_workshop: Workshop) -> None:
-    def call() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "inference.models.devices", "--bundle", str(own_workshop.dataset)]
-        environment = os.environ | {"PYTHONPATH": str(own_workshop.dataset / "inference.pyz")}
-        return subprocess.run(
-            [*command, "--images", str(own_workshop.images)],
-            env=environment, cwd=own_workshop.home, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("a-1-cp312-abi3-linux.whl", True),
+        ("a-1-cp311.cp312-cp312-linux.whl", True),
+        ("a-1-py2.py3-none-any.whl", True),
+        ("a-1-py2-none-any.whl", False),
+        ("a-1-cp31-cp31-linux.whl", False),
+        ("nvidia.whl", False),
+        ("nvidia_cudnn_cu12-9-py3-none-any.whl", False),
+        ("not_nvidia_cudnn-9-py3-none-any.whl", True),
+    ],
+)
+def test_a_wheel_fits_by_the_tags_of_its_name(name: str, fits: bool) -> None:
+    assert choose_wheels([name], gpu=False, python=(3, 12)) == [name] * fits
 
-    done = call()
-    assert json.loads(done.stdout)["images"] == 20, done.stderr
-    for path in own_workshop.dataset.glob("*.onnx"):
-        path.write_bytes(b"damaged")
-    done = call()
-    assert done.returncode == 1 and done.stderr.startswith("error: weights_manifest.json: `models."), done.stderr
+
+def test_pip_gets_the_options_that_keep_it_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **more: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        assert more == {"capture_output": True, "text": True, "check": False}
+        return subprocess.CompletedProcess(command, 2, "", "" if len(commands) == 1 else "first\nlast\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for reason in ("pip failed", "last"):
+        with pytest.raises(SessionError, match=f"^a.whl, b.whl cannot be installed: {reason}$"):
+            install_wheels([tmp_path / "a.whl", tmp_path / "b.whl"], tmp_path / "site")
+    assert commands[0] == [
+        *[sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"],
+        *["--disable-pip-version-check", "--target", f"{tmp_path}/site", f"{tmp_path}/a.whl", f"{tmp_path}/b.whl"],
+    ]
+
+
+COUNTED = """
+import sys
+from inference.models import wheels
+def load_libraries():
+    print(f"libraries before {'onnxruntime' in sys.modules}")
+    return ("libcufft.so.11",)
+wheels.load_libraries = load_libraries
+from inference.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "given", [["--bundle=none"], ["--bundle", "none"], ["--bund", "none"], ["--help"], ["--version"]]
+)
+def test_the_command_loads_the_libraries_before_onnxruntime_however_the_bundle_is_given(
+    given: list[str], tmp_path: Path
+) -> None:
+    options = [f"--{name}={tmp_path / name}" for name in ("images", "sample", "out")]
+    command = [sys.executable, "-c", COUNTED, *given, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if given in (["--help"], ["--version"]):
+        assert "libraries before" not in done.stdout and done.returncode == 0, "they do not wait for it"
+    else:
+        assert done.stdout == "libraries before False\n", done.stderr
+        assert done.stderr.startswith("warning: libcufft.so.11 is missing: all models run on the CPU\n")
