@@ -6,10 +6,13 @@ VitrineError
 │   ├── LabelsError        labels.csv is invalid
 │   └── SubmissionError    sample_submission.csv is invalid, or a submission does not match it
 ├── ImageError         one image cannot be read; it gets the prior labels and the run continues
-│   └── ImageMemoryError   out of memory while reading the image
+│   ├── ImageMemoryError   out of memory while reading the image
+│   └── LateError          the image was not read before the deadline
 ├── ImagesError        the folder of images cannot be used
 ├── SessionError       a model does not load or does not run
-│   └── DeviceMemoryError  out of memory on its device
+│   ├── DeviceMemoryError  out of memory on its device
+│   └── DeviceLostError    its GPU is refused or lost: no model can run there
+├── InputError         a file cannot be read
 ├── OutputError        a result cannot be written
 ├── StoreError         an earlier run cannot be continued
 ├── OptionError        a command line option is invalid
@@ -53,6 +56,10 @@ class ImageMemoryError(ImageError):
     """Out of memory while reading an image; a retry may succeed."""
 
 
+class LateError(ImageError):
+    """An image was not read before the deadline; the file may be good."""
+
+
 class ImagesError(VitrineError):
     """The folder of images cannot be used."""
 
@@ -63,6 +70,14 @@ class SessionError(VitrineError):
 
 class DeviceMemoryError(SessionError):
     """Out of memory on the device of a model."""
+
+
+class DeviceLostError(SessionError):
+    """A GPU is refused by ONNX Runtime or lost; no model can run there for the rest of the process."""
+
+
+class InputError(VitrineError):
+    """A file cannot be read."""
 
 
 class OutputError(VitrineError):

@@ -1,15 +1,17 @@
 """The log of a run: messages and a progress line on stderr, and run_log.json."""
 
 import json
+import os
 import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from inference.basics.deadline import Deadline
 from inference.basics.errors import DegradedError
 from inference.basics.files import replace_file
 
@@ -37,6 +39,8 @@ class RunLog:
     """Run time of each stage."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Image id -> reason."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Image id -> what is wrong with its file, of which all or most could be read."""
     degraded: list[str] = field(default_factory=list)
     """Reasons why the submission is valid but worse than it could be."""
     notes: list[str] = field(default_factory=list)
@@ -65,21 +69,21 @@ class RunLog:
         self.unreadable[image_id] = reason
         count = len(self.unreadable)
         if count <= SHOWN_IMAGES:
-            print(f"{start_line(sys.stderr)}image {image_id} gets the prior labels: {reason}", file=sys.stderr)
+            say(f"image {image_id} gets the prior labels: {reason}", sys.stderr)
         elif count == SHOWN_IMAGES + 1:
-            print(f"{start_line(sys.stderr)}run_log.json lists all further unreadable images", file=sys.stderr)
+            say("run_log.json lists all further unreadable images", sys.stderr)
 
     def note(self, decision: str) -> None:
         """Record and print a decision."""
         self.notes.append(decision)
-        print(f"{start_line(sys.stderr)}{decision}", file=sys.stderr)
+        say(decision, sys.stderr)
 
     def note_degraded(self, reason: str) -> None:
         """Record and print why the submission is degraded. Raises DegradedError: `strict`."""
         if self.strict:
             raise DegradedError(f"{reason} (--strict)")
         self.degraded.append(reason)
-        print(f"{start_line(sys.stderr)}DEGRADED: {reason}", file=sys.stderr)
+        say(f"DEGRADED: {reason}", sys.stderr)
 
     def write(self, path: Path) -> None:
         """Write run_log.json atomically. Raises OutputError."""
@@ -91,6 +95,7 @@ class RunLog:
             "notes": self.notes,
             "degraded": self.degraded,
             "unreadable": self.unreadable,
+            "damaged": self.damaged,
         }
         with replace_file(path) as temporary:
             temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -99,11 +104,11 @@ class RunLog:
 class Progress:
     """Images done, images/s and the time left: one updated line in a terminal, else one line every few seconds."""
 
-    def __init__(self, total: int, started: float, time_limit: float, out: TextIO | None = None) -> None:
-        """`started`: time.perf_counter() from which the time limit counts; `time_limit`: seconds."""
-        self._total, self._started, self._limit = total, started, time_limit
-        self._out = out or sys.stderr
-        self._live = self._out.isatty()
+    def __init__(self, total: int, deadline: Deadline, out: TextIO | None = None) -> None:
+        """`total`: number of images."""
+        self._total, self._deadline = total, deadline
+        self._out: TextIO | None = out or sys.stderr
+        self._live = bool(start_line(self._out))
         self._began = self._shown = time.perf_counter()
         self._done = 0
 
@@ -114,20 +119,52 @@ class Progress:
         finished = self._done >= self._total
         if finished or now - self._shown >= (LIVE_INTERVAL if self._live else PLAIN_INTERVAL):
             self._shown = now
-            line = describe_progress(self._done, self._total, now - self._began, now - self._started, self._limit)
-            self._out.write(start_line(self._out) + line + ("" if self._live and not finished else "\n"))
-            self._out.flush()
+            line = describe_progress(self._done, self._total, now - self._began, self._deadline.left())
+            say(line, self._out, end="" if self._live and not finished else "\n")
 
 
-def start_line(out: TextIO) -> str:
+def say(text: str, stream: TextIO | None, end: str = "\n") -> None:
+    """Print a message in place of the progress line; `stream`: sys.stdout or sys.stderr, None if it is closed.
+
+    Never fails, as no message is worth the run: a stream that takes nothing (closed, full, a pipe without a reader)
+    loses the message, and characters that its encoding lacks are printed as escapes.
+    """
+    if stream is None:
+        return
+    encoding = stream.encoding or "utf-8"
+    printable = text.encode(encoding, "backslashreplace").decode(encoding)
+    with suppress(OSError, ValueError):  # ValueError: closed by Python
+        stream.write(f"{start_line(stream)}{printable}{end}")
+        stream.flush()
+
+
+def start_line(out: TextIO | None) -> str:
     """Return the control code that clears the progress line of a terminal; empty for other outputs."""
-    return "\r\x1b[K" if out.isatty() else ""
+    try:
+        return "\r\x1b[K" if out is not None and out.isatty() else ""
+    except ValueError:  # closed by Python
+        return ""
 
 
-def describe_progress(done: int, total: int, working: float, elapsed: float, limit: float) -> str:
-    """Format the progress line, as in '320/600 images  80.0/s  done in 0:04  time limit in 8:59:12'; seconds."""
+def drop_unsaid() -> None:
+    """Discard what stdout and stderr could not take: the interpreter would fail at its exit, with exit code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with suppress(OSError), Path(os.devnull).open("wb") as null:
+                os.dup2(null.fileno(), stream.fileno())
+        except ValueError:  # closed by Python, which then flushes nothing
+            continue
+
+
+def describe_progress(done: int, total: int, working: float, left: float) -> str:
+    """Format the progress line, as in '320/600 images  80.0/s  done in 0:04  time limit in 8:59:12'.
+
+    `working`: seconds spent on the images that are done; `left`: seconds before the deadline.
+    """
     rate = done / max(working, 1e-9)
-    left = limit - elapsed
     clock = f"time limit in {format_seconds(left)}" if left >= 0 else f"TIME LIMIT PASSED {format_seconds(-left)} AGO"
     return f"{done}/{total} images  {rate:.1f}/s  done in {format_seconds((total - done) / rate)}  {clock}"
 

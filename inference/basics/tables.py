@@ -1,10 +1,12 @@
 """CSV files from Kaggle and other tools; spaces around cells, CRLF and a byte-order mark are accepted."""
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from inference.basics.errors import TableError
+from inference.basics.errors import InputError, TableError
+from inference.basics.files import open_regular
 
 
 def read_columns(
@@ -12,11 +14,12 @@ def read_columns(
 ) -> Iterator[tuple[str, ...]]:
     """Yield the named columns of each row that is not blank, without surrounding spaces.
 
-    Raises `error`: the file is missing or unreadable, has no header or column of that name, or a row is too short.
+    Raises `error`: the file is missing, unreadable, a device or a pipe, has no header or column of that name, or a row
+    is too short.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
+        with open_regular(path) as file:
+            rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
             header = [name.strip() for name in next(rows, [])]
             if not any(header):
                 raise error(f"{path}: found an empty file; wanted a header line with {', '.join(columns)}")
@@ -30,7 +33,7 @@ def read_columns(
                 if len(row) <= max(places):
                     raise error(f"{path}: line {rows.line_num}: found {len(row)} columns; wanted {len(header)}")
                 yield tuple(row[place].strip() for place in places)
-    except FileNotFoundError:
-        raise error(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+    except InputError as fault:
+        raise error(str(fault)) from fault
+    except (UnicodeDecodeError, csv.Error) as fault:
         raise error(f"{path}: cannot be read: {fault}") from fault

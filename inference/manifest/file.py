@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from inference.basics.errors import ManifestError
-from inference.basics.files import hash_file, replace_file
+from inference.basics.errors import InputError, ManifestError
+from inference.basics.files import hash_file, read_text, replace_file
 from inference.manifest.records import AnyFile, Manifest
 from inference.manifest.references import check_references
 from inference.manifest.schema import load_json, parse_record
@@ -20,13 +21,10 @@ def read_manifest(path: Path) -> Manifest:
     Raises ManifestError naming the file and the key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ManifestError(
-            f"{path}: no such file; name the manifest, or start one with `build_kernel.py add`"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read: {error}") from error
+        text = read_text(path)
+    except InputError as error:
+        hint = "; name the manifest, or start one with `build_kernel.py add`" if _is_missing(error) else ""
+        raise ManifestError(f"{error}{hint}") from error
     try:
         return parse_manifest(load_json(text))
     except ManifestError as error:
@@ -68,15 +66,24 @@ def verify_files(files: Iterable[tuple[str, AnyFile]], folder: Path) -> None:
     """Check that each file is in `folder`, also after resolving links, and has its hash. Raises ManifestError."""
     for key, entry in files:
         path = folder / entry.file
-        if not path.is_file():
-            raise ManifestError(f"{MANIFEST_NAME}: `{key}.file`: no file {entry.file} in {folder}")
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ManifestError(
-                f"{MANIFEST_NAME}: `{key}.file`: {path} links to a file outside of {folder}; copy the file there"
-            )
-        found = hash_file(path)
+        try:
+            refuse_outside(path, folder)
+            found = hash_file(path)
+        except InputError as error:
+            reason = f"no file {entry.file} in {folder}" if _is_missing(error) else str(error)
+            raise ManifestError(f"{MANIFEST_NAME}: `{key}.file`: {reason}") from error
         if found != entry.sha256:
             raise ManifestError(
                 f"{MANIFEST_NAME}: `{key}.sha256`: {path}: found {found[:12]}…; wanted {entry.sha256[:12]}…; "
                 "restore the file, or update the manifest"
             )
+
+
+def refuse_outside(path: Path, folder: Path) -> None:
+    """Raise InputError if `path` in `folder` is a link, or lies behind a link, to a file outside of the folder."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise InputError(f"{path} links to a file outside of {folder}; copy the file there")
+
+
+def _is_missing(error: InputError) -> bool:
+    return isinstance(error.__cause__, FileNotFoundError)

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,18 @@ BROKEN = [
     (put("models.0.onnx.fp32.flips", -1), "`models[0].onnx.fp32.flips`: found -1; wanted a number of at least 0"),
     (put("runtime.f2_loss", -1), "`runtime.f2_loss`: found -1; wanted a number from 0 to 1"),
     (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export model everything, then pack"),
-    (put("decision.prior", [99]), "`decision.prior`: found 99; wanted label ids of labels.csv"),
+    (put("decision.prior", [0, 2]), "`decision.prior`: found [0, 2]; wanted an object"),
+    (put("decision.prior.tag", [99]), "`decision.prior.tag`: found 99; wanted label ids of this group in labels.csv"),
+    (put("decision.prior.tag", [1]), "`decision.prior.tag`: found 1; wanted label ids of this group in labels.csv"),
+    (put("decision.prior.tag", [3, 2]), "`decision.prior.tag`: found [3, 2]; wanted ascending label ids, each once"),
+    (put("decision.prior.tag", [2, 2]), "`decision.prior.tag`: found [2, 2]; wanted ascending label ids, each once"),
+    (put("decision.prior.tag", ...), "`decision.prior.tag`: missing; every group of `labels.groups` needs one"),
+    (put("decision.prior.style", [0]), "`decision.prior.style`: no such group in `labels.groups`: culture, tag"),
+    (
+        put("decision.prior", {"culture": [], "tag": []}),
+        '`decision.prior`: found {"culture": [], "tag": []}; wanted at least one label id in all',
+    ),
+    (put("runtime.notebook_reserve", -1), "`runtime.notebook_reserve`: found -1; wanted seconds, from 0 to 100000"),
     (put("schema_version", 2), "`schema_version`: found 2; wanted 1"),
     (stack(name="blend"), "`ensemble.stackers[0].name`: found \"blend\"; wanted a name other than 'blend'"),
     (
@@ -298,6 +310,44 @@ def test_a_link_to_a_file_outside_of_the_bundle_is_refused_even_with_the_right_h
     assert str(error.value) == (
         f"weights_manifest.json: `models[2].onnx.fp32.file`: {path} links to a file outside of "
         f"{own_workshop.dataset}; copy the file there"
+    )
+
+
+def test_a_manifest_that_links_out_of_the_bundle_is_refused(own_workshop: Workshop, tmp_path: Path) -> None:
+    path = own_workshop.dataset / MANIFEST_NAME
+    path.rename(tmp_path / "elsewhere.json")
+    path.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(ManifestError) as error:
+        read_bundle(own_workshop.dataset)
+    assert str(error.value) == (f"{path} links to a file outside of {own_workshop.dataset}; copy the file there")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(os.mkfifo, "is a device or pipe; wanted a regular file"), (Path.mkdir, "cannot be read: Is a directory")],
+    ids=["pipe", "folder"],
+)
+def test_a_pipe_or_a_folder_in_place_of_a_file_of_the_bundle_is_refused(
+    make: Callable[[Path], None], reason: str, own_workshop: Workshop
+) -> None:
+    places = (("tag.onnx", "weights_manifest.json: `models[2].onnx.fp32.file`: "), (MANIFEST_NAME, ""))
+    for name, place in places:
+        path = own_workshop.dataset / name
+        path.unlink()
+        make(path)
+        with pytest.raises(ManifestError) as error:
+            read_bundle(own_workshop.dataset)
+        assert str(error.value) == f"{place}{path}: {reason}"
+
+
+def test_a_link_to_itself_in_a_bundle_is_refused(own_workshop: Workshop) -> None:
+    path = own_workshop.dataset / "tag.onnx"
+    path.unlink()
+    path.symlink_to("tag.onnx")
+    with pytest.raises(ManifestError) as error:
+        read_bundle(own_workshop.dataset)
+    assert str(error.value) == (
+        f"weights_manifest.json: `models[2].onnx.fp32.file`: {path}: cannot be read: Too many levels of symbolic links"
     )
 
 
