@@ -82,7 +82,7 @@ def score_groups(scores: Scores, truth: Truth, threshold: float, group: str, lab
     whole = np.zeros(truth.shape, np.float32)
     whole[:, labels.columns(group)] = scores
     rule = GroupDecision(threshold, 0, len(labels.ids))
-    selected = decide(whole, labels, Decision(dict.fromkeys(labels.groups, rule), labels.ids[:1]))
+    selected = decide(whole, labels, Decision(dict.fromkeys(labels.groups, rule), prior={}))
     return score_selected(selected, truth, group, labels)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.basics.errors import TrainingError
-from inference.basics.files import replace_file
+from inference.basics.files import read_text, replace_file
 from inference.manifest.file import read_manifest, verify_files
 from inference.manifest.labels import Labels, read_labels
 from inference.manifest.records import ALL, Manifest, Model, name_member
@@ -80,7 +80,7 @@ def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutO
     declared = model.out_of_fold
     verify_files([(f"{key}.out_of_fold.scores", declared.scores), (f"{key}.out_of_fold.ids", declared.ids)], home)
     path, ids_path = home / declared.scores.file, home / declared.ids.file
-    ids = tuple(ids_path.read_text(encoding="utf-8").split())
+    ids = tuple(read_text(ids_path).split())
     try:
         scores = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

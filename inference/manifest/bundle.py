@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from inference.basics.errors import ManifestError
-from inference.manifest.file import MANIFEST_NAME, list_bundle_files, read_manifest, verify_files
+from inference.basics.errors import InputError, ManifestError
+from inference.manifest.file import MANIFEST_NAME, list_bundle_files, read_manifest, refuse_outside, verify_files
 from inference.manifest.labels import Labels, read_labels
 from inference.manifest.records import Manifest
 from inference.manifest.references import check_coverage
@@ -14,6 +14,10 @@ def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
 
     Raises ManifestError naming the key; LabelsError naming the label.
     """
+    try:
+        refuse_outside(folder / MANIFEST_NAME, folder)
+    except InputError as error:
+        raise ManifestError(str(error)) from error
     manifest = read_manifest(folder / MANIFEST_NAME)
     try:
         check_coverage(manifest)
@@ -24,7 +28,11 @@ def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
         raise ManifestError(f"{MANIFEST_NAME}: {error}") from error
     verify_files(list_bundle_files(manifest), folder)
     labels = read_labels(folder / manifest.labels.file, manifest.labels.groups)
-    unknown = set(manifest.decision.prior) - set(labels.ids)
-    if unknown:
-        raise ManifestError(f"{MANIFEST_NAME}: `decision.prior`: found {min(unknown)}; wanted label ids of labels.csv")
+    for group, ids in manifest.decision.prior.items():
+        unknown = set(ids) - {labels.ids[column] for column in labels.groups[group]}
+        if unknown:
+            raise ManifestError(
+                f"{MANIFEST_NAME}: `decision.prior.{group}`: found {min(unknown)}; wanted label ids of this group in "
+                f"{manifest.labels.file}"
+            )
     return manifest, labels

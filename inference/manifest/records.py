@@ -14,6 +14,7 @@ from inference.manifest.values import (
     Merge,
     NotNegative,
     Precision,
+    PriorIds,
     Probability,
     RelativePath,
     ResizeRule,
@@ -50,8 +51,8 @@ class Decision:
     """How labels are selected from scores; implemented in inference/ensemble/decide.py."""
 
     groups: Mapping[str, GroupDecision]
-    prior: Annotated[tuple[int, ...], Rule("at least one label id", lambda ids: len(ids) > 0)]
-    """Ids of the prior labels, given to an image without scores."""
+    prior: Annotated[Mapping[str, PriorIds], Rule("at least one label id in all", lambda prior: any(prior.values()))]
+    """Group -> ids of its prior labels, given to an image without scores of this group."""
     rule: DecisionRule = "thresholds"
     """By `groups`, or the labels with the highest expected F2 under the probabilities from `calibration`."""
     calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
@@ -59,6 +60,11 @@ class Decision:
     """Largest number of labels per image under `expected_f2`."""
     fallback: Mapping[str, GroupDecision] = dataclasses.field(default_factory=dict)
     """Thresholds of the blend, for a run in which a stacker fails; empty without stackers."""
+
+    @property
+    def whole_prior(self) -> tuple[int, ...]:
+        """Ids of the prior labels of all groups, ascending: of an image without any scores."""
+        return tuple(sorted(label for ids in self.prior.values() for label in ids))
 
 
 ALL = "all"
@@ -204,6 +210,8 @@ class Runtime:
 
     time_limit: Annotated[int, between(1, 10**6, "seconds, from 1 to 1000000")] = 9 * 3600
     """In seconds."""
+    notebook_reserve: Annotated[int, between(0, 10**5, "seconds, from 0 to 100000")] = 300
+    """Seconds of the time limit kept for the start of the notebook, its page and Kaggle's own end."""
     batch_size: Annotated[int, between(1, 4096, "a whole number from 1 to 4096")] = 32
     """In images."""
     image_seconds: Annotated[float, between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
@@ -220,6 +228,10 @@ class Runtime:
     def choose_time_limit(self, given: float | None) -> float:
         """Return the time limit in seconds: `given`, or the manifest's if that is None."""
         return self.time_limit if given is None else given
+
+    def choose_reserve(self, limit: float) -> float:
+        """Return the seconds of `limit` kept for the notebook: at most a tenth, as a short limit must predict too."""
+        return min(self.notebook_reserve, limit / 10)
 
 
 AnyFile = FileEntry | LabelsEntry | OnnxEntry

@@ -47,6 +47,7 @@ def check_references(manifest: Manifest) -> None:
     for section, given in (
         ("ensemble.weights", manifest.ensemble.weights),
         ("decision.groups", manifest.decision.groups),
+        ("decision.prior", manifest.decision.prior),
     ):
         for group in groups:
             if group not in given:

@@ -34,6 +34,11 @@ def is_ascending(numbers: tuple[float, ...]) -> bool:
     return len(numbers) > 0 and all(first <= second for first, second in itertools.pairwise(numbers))
 
 
+def is_rising(numbers: tuple[int, ...]) -> bool:
+    """Return whether each number is above the one before it, so that none occurs twice; true of no numbers."""
+    return all(first < second for first, second in itertools.pairwise(numbers))
+
+
 RelativePath = Annotated[str, Rule("a path inside the manifest's folder, with / and without ..", is_inside)]
 FlatName = Annotated[
     str,
@@ -52,4 +57,5 @@ ResizeRule = Literal["squash", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 View = Literal["identity", "hflip"]
 Merge = Literal["mean", "maximum"]
+PriorIds = Annotated[tuple[int, ...], Rule("ascending label ids, each once", is_rising)]
 DecisionRule = Literal["thresholds", "expected_f2"]

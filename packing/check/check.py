@@ -6,8 +6,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from inference.basics.errors import PackError
-from inference.ensemble.stackers import load_stackers
+from inference.basics.errors import InputError, PackError
+from inference.basics.files import read_text
+from inference.ensemble.stackers import open_stage
 from inference.manifest.bundle import read_bundle
 from inference.manifest.file import MANIFEST_NAME, list_bundle_files
 from inference.manifest.records import Manifest
@@ -83,7 +84,7 @@ def check_dataset(dataset: Path) -> Manifest:
             check_graph(dataset / entry.file)
     for stacker in manifest.ensemble.stackers:
         check_graph(dataset / stacker.onnx.file)
-    load_stackers(manifest, labels, dataset)
+    open_stage(manifest, labels, dataset)
     return manifest
 
 
@@ -110,10 +111,11 @@ def check_kernel(kernel: Path, dataset: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PackError(f"{path}: missing; pack the bundle again") from None
-    except (OSError, ValueError) as error:
+        document = json.loads(read_text(path))
+    except InputError as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        raise PackError(f"{path}: missing; pack the bundle again" if missing else str(error)) from error
+    except (ValueError, RecursionError) as error:
         raise PackError(f"{path}: not JSON: {error}") from error
     if not isinstance(document, dict):
         raise PackError(f"{path}: found {type(document).__name__}; wanted an object")

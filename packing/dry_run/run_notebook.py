@@ -2,15 +2,16 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import nbclient
 import nbconvert
@@ -19,27 +20,34 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets.config import Config
 
+from inference.basics.deadline import Deadline
 from inference.basics.errors import RehearsalError
-from inference.basics.files import make_folder
+from inference.basics.files import make_folder, replace_file
 from inference.manifest.bundle import read_bundle
 from inference.task.ids import read_ids
-from inference.task.submission import check_submission
+from packing.check.check import check_kernel
 from packing.dry_run.environment import prepare_image
 from packing.dry_run.limits import GB, KERNEL, Limits, hold_limits
-from packing.dry_run.run_script import Rehearsal, write_sample
+from packing.dry_run.outcome import LOG, SUBMISSION, Rehearsal, read_outcome
+from packing.dry_run.run_script import write_sample
+from packing.dry_run.scratch import make_scratch
 from packing.dry_run.walls import Walls, build_walls
 from packing.pack.metadata import NOTEBOOK
 from packing.pack.render_notebook import check_notebook
 
 Layout = Literal["newer", "older"]
-RESULTS = ("submission.csv", "run_log.json")
 PAGE = "kernel.html"
 FAILURES = (
     nbclient.exceptions.CellTimeoutError,
     nbclient.exceptions.CellExecutionError,
-    nbclient.exceptions.DeadKernelError,
+    RuntimeError,  # nbclient's: its Python did not start, or died
 )
+START_SECONDS = 600.0  # for the notebook's Python
+# Assumed, not measured: how much slower Kaggle is outside of the script. It reads Python's packages from a fresh image
+# and the dataset over a network, and converts the page on slower cores.
+SLOWER = 5
 _FIRST = re.compile(r"first prediction ([\d.]+) s after the notebook's start")
+_DEGRADED = re.compile(r"DEGRADED: ([^\n\x1b]+)")
 
 
 @dataclass(frozen=True)
@@ -50,18 +58,31 @@ class KaggleRehearsal:
     first_prediction: float | None
     """Seconds from the notebook's first line to its first batch; None if the notebook does not print it."""
     seconds: float
-    """From the start of Python to the end of the last cell."""
+    """From the start of Python to the saved page."""
+    outside: float
+    """Those of them outside of the script's own time: before the first cell, and after the script's end."""
     walls: str
     """Lines on the isolation and the limits."""
 
     def describe(self) -> str:
-        """Return a summary of four lines."""
+        """Return a summary of five lines, and one for each reason of a degraded submission."""
         first = "an unknown time" if self.first_prediction is None else f"{self.first_prediction:.1f} s"
         return (
             f"{self.walls}\n"
             f"notebook: run time {self.seconds:.1f} s, first prediction after {first}\n"
+            f"{self._judge_reserve()}\n"
             f"{self.run.describe()}"
         )
+
+    def _judge_reserve(self) -> str:
+        expected, reserve = SLOWER * self.outside, self.run.reserve
+        verdict = (
+            f"the notebook reserve is {reserve:.0f} s"
+            if expected <= reserve
+            else f"DOES NOT FIT the notebook reserve of {reserve:.0f} s: a tenth of the time limit, at most "
+            "`runtime.notebook_reserve`; raise them"
+        )
+        return f"outside the script: {self.outside:.1f} s here, about {expected:.0f} s on Kaggle (x{SLOWER}); {verdict}"
 
 
 def rehearse_like_kaggle(
@@ -78,44 +99,53 @@ def rehearse_like_kaggle(
 ) -> KaggleRehearsal:
     """Execute the notebook of the dataset `bundle` in a tree like /kaggle; write its page and results to `out`.
 
-    `limit`: number of images from the sample's start; `time_limit`: seconds (default: the manifest's); `layout`: of
-    Kaggle's mounts; `python`, `cache`: see `prepare_image`. Raises SubmissionError, or RehearsalError: a cell fails or
-    the notebook exceeds a limit; the page then has the outputs up to that point.
+    `limit`: number of images from the sample's start; `time_limit`: seconds from the start of Python to the saved page
+    (default: the manifest's); `layout`: of Kaggle's mounts; `python`, `cache`: see `prepare_image`. Raises PackError:
+    the notebook or its metadata has changed since packing. Raises SubmissionError, or RehearsalError: a cell fails, the
+    notebook exceeds a limit, or it predicts nothing; the page then has the outputs up to that point.
     """
     manifest, labels = read_bundle(bundle)
     kernel = bundle.resolve().parent / "kernel"
+    check_kernel(kernel, bundle)
     names = check_notebook(kernel / NOTEBOOK)
     ids = read_ids(sample)[:limit]
     seconds = manifest.runtime.choose_time_limit(time_limit)
     interpreter = prepare_image(cache, python)
     make_folder(out)
-    with tempfile.TemporaryDirectory(prefix="kaggle-", dir=out) as temporary, hold_limits(limits) as held:
-        root = Path(temporary).resolve()
+    with make_scratch(out, "kaggle-") as root, hold_limits(limits) as held:
         build_tree(root, layout, names, bundle, images, sample, ids)
         inputs = [root / "input", bundle, images, interpreter.parent.parent]
         walls = build_walls(inputs, root / "hooks")
         environment = make_environment(root, seconds, walls)
-        started = time.monotonic()
         notebook = nbformat.read(kernel / NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
         command = [*held.prefix, *walls.prefix, str(interpreter)]
+        deadline, clock = Deadline(time.monotonic(), seconds), time.time()
         failure: Exception | None = None
+        began = 0.0
         try:
-            execute(notebook, command, root / "working", environment, seconds)
+            began = execute(notebook, command, root / "working", environment, deadline)
         except FAILURES as error:
             failure = error
         finally:
-            spent = time.monotonic() - started
             write_notebook_page(notebook, out / PAGE)
-        if failure or held.count_kills():
-            what = describe_failure(failure, held.count_kills(), limits, seconds)
-            raise RehearsalError(f"{kernel / NOTEBOOK}: {what}; see {out / PAGE}") from failure
-        check_submission(root / "working" / RESULTS[0], ids, labels)
-        log: dict[str, Any] = json.loads((root / "working" / RESULTS[1]).read_text(encoding="utf-8"))
-        for name in RESULTS:
+        spent = deadline.spent()
+        try:
+            check_end(failure, held.count_kills(), limits, deadline, spent)
+            run = read_outcome(root / "working", ids, manifest, labels, seconds)
+        except RehearsalError as error:
+            raise RehearsalError(f"{kernel / NOTEBOOK}: {error}; see {out / PAGE}") from error
+        # The log is the last file that the script writes.
+        ended = (root / "working" / LOG).stat().st_mtime - clock
+        for name in (SUBMISSION, LOG):
             os.replace(root / "working" / name, out / name)
-    run = Rehearsal(len(ids), len(log["unreadable"]), log["seconds"]["total"], log["images_per_second"], seconds)
-    first = _FIRST.search(_read_output(notebook))
-    return KaggleRehearsal(run, float(first[1]) if first else None, spent, f"{walls.description}\n{held.description}")
+    output = _read_output(notebook)
+    first = _FIRST.search(output)
+    # The script's reasons, and those of the notebook.
+    run = replace(run, degraded=tuple(dict.fromkeys((*run.degraded, *_DEGRADED.findall(output)))))
+    outside = began + spent - min(max(ended, began), spent)
+    return KaggleRehearsal(
+        run, float(first[1]) if first else None, spent, outside, f"{walls.description}\n{held.description}"
+    )
 
 
 def build_tree(
@@ -150,12 +180,18 @@ def make_environment(root: Path, seconds: float, walls: Walls) -> dict[str, str]
 
 
 def execute(
-    notebook: nbformat.NotebookNode, python: list[str], working: Path, environment: dict[str, str], seconds: float
-) -> None:
+    notebook: nbformat.NotebookNode, python: list[str], working: Path, environment: dict[str, str], deadline: Deadline
+) -> float:
     """Run every cell in a separate Python, connected by Unix sockets because it has no network.
 
-    Raises nbclient's CellExecutionError, CellTimeoutError or DeadKernelError; `notebook` has the outputs even then.
+    Returns the deadline's seconds spent before the first cell. Raises nbclient's CellExecutionError, CellTimeoutError
+    or RuntimeError; `notebook` has the outputs even then.
     """
+    began: list[float] = []
+
+    def find_left(cell: object = None) -> float:
+        return max(deadline.left(), 0.001)  # nbclient takes 0 for no limit
+
     with _make_folder_for_sockets() as folder:
         specification = {
             "argv": [*python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
@@ -170,29 +206,48 @@ def execute(
             transport="ipc",
             ip=str(folder / "socket"),
         )
-        client = nbclient.NotebookClient(notebook, km=manager, timeout=int(seconds) + 1)
+        client = nbclient.NotebookClient(
+            notebook,
+            km=manager,
+            startup_timeout=math.ceil(min(START_SECONDS, find_left())),
+            timeout=math.ceil(find_left()),  # of the replies that no cell waits for
+            timeout_func=find_left,
+            on_notebook_start=lambda notebook: began.append(deadline.spent()),
+        )
         client.owns_km = True
         client.execute(cwd=str(working), env=environment)
+    return began[0]
 
 
-def describe_failure(failure: Exception | None, kills: int, limits: Limits, seconds: float) -> str:
-    """Describe a failure: `kills` processes killed for lack of memory, or what nbclient raised."""
+def check_end(failure: Exception | None, kills: int, limits: Limits, deadline: Deadline, spent: float) -> None:
+    """Check how the notebook ended: what nbclient raised, `kills` processes killed for lack of memory, seconds `spent`.
+
+    Raises RehearsalError.
+    """
     memory = f"{limits.memory / GB:.3g} GB"
     if kills:
-        return f"out of memory: exceeded {memory}, {kills} processes killed; Kaggle kills such a notebook"
-    if isinstance(failure, nbclient.exceptions.CellTimeoutError):
-        return f"exceeded its time limit of {seconds:.0f} s"
+        raise RehearsalError(
+            f"out of memory: exceeded {memory}, {kills} processes killed; Kaggle kills such a notebook"
+        ) from failure
     if isinstance(failure, nbclient.exceptions.CellExecutionError):
         more = f" (limit {memory})" if failure.ename == "MemoryError" else ""
-        return f"failed with {failure.ename}{more}: {failure.evalue}"
-    return "its Python died"
+        raise RehearsalError(f"failed with {failure.ename}{more}: {failure.evalue}") from failure
+    if spent > deadline.limit:
+        raise RehearsalError(
+            f"{'stopped after' if failure else 'took'} {spent:.1f} s; wanted at most its time limit of "
+            f"{deadline.limit:.0f} s from the start of Python to the saved page; "
+            "raise --time-limit or `runtime.notebook_reserve`"
+        ) from failure
+    if failure:
+        raise RehearsalError(f"its Python died: {failure}") from failure
 
 
 def write_notebook_page(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write the executed notebook as one HTML file, without the code of cells that have the tag `hide-input`."""
     settings = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": ["hide-input"]}})
     page, _ = nbconvert.HTMLExporter(config=settings).from_notebook_node(notebook)  # type: ignore[no-untyped-call]
-    path.write_text(page, encoding="utf-8")
+    with replace_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -1,53 +1,21 @@
 """The dry run of the script: the packed bundle in a sandbox similar to a Kaggle kernel."""
 
 import csv
-import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from inference.__main__ import COMPLETE, DEGRADED
 from inference.basics.errors import OutputError, RehearsalError
 from inference.basics.files import make_folder
-from inference.basics.run_log import format_seconds
 from inference.manifest.bundle import read_bundle
 from inference.task.ids import read_ids
-from inference.task.submission import check_submission
+from packing.dry_run.outcome import Rehearsal, read_outcome
+from packing.dry_run.scratch import make_scratch
 
-STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
 SANDBOX = Path(__file__).with_name("sandbox.py")
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    """A successful dry run."""
-
-    images: int
-    unreadable: int
-    seconds: float
-    """Run time of the script."""
-    rate: float
-    """Images/s while predicting."""
-    time_limit: float
-
-    def predict_seconds(self, images: int = STAGE_2_IMAGES) -> float:
-        """Estimate the run time for `images`: the measured start-up, plus the images at the measured rate."""
-        return max(0.0, self.seconds - self.images / self.rate) + images / self.rate
-
-    def describe(self) -> str:
-        """Return a summary of two lines."""
-        needed = self.predict_seconds()
-        verdict = "fits" if needed <= self.time_limit else "DOES NOT FIT"
-        return (
-            f"{self.images} images in {self.seconds:.1f} s, {self.rate:.1f} images/s, {self.unreadable} unreadable\n"
-            f"{STAGE_2_IMAGES:,} images at this rate: {format_seconds(needed)}; "
-            f"{verdict} the time limit of {format_seconds(self.time_limit)}"
-        )
 
 
 def rehearse(
@@ -62,17 +30,19 @@ def rehearse(
 ) -> Rehearsal:
     """Run the bundle's script in a sandbox, check its submission, and move it with run_log.json to `out`.
 
-    `limit`: number of images from the sample's start; `time_limit`: seconds (default: the manifest's); `predictions`:
-    keep each model's probabilities in OUT/predictions; `strict`: a degraded submission is an error.
-    Raises RehearsalError or SubmissionError, and leaves `out` unchanged: the script fails or its submission is invalid.
+    `limit`: number of images from the sample's start; `time_limit`: seconds of the notebook (default: the manifest's),
+    of which the script gets all but the notebook reserve; `predictions`: keep each model's probabilities in
+    OUT/predictions; `strict`: a degraded submission is an error. Raises RehearsalError or SubmissionError, and leaves
+    `out` unchanged: the script fails, predicts nothing, or writes an invalid submission.
     """
     manifest, labels = read_bundle(bundle)
     if manifest.runtime.script is None:
         raise RehearsalError(f"{bundle}: `runtime.script`: missing; pack the bundle again")
     ids = read_ids(sample)[:limit]
+    seconds = manifest.runtime.choose_time_limit(time_limit)
     make_folder(out)
-    with tempfile.TemporaryDirectory(prefix="kernel-", dir=out) as temporary:
-        working, inputs = Path(temporary) / "working", Path(temporary) / "inputs"
+    with make_scratch(out, "kernel-") as root:
+        working, inputs = root / "working", root / "inputs"
         working.mkdir()
         inputs.mkdir()
         cut = write_sample(inputs / "sample_submission.csv", ids)
@@ -80,19 +50,23 @@ def rehearse(
         command = [sys.executable, "-I", str(SANDBOX), os.pathsep.join(read_only)]
         command += [str(Path(read_only[0], manifest.runtime.script.file)), "--bundle", read_only[0]]
         command += ["--images", read_only[1], "--sample", str(cut.resolve()), "--out", "submission.csv"]
-        command += ["--time-limit", str(manifest.runtime.choose_time_limit(time_limit))]
+        command += ["--time-limit", str(seconds - manifest.runtime.choose_reserve(seconds))]
         command += ["--predictions", "predictions"] if predictions else []
         command += ["--strict"] if strict else []
-        finished = subprocess.run(command, cwd=working, check=False)
+        try:
+            finished = subprocess.run(command, cwd=working, check=False, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise RehearsalError(f"{bundle}: the script was stopped at the time limit of {seconds:.0f} s") from None
         if finished.returncode not in (COMPLETE, DEGRADED):
             raise RehearsalError(
                 f"{bundle}: the script ended with exit code {finished.returncode}; see its message above"
             )
-        check_submission(working / "submission.csv", ids, labels)
-        log: dict[str, Any] = json.loads((working / "run_log.json").read_text(encoding="utf-8"))
+        try:
+            rehearsal = read_outcome(working, ids, manifest, labels, seconds)
+        except RehearsalError as error:
+            raise RehearsalError(f"{bundle}: {error}; see the messages of the script above") from error
         _move_results(working, out)
-    seconds, rate = log["seconds"]["total"], log["images_per_second"]
-    return Rehearsal(len(ids), len(log["unreadable"]), seconds, rate, log["time_limit"])
+    return rehearsal
 
 
 def write_sample(path: Path, ids: list[str]) -> Path:

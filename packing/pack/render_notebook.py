@@ -24,8 +24,7 @@ BLANK = "0" * 64  # placeholder of the notebook's own hash while that is compute
 def render_notebook(names: Names, hashes: Mapping[str, str], accelerator: Accelerator = DEFAULT) -> str:
     """Return the notebook's JSON; each cell of the template is a separate jinja2 template.
 
-    `hashes`: sha256 by file name of the manifest and the other files that the manifest does not declare. They are
-    stored in the notebook's metadata with the notebook's own hash, for `check_hashes`.
+    `hashes`: sha256 by file name of the manifest and the other files that the manifest does not declare.
     """
     notebook = nbformat.read(TEMPLATE, as_version=4)  # type: ignore[no-untyped-call]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
@@ -33,6 +32,11 @@ def render_notebook(names: Names, hashes: Mapping[str, str], accelerator: Accele
         cell.source = environment.from_string(cell.source).render(
             names=names, accelerator=accelerator, manifest_sha256=hashes[MANIFEST_NAME]
         )
+    return seal_notebook(notebook, hashes)
+
+
+def seal_notebook(notebook: nbformat.NotebookNode, hashes: Mapping[str, str]) -> str:
+    """Return the notebook's JSON with the hashes and its own one in its metadata, for `check_hashes`."""
     notebook.metadata[OWN_KEY] = {"sha256": {**hashes, NOTEBOOK: BLANK}}
     text = str(nbformat.writes(notebook)) + "\n"  # type: ignore[no-untyped-call]
     return text.replace(BLANK, hashlib.sha256(text.encode()).hexdigest())

@@ -30,15 +30,10 @@ from packing.pack.render_notebook import render_notebook
 
 SCRIPT = "inference.pyz"
 LABELS = "labels.csv"
-# CUDA's libraries first: importing ONNX Runtime may load other versions. --help does not need them.
 ENTRY_POINT = """import sys
 
 from inference.__main__ import main
-from inference.models.wheels import load_libraries
 
-if "--bundle" in sys.argv:
-    for library in load_libraries():
-        print(f"warning: {library} is missing: all models run on the CPU", file=sys.stderr)
 sys.exit(main())
 """
 # The earliest date of a zip file; a fixed date makes two packs byte-identical.

@@ -34,12 +34,12 @@ def draw_whole(axes: Axes, plan: RunPlan) -> None:
     bars = {"all models": (plan.passes, DROPPED), "kept": (plan.kept, KEPT)}
     if not plan.dropped:
         bars = {"all models": (plan.passes, KEPT)}
-    unit = choose_unit(max(plan.time_limit, plan.add_up(plan.passes)))
+    unit = choose_unit(max(plan.available, plan.add_up(plan.passes)))
     seconds = [plan.add_up(passes) for passes, _ in bars.values()]
     axes.barh(
         list(bars), [spent / UNITS[unit] for spent in seconds], 0.6, color=[colour for _, colour in bars.values()]
     )
-    limit = plan.time_limit / UNITS[unit]
+    limit = plan.available / UNITS[unit]
     axes.axvline(limit, color=INK, linewidth=1.5)
     axes.annotate(" limit", (limit, 1), xycoords=("data", "axes fraction"), color=INK, fontsize=8, va="bottom")
     list_bars(axes, len(bars), unit)

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and draw the chart."""
     from packing.accelerators import find_accelerator
-    from packing.dry_run.run_script import STAGE_2_IMAGES
+    from packing.dry_run.outcome import STAGE_2_IMAGES
     from packing.plan.chart import draw_plan
     from packing.plan.run_plan import describe_plan, make_plan
 

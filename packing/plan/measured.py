@@ -1,13 +1,13 @@
 """The speed of an earlier run, read from its run_log.json."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from inference.basics.errors import ManifestError, PackError
-from inference.manifest.schema import load_json, parse_record
 from inference.manifest.values import NotNegative, Rule
+from packing.run_log import read_log
 
 Positive = Annotated[float, Rule("a number above 0", lambda number: number > 0)]
 
@@ -45,7 +45,7 @@ def read_measured(path: Path, provider: str) -> Measured:
     Raises PackError: the file is not such a log, or the run used another provider.
     """
     try:
-        log = _parse_log(path)
+        log: _Log = read_log(path, _Log)
     except OSError as error:
         raise PackError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ManifestError, UnicodeDecodeError) as error:
@@ -64,20 +64,3 @@ def read_measured(path: Path, provider: str) -> Measured:
         overhead=max(0.0, stages.predict - stages.sessions / together) / seen,
         start=max(0.0, stages.total - stages.predict),
     )
-
-
-def _parse_log(path: Path) -> _Log:
-    document = load_json(path.read_text(encoding="utf-8"))
-    # The log has more keys, which are not used here.
-    document = _keep_known(_Log, document)
-    if isinstance(document, dict) and "seconds" in document:
-        document["seconds"] = _keep_known(_Stages, document["seconds"])
-    log: _Log = parse_record(_Log, document)
-    return log
-
-
-def _keep_known(kind: type, document: object) -> object:
-    if not isinstance(document, dict):
-        return document
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in document.items() if name in names}

@@ -14,9 +14,10 @@ from inference.manifest.records import Manifest
 from inference.models.sessions import CPU, CUDA
 from inference.run.budget import PLAN_MARGIN
 from inference.run.plan import Pass, Plan, add_seconds, choose_passes, list_passes
-from packing.accelerators import Accelerator, find_rates
+from packing.accelerators import Accelerator, find_accelerator, find_rates
 from packing.plan.estimate import LOAD_SECONDS, estimate_decoding, estimate_seconds
 from packing.plan.measured import Measured, read_measured
+from packing.plan.memory import estimate_memory
 from packing.plan.work import Work, count_work
 
 
@@ -44,6 +45,9 @@ class RunPlan:
     """Where the rates come from."""
     images: int
     time_limit: float
+    """Of the whole notebook, seconds."""
+    reserve: float
+    """Seconds of it kept for the notebook outside of the script."""
     models: tuple[ModelPlan, ...]
     decoding: float
     """Seconds per image outside its passes."""
@@ -55,6 +59,13 @@ class RunPlan:
     """Of all models."""
     kept: Plan
     """The passes that fit."""
+    memory: float
+    """Bytes at the peak of a run of all models on the CPU."""
+
+    @property
+    def available(self) -> float:
+        """Seconds that the script may take."""
+        return self.time_limit - self.reserve
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -74,8 +85,8 @@ class RunPlan:
         return self.start + self.images * image
 
     def fits(self, passes: Plan) -> bool:
-        """Return whether the run with these passes ends within the time limit."""
-        return self.add_up(passes) <= self.time_limit
+        """Return whether the run with these passes ends within the time limit less the reserve."""
+        return self.add_up(passes) <= self.available
 
 
 def make_plan(
@@ -103,9 +114,10 @@ def make_plan(
     labels = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
     count = cache(count_work)
     passes, values = list_passes(manifest), manifest.ensemble.values
+    outputs = [len(labels.columns(model.group)) for model in manifest.models]
     models = []
-    for model in manifest.models:
-        work = count(model.architecture, len(labels.columns(model.group)), model.image_size)
+    for model, own in zip(manifest.models, outputs, strict=True):
+        work = count(model.architecture, own, model.image_size)
         estimated = estimate_seconds(work, rates, precision) / max(accelerator.devices, 1)
         seconds = measured.seconds.get(model.name) if measured else None
         value = sum(one.value for one in passes if one.model == model.name) if values else None
@@ -113,20 +125,23 @@ def make_plan(
     decoding = estimate_decoding(map(read_geometry, manifest.models))
     decoding, start = (measured.overhead, measured.start) if measured else (decoding, LOAD_SECONDS * len(models))
     limit = manifest.runtime.choose_time_limit(time_limit)
+    reserve = manifest.runtime.choose_reserve(limit)
     overlaps = accelerator.devices > 0 and measured is None
     seconds_of = {model.name: model.seconds for model in models}
-    allowed = (limit - start) / images / PLAN_MARGIN - (0 if overlaps else decoding)
+    allowed = (limit - reserve - start) / images / PLAN_MARGIN - (0 if overlaps else decoding)
     return RunPlan(
         machine=f"{accelerator.name} in {precision}",
         source=f"from {log}; for models missing there, {rates.source}" if log else rates.source,
         images=images,
         time_limit=limit,
+        reserve=reserve,
         models=tuple(models),
         decoding=decoding,
         overlaps=overlaps,
         start=start,
         passes=passes,
         kept=choose_passes(passes, seconds_of, allowed),
+        memory=estimate_memory(manifest, [model.work for model in models], images, sum(outputs)),
     )
 
 
@@ -154,17 +169,30 @@ def describe_plan(plan: RunPlan) -> str:
     ]
     if any(model.measured for model in plan.models):
         lines.append("* measured, from the log")
-    return "\n".join([*lines, *_judge(plan)])
+    return "\n".join([*lines, _judge_memory(plan), *_judge(plan)])
+
+
+def _judge_memory(plan: RunPlan) -> str:
+    needed, most = plan.memory / 1e9, find_accelerator("CPU").memory
+    if needed > most:
+        return (
+            f"peak memory about {needed:.1f} GB on the CPU, MORE THAN Kaggle's {most} GB; "
+            "reduce `runtime.batch_size` or the models"
+        )
+    return f"peak memory about {needed:.1f} GB of Kaggle's {most} GB, on the CPU"
 
 
 def _judge(plan: RunPlan) -> list[str]:
-    needed, limit = plan.add_up(plan.passes), format_seconds(plan.time_limit)
+    needed = plan.add_up(plan.passes)
+    limit = format_seconds(plan.time_limit)
+    if plan.reserve:
+        limit += f" less the notebook reserve of {format_seconds(plan.reserve)}"
     if plan.fits(plan.passes) and not plan.dropped:
-        return [f"fits the time limit of {limit}, with {format_seconds(plan.time_limit - needed)} to spare"]
+        return [f"fits the time limit of {limit}, with {format_seconds(plan.available - needed)} to spare"]
     if plan.fits(plan.passes):
         lines = [f"fits the time limit of {limit} without the margin of {PLAN_MARGIN - 1:.0%} that the kernel keeps"]
     else:
-        lines = [f"DOES NOT FIT the time limit of {limit}, by {format_seconds(needed - plan.time_limit)}"]
+        lines = [f"DOES NOT FIT the time limit of {limit}, by {format_seconds(needed - plan.available)}"]
     if plan.dropped:
         lines.append("drop, in this order:")
     lines += [
@@ -173,7 +201,7 @@ def _judge(plan: RunPlan) -> list[str]:
     ]
     rest = format_seconds(plan.add_up(plan.kept))
     if not plan.fits(plan.kept):
-        seen = max(0, int(plan.images * (plan.time_limit - plan.start) / (plan.add_up(plan.kept) - plan.start)))
+        seen = max(0, int(plan.images * (plan.available - plan.start) / (plan.add_up(plan.kept) - plan.start)))
         return [
             *lines,
             f"the run then takes {rest}: about {seen:,} images are predicted; the others get the prior labels",

@@ -24,6 +24,8 @@ class Work:
     """Bytes of inputs and outputs of every layer that is not fused; without weights, which a batch reads once."""
     weights: int
     """Bytes of all weights."""
+    widest: int = 0
+    """Bytes of inputs and outputs of the operation that has most of them; without weights."""
 
 
 def count_work(architecture: str, outputs: int, image_size: int) -> Work:
@@ -42,7 +44,7 @@ def measure_work(network: torch.nn.Module, image_size: int) -> Work:
     with torch.no_grad(), _Counter() as counter:
         network(image)
     weights = sum(tensor.numel() for tensor in network.state_dict().values())
-    return Work(counter.multiply_adds, counter.moved, weights * FLOAT_BYTES)
+    return Work(counter.multiply_adds, counter.moved, weights * FLOAT_BYTES, counter.widest)
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -50,7 +52,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.multiply_adds = self.moved = 0
+        self.multiply_adds = self.moved = self.widest = 0
         # Outputs into which the next operation can be fused, by id. Kept alive so that no id is reused; meta tensors
         # need no memory.
         self._fusible: dict[int, torch.Tensor] = {}
@@ -65,13 +67,19 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.multiply_adds += flop_registry[operation](*args, **(kwargs or {}), out_val=result) // 2
             # The arguments of a linear layer start with its bias; weights and biases are not counted here.
             image = inputs[1] if operation is aten.addmm else inputs[0]
-            self.moved += FLOAT_BYTES * (image.numel() + sum(tensor.numel() for tensor in outputs))
+            self.moved += self._note(image, *outputs)
         elif operation not in FUSED or id(inputs[0]) not in self._fusible:
             if not func.is_view:
-                self.moved += FLOAT_BYTES * sum(tensor.numel() for tensor in (*inputs, *outputs))
+                self.moved += self._note(*inputs, *outputs)
             return result
         self._fusible |= {id(tensor): tensor for tensor in outputs}
         return result
+
+    def _note(self, *tensors: torch.Tensor) -> int:
+        """Note the tensors of an operation; return their bytes."""
+        size = FLOAT_BYTES * sum(tensor.numel() for tensor in tensors)
+        self.widest = max(self.widest, size)
+        return size
 
 
 def _list_tensors(values: Any) -> list[torch.Tensor]:

@@ -108,7 +108,7 @@ def make_zoo(museum: Path, tmp_path: Path) -> Callable[[], Zoo]:
                     "culture": {"threshold": 0.9, "minimum": 0, "maximum": 3},
                     "tag": {"threshold": 0.9, "minimum": 0, "maximum": 4},
                 },
-                "prior": [0, 4],
+                "prior": {"culture": [0], "tag": [4]},
             },
         }
         zoo = Zoo(tmp_path, tmp_path / "weights_manifest.json", tmp_path / "train.csv")

@@ -118,7 +118,7 @@ def score_decision(
     groups: Mapping[str, GroupDecision], scores: Scores, truth: NDArray[np.bool_], labels: Labels
 ) -> float:
     """Return mean F2 of the kernel's decision by these rules; `scores`, `truth`: (images, labels)."""
-    return float(score_samples(decide(scores, labels, Decision(groups, prior=())), truth).mean())
+    return float(score_samples(decide(scores, labels, Decision(groups, prior={})), truth).mean())
 
 
 def decide_crossed(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> NDArray[np.bool_]:
@@ -131,7 +131,7 @@ def decide_crossed(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> 
     for fitted, judged in (halves, halves[::-1]):
         if len(truth) > 1:
             rules = fit_decision(scores[fitted], truth[fitted], labels).groups
-            predicted[judged] = decide(scores[judged], labels, Decision(rules, prior=()))
+            predicted[judged] = decide(scores[judged], labels, Decision(rules, prior={}))
     return predicted
 
 

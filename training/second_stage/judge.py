@@ -44,8 +44,8 @@ class Rules:
     def declare(self, rule: str) -> Decision:
         """Return a rule as the decision of the manifest, without its prior."""
         if rule == EXPECTED:
-            return Decision(self.stages[-1], prior=(), rule="expected_f2", calibration=self.calibration)
-        return Decision(self.stages[RULES.index(rule)], prior=())
+            return Decision(self.stages[-1], prior={}, rule="expected_f2", calibration=self.calibration)
+        return Decision(self.stages[RULES.index(rule)], prior={})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import fbeta_score
 
 from inference.basics.errors import VitrineError
@@ -185,15 +186,15 @@ def test_a_new_manifest_needs_labels_and_train(own_workshop: Workshop) -> None:
 
 def test_the_prior_is_the_best_constant_answer(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
-    labels = write_rows(
-        tmp_path / "labels.csv", ("attribute_id", "attribute_name"), [(index, f"tag::{index}") for index in range(12)]
-    )
+    rows: list[tuple[object, ...]] = [(index, f"{'culture' if index % 3 else 'tag'}::{index}") for index in range(12)]
+    labels = write_rows(tmp_path / "labels.csv", ("attribute_id", "attribute_name"), rows)
     truth = random.random((300, 12)) < np.linspace(0.7, 0.02, 12)
     truth[~truth.any(axis=1), 0] = True
     cells = [(row, " ".join(map(str, np.flatnonzero(given)))) for row, given in enumerate(truth)]
     train = write_rows(tmp_path / "train.csv", ("id", "attribute_ids"), cells)
-    names = read_labels(labels, {"tag": "tag::"})
-    prior = choose_prior(read_table(train, names), names)
+    names = read_labels(labels, {"culture": "culture::", "tag": "tag::"})
+    groups = choose_prior(read_table(train, names), names)
+    prior = sorted(groups["culture"] + groups["tag"])
 
     def score(ids: list[int]) -> float:
         given = np.zeros_like(truth)
@@ -202,8 +203,24 @@ def test_the_prior_is_the_best_constant_answer(tmp_path: Path) -> None:
 
     frequent = np.argsort(-truth.sum(axis=0), kind="stable")
     best = max(score(frequent[:count].tolist()) for count in range(1, 13))
-    assert score(list(prior)) == pytest.approx(best)
+    assert score(prior) == pytest.approx(best)
     assert 1 < len(prior) < 12
+    assert groups == {
+        "culture": tuple(label for label in prior if label % 3),
+        "tag": tuple(label for label in prior if not label % 3),
+    }
+    # A group alone, beside the other one predicted without an error: no label outside of its prior helps.
+    for group in names.groups:
+        ids = list(groups[group])
+        own = [names.ids[column] for column in names.columns(group)]
+        known = np.where([label in own for label in range(12)], False, truth)
+
+        def score_beside(group_ids: list[int], known: NDArray[np.bool_] = known) -> float:
+            given = known.copy()
+            given[:, group_ids] = True
+            return float(fbeta_score(truth, given, beta=2, average="samples"))
+
+        assert all(score_beside([*ids, label]) < score_beside(ids) for label in own if label not in ids)
 
 
 def test_no_temporary_file_stays_beside_the_manifest(own_workshop: Workshop) -> None:

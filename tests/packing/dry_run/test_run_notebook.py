@@ -1,9 +1,12 @@
 """The dry run of the notebook, mostly in this Python, which has ONNX Runtime, instead of Kaggle's image."""
 
 import contextlib
+import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -12,13 +15,19 @@ import pytest
 import packing.dry_run.environment
 import packing.dry_run.limits
 import packing.dry_run.run_notebook
-from inference.basics.errors import RehearsalError
+from inference.basics.errors import PackError, RehearsalError
+from inference.basics.files import hash_file
+from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.records import Runtime
 from packing.dry_run.cgroups import make_group
 from packing.dry_run.environment import MARKER, find_interpreter, prepare_image
 from packing.dry_run.limits import Limits
-from packing.dry_run.run_notebook import rehearse_like_kaggle
+from packing.dry_run.outcome import Rehearsal
+from packing.dry_run.run_notebook import KaggleRehearsal, rehearse_like_kaggle
 from packing.dry_run.walls import Walls, build_walls
 from packing.pack.fetch_wheels import ONNXRUNTIME
+from packing.pack.metadata import DATASET_METADATA, KERNEL_METADATA
+from packing.pack.render_notebook import seal_notebook
 from packing.pack.write_bundle import pack
 from tests.conftest import NAMES, ROOT, Workshop
 
@@ -33,11 +42,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_notebook(bundle: Path, *cells: str) -> Path:
-    """Replace the bundle's notebook by one with these cells."""
+    """Replace the bundle's notebook by one with these cells, sealed like that of a pack."""
     names = f'OWNER, SLUG, COMPETITION = "{NAMES.owner}", "{NAMES.slug}", "{NAMES.competition}"'
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (names, *cells)])
     path = bundle / "kernel" / "kernel.ipynb"
-    nbformat.write(notebook, path)
+    dataset, kernel = bundle / "dataset", bundle / "kernel"
+    files = (dataset / MANIFEST_NAME, dataset / DATASET_METADATA, kernel / KERNEL_METADATA)
+    path.write_text(seal_notebook(notebook, {file.name: hash_file(file) for file in files}))
     return path
 
 
@@ -51,6 +62,7 @@ def test_the_notebook_ends_in_a_valid_submission_and_a_page_in_both_layouts(
     )
     assert rehearsed.run.images == 5 and rehearsed.first_prediction is not None
     assert 0 < rehearsed.first_prediction < rehearsed.seconds
+    assert 0 < rehearsed.outside < rehearsed.seconds - rehearsed.run.seconds, "more than what the script leaves"
     assert "\nlimits: " in rehearsed.walls and " CPUs" in rehearsed.walls and "31 GB of memory" in rehearsed.walls
     assert sorted(path.name for path in out.iterdir()) == ["kernel.html", "run_log.json", "submission.csv"]
     assert (out / "submission.csv").read_text().count("\n") == 6
@@ -119,8 +131,143 @@ def test_a_notebook_that_exceeds_its_time_limit_is_stopped(here: None, own_works
         rehearse_like_kaggle(
             own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, time_limit=1
         )
-    assert str(error.value) == f"{path}: exceeded its time limit of 1 s; see {tmp_path}/out/kernel.html"
+    assert re.fullmatch(
+        re.escape(f"{path}: stopped after ") + r"[1-9]\.\d s; wanted at most its time limit of 1 s from the start of "
+        r"Python to the saved page; raise --time-limit or `runtime.notebook_reserve`; see "
+        + re.escape(f"{tmp_path}/out/kernel.html"),
+        str(error.value),
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["kernel.html"]
+
+
+def write_results(log: object, labels: str) -> str:
+    """Return a cell that leaves a submission with `labels` for every image, and the log of a run."""
+    text = f"pathlib.Path('run_log.json').write_text({json.dumps(log)!r})" if log is not None else "None"
+    return (
+        "import os, pathlib\n"
+        "sample = next(pathlib.Path(os.environ['KAGGLE_ROOT'], 'input').rglob('sample_submission.csv'))\n"
+        "ids = [line.partition(',')[0] for line in sample.read_text().split()[1:]]\n"
+        f"rows = ['id,attribute_ids', *(f'{{name}},{labels}' for name in ids)]\n"
+        "pathlib.Path('submission.csv').write_text('\\n'.join(rows) + '\\n')\n"
+        f"{text}"
+    )
+
+
+LOG: dict[str, object] = {"images_per_second": 2.0, "unreadable": {}, "degraded": [], "seconds": {"total": 1.0}}
+
+
+def rehearse_cells(workshop: Workshop, out: Path, *cells: str, time_limit: float | None = None) -> KaggleRehearsal:
+    write_notebook(workshop.bundle, *cells)
+    return rehearse_like_kaggle(
+        workshop.dataset, workshop.images, workshop.sample, out, out.parent, limit=4, time_limit=time_limit
+    )
+
+
+def test_the_time_limit_holds_for_all_cells_together(here: None, own_workshop: Workshop, tmp_path: Path) -> None:
+    """Each cell alone is within the limit; the results are valid."""
+    cells = (write_results(LOG, "0 2"), *["import time; time.sleep(2)"] * 6)
+    with pytest.raises(
+        RehearsalError, match=r"kernel.ipynb: stopped after \d\.\d s; wanted at most its time limit of 4 s"
+    ):
+        rehearse_cells(own_workshop, tmp_path / "out", *cells, time_limit=4)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kernel.html"]
+
+
+def test_the_page_counts_towards_the_time_limit(
+    here: None, own_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing.dry_run.run_notebook, "write_notebook_page", lambda notebook, path: time.sleep(6))
+    with pytest.raises(RehearsalError, match=r"kernel.ipynb: took \d+\.\d s; wanted at most its time limit of 6 s"):
+        rehearse_cells(own_workshop, tmp_path / "out", write_results(LOG, "0 2"), time_limit=6)
+
+
+@pytest.mark.parametrize(
+    ("log", "labels", "message"),
+    [
+        (None, "0 2", "the script did not finish: it wrote no run_log.json"),
+        ([], "0 2", "run_log.json: `(the whole file)`: found []; wanted an object; wanted the log of a finished run"),
+        (
+            LOG | {"degraded": ["out of memory", "x"]},
+            "PRIOR",
+            "all 4 images have the prior labels: out of memory; wanted predictions",
+        ),
+        (
+            LOG | {"images_per_second": 0.0, "unreadable": {"a": "not an image"}},
+            "PRIOR",
+            "all 4 images have the prior labels: image a: not an image; wanted predictions",
+        ),
+    ],
+)
+def test_a_notebook_that_ends_well_without_predictions_fails_the_dry_run(
+    log: object,
+    labels: str,
+    message: str,
+    here: None,
+    own_workshop: Workshop,
+    tmp_path: Path,
+) -> None:
+    prior = " ".join(map(str, read_manifest(own_workshop.manifest).decision.whole_prior))
+    with pytest.raises(RehearsalError) as error:
+        rehearse_cells(own_workshop, tmp_path / "out", write_results(log, labels.replace("PRIOR", prior)))
+    notebook = own_workshop.bundle / "kernel" / "kernel.ipynb"
+    assert str(error.value) == f"{notebook}: {message}; see {tmp_path}/out/kernel.html"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kernel.html"]
+
+
+def test_a_degraded_notebook_is_accepted_and_its_reasons_are_listed_once(
+    here: None, own_workshop: Workshop, tmp_path: Path
+) -> None:
+    shown = "print('\\x1b[1;31mDEGRADED: the script was started twice\\x1b[0m')\nprint('DEGRADED: a model is missing')"
+    log = LOG | {"degraded": ["a model is missing"]}
+    rehearsed = rehearse_cells(own_workshop, tmp_path / "out", shown, write_results(log, "0 2"))
+    assert rehearsed.describe().endswith(
+        " less the notebook reserve of 5:00\nDEGRADED: a model is missing\nDEGRADED: the script was started twice"
+    )
+
+
+def test_the_time_outside_of_the_script_is_that_before_the_first_cell_and_after_the_log(
+    here: None, own_workshop: Workshop, tmp_path: Path
+) -> None:
+    cells = ("import time; time.sleep(2)", write_results(LOG, "0 2"), "time.sleep(3)")
+    rehearsed = rehearse_cells(own_workshop, tmp_path / "out", *cells)
+    assert 3 < rehearsed.outside < rehearsed.seconds - 2
+
+
+@pytest.mark.parametrize(
+    ("outside", "limit", "end"),
+    [
+        (6.1, 32400.0, "about 30 s on Kaggle (x5); the notebook reserve is 300 s"),
+        (
+            6.1,
+            60.0,
+            "about 30 s on Kaggle (x5); DOES NOT FIT the notebook reserve of 6 s: a tenth of the time limit, at most "
+            "`runtime.notebook_reserve`; raise them",
+        ),
+    ],
+)
+def test_the_time_outside_of_the_script_is_judged_by_the_notebook_reserve(
+    outside: float, limit: float, end: str
+) -> None:
+    run = Rehearsal(10, 0, 5.0, 2.0, limit, Runtime().choose_reserve(limit))
+    lines = KaggleRehearsal(run, None, 20.0, outside, "walls").describe().splitlines()
+    assert lines[2] == f"outside the script: 6.1 s here, {end}"
+
+
+def test_a_notebook_or_a_manifest_changed_after_packing_is_refused(
+    here: None, own_workshop: Workshop, tmp_path: Path
+) -> None:
+    notebook = own_workshop.bundle / "kernel" / "kernel.ipynb"
+    before = notebook.read_text()
+    notebook.write_text(before.replace("TRIAL_SECONDS", "TRIED_SECONDS"))
+    given = (own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path)
+    with pytest.raises(PackError, match=rf"^{notebook}: found sha256 \w+…; wanted \w+…, the hash at packing time"):
+        rehearse_like_kaggle(*given)
+    notebook.write_text(before)
+    manifest = own_workshop.dataset / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace("32400", "32401"))
+    with pytest.raises(PackError, match=rf"^{manifest}: found sha256 "):
+        rehearse_like_kaggle(*given)
+    assert not (tmp_path / "out").exists()
 
 
 GREEDY = """

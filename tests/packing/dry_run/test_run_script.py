@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from inference.basics.errors import RehearsalError, SubmissionError
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME
 from inference.task.ids import read_ids
-from packing.dry_run.run_script import Rehearsal, rehearse
+from packing.dry_run.outcome import Rehearsal
+from packing.dry_run.run_script import rehearse
 from tests.conftest import ROOT, Workshop
 
 SANDBOX = ROOT / "packing" / "dry_run" / "sandbox.py"
@@ -83,25 +85,72 @@ def test_a_script_in_the_sandbox_can_read_its_inputs_and_write_its_folder(worksh
     assert (tmp_path / "x").read_text() == (workshop.dataset / "labels.csv").read_text()
 
 
+def replace_script(workshop: Workshop, text: str) -> None:
+    script = workshop.dataset / "inference.pyz"
+    script.write_text(text)
+    document = json.loads((workshop.dataset / MANIFEST_NAME).read_text())
+    document["runtime"]["script"]["sha256"] = hash_file(script)
+    (workshop.dataset / MANIFEST_NAME).write_text(json.dumps(document))
+
+
 def test_a_bundle_that_writes_an_invalid_submission_fails_the_dry_run(own_workshop: Workshop, tmp_path: Path) -> None:
-    script = own_workshop.dataset / "inference.pyz"
-    script.write_text(
+    replace_script(
+        own_workshop,
         "import json, pathlib\n"
         "pathlib.Path('submission.csv').write_text('id,attribute_ids\\n')\n"
-        "pathlib.Path('run_log.json').write_text('{}')\n"
+        "pathlib.Path('run_log.json').write_text('{}')\n",
     )
-    document = json.loads((own_workshop.dataset / MANIFEST_NAME).read_text())
-    document["runtime"]["script"]["sha256"] = hash_file(script)
-    (own_workshop.dataset / MANIFEST_NAME).write_text(json.dumps(document))
     with pytest.raises(SubmissionError, match=r"found 0 rows, without \w+; wanted the 20 ids of the sample in order$"):
         rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_run_time_of_stage_2_is_estimated_from_start_up_and_rate() -> None:
-    rehearsal = Rehearsal(images=100, unreadable=1, seconds=12.0, rate=10.0, time_limit=3600)
+    rehearsal = Rehearsal(images=100, unreadable=1, seconds=12.0, rate=10.0, time_limit=3600, reserve=300)
     assert rehearsal.predict_seconds(1000) == pytest.approx(2 + 100)
     assert rehearsal.describe() == (
         "100 images in 12.0 s, 10.0 images/s, 1 unreadable\n"
-        "38,801 images at this rate: 1:04:42; DOES NOT FIT the time limit of 1:00:00"
+        "38,801 images at this rate: 1:04:42; DOES NOT FIT the time limit of 1:00:00 less the notebook reserve of 5:00"
     )
+
+
+@pytest.mark.parametrize(("reserve", "verdict"), [(299.0, "fits"), (301.0, "DOES NOT FIT")])
+def test_the_notebook_reserve_is_not_available_to_the_script(reserve: float, verdict: str) -> None:
+    rehearsal = Rehearsal(100, 0, 10.0, 10.0, time_limit=4180.1, reserve=reserve)
+    assert rehearsal.predict_seconds() == pytest.approx(3880.1)
+    assert f"1:04:40; {verdict} the time limit" in rehearsal.describe()
+
+
+def test_a_run_without_a_rate_is_described_and_its_reasons_too() -> None:
+    rehearsal = Rehearsal(100, 0, 12.0, 0.0, 3600, 300, degraded=("the script was started twice",))
+    assert rehearsal.predict_seconds() is None
+    assert rehearsal.describe().splitlines()[1:] == [
+        "38,801 images at this rate: unknown, as the last start of the script predicted none",
+        "DEGRADED: the script was started twice",
+    ]
+
+
+def test_a_lenient_dry_run_without_a_readable_image_is_refused(own_workshop: Workshop, tmp_path: Path) -> None:
+    for image in own_workshop.images.iterdir():
+        image.write_bytes(b"no image")
+    with pytest.raises(RehearsalError) as error:
+        rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", 5, strict=False)
+    assert re.fullmatch(
+        rf"{own_workshop.dataset}: all 5 images have the prior labels: .*; wanted predictions; "
+        "see the messages of the script above",
+        str(error.value),
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_script_gets_the_time_limit_less_the_reserve(workshop: Workshop, tmp_path: Path) -> None:
+    rehearsal = rehearse(workshop.dataset, workshop.images, workshop.sample, tmp_path, limit=2, time_limit=600)
+    assert (rehearsal.time_limit, rehearsal.reserve) == (600, 60)
+    assert json.loads((tmp_path / "run_log.json").read_text())["time_limit"] == 540
+
+
+def test_a_script_past_the_time_limit_is_stopped(own_workshop: Workshop, tmp_path: Path) -> None:
+    replace_script(own_workshop, "import time; time.sleep(60)")
+    with pytest.raises(RehearsalError) as error:
+        rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", time_limit=1)
+    assert str(error.value) == f"{own_workshop.dataset}: the script was stopped at the time limit of 1 s"

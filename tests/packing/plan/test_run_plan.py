@@ -13,7 +13,7 @@ import build_kernel
 from inference.basics.errors import PackError
 from inference.images.geometry import Geometry
 from inference.manifest.file import read_manifest, write_manifest
-from inference.manifest.records import Ensemble, Manifest, Resize
+from inference.manifest.records import Ensemble, Manifest, Resize, Runtime
 from inference.models.sessions import CPU, CUDA
 from packing.accelerators import ACCELERATORS, Rates, find_accelerator, find_rates
 from packing.plan.chart import draw_plan
@@ -43,10 +43,11 @@ NAMES = "everything, culture, tag"
 
 @pytest.fixture
 def zoo(workshop: Workshop, tmp_path: Path) -> Path:
-    """A manifest of three models with known values, and its labels."""
+    """A manifest of three models with known values and no notebook reserve, and its labels."""
     (tmp_path / "labels.csv").write_bytes((workshop.home / "labels.csv").read_bytes())
     manifest = read_manifest(workshop.manifest)
-    write_manifest(replace(manifest, ensemble=replace(manifest.ensemble, values=VALUES)), tmp_path / "zoo.json")
+    valued = replace(manifest.ensemble, values=VALUES)
+    write_manifest(replace(manifest, ensemble=valued, runtime=Runtime(notebook_reserve=0)), tmp_path / "zoo.json")
     return tmp_path / "zoo.json"
 
 
@@ -174,6 +175,17 @@ def test_if_nothing_fits_the_number_of_predicted_images_is_printed(zoo: Path) ->
     plan = plan_logged(zoo, 1000, 20)
     # The fastest models that cover both groups, culture and tag, take 0.015 s, and decoding 0.03 s: 18 s of 45.
     assert describe_plan(plan).endswith("takes 0:47: about 400 images are predicted; the others get the prior labels")
+
+
+def test_the_notebook_reserve_is_not_available_to_the_models(zoo: Path) -> None:
+    """All passes take 102 s; the kernel keeps a margin of 5 % of the rest."""
+    write_manifest(replace(read_manifest(zoo), runtime=Runtime(notebook_reserve=10)), zoo)
+    whole, less = plan_logged(zoo, 1000, 120), plan_logged(zoo, 1000, 110)
+    assert whole.dropped == () and less.dropped != ()
+    limit = "the time limit of 2:00 less the notebook reserve of 0:10"
+    assert describe_plan(whole).endswith(f"fits {limit}, with 0:08 to spare")
+    short = "DOES NOT FIT the time limit of 1:50 less the notebook reserve of 0:10, by 0:02"
+    assert short in describe_plan(less)
 
 
 def test_without_values_no_loss_is_printed(workshop: Workshop, tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""What a dry run ended with: its submission and run_log.json, and the run time of the whole test that follows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.basics.errors import ManifestError, RehearsalError, SubmissionError
+from inference.basics.run_log import format_seconds
+from inference.basics.tables import read_columns
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest
+from inference.manifest.values import NotNegative
+from inference.task.submission import HEADER, check_submission, parse_label_ids
+from packing.run_log import read_log
+
+STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
+SUBMISSION, LOG = "submission.csv", "run_log.json"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A successful dry run."""
+
+    images: int
+    unreadable: int
+    seconds: float
+    """Run time of the script."""
+    rate: float
+    """Images/s while predicting; 0 if the last start of the script found all images predicted."""
+    time_limit: float
+    """Of the whole notebook, seconds."""
+    reserve: float
+    """Seconds of the time limit kept for the notebook outside of the script."""
+    degraded: tuple[str, ...] = ()
+    """Why the submission is worse than it could be."""
+
+    def predict_seconds(self, images: int = STAGE_2_IMAGES) -> float | None:
+        """Estimate the script's seconds for `images`: the measured start-up, plus the images at the measured rate.
+
+        None without a rate.
+        """
+        if self.rate == 0:
+            return None
+        return max(0.0, self.seconds - self.images / self.rate) + images / self.rate
+
+    def describe(self) -> str:
+        """Return a summary of two lines, and one for each reason of a degraded submission."""
+        return "\n".join(
+            [
+                f"{self.images} images in {self.seconds:.1f} s, {self.rate:.1f} images/s, {self.unreadable} unreadable",
+                f"{STAGE_2_IMAGES:,} images at this rate: {self._judge()}",
+                *(f"DEGRADED: {reason}" for reason in self.degraded),
+            ]
+        )
+
+    def _judge(self) -> str:
+        needed = self.predict_seconds()
+        if needed is None:
+            return "unknown, as the last start of the script predicted none"
+        verdict = "fits" if needed <= self.time_limit - self.reserve else "DOES NOT FIT"
+        return (
+            f"{format_seconds(needed)}; {verdict} the time limit of {format_seconds(self.time_limit)} "
+            f"less the notebook reserve of {format_seconds(self.reserve)}"
+        )
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    total: NotNegative
+
+
+@dataclass(frozen=True)
+class _Log:
+    images_per_second: NotNegative
+    unreadable: Mapping[str, str]
+    degraded: tuple[str, ...]
+    seconds: _Seconds
+
+
+def read_outcome(working: Path, ids: Sequence[str], manifest: Manifest, labels: Labels, time_limit: float) -> Rehearsal:
+    """Check the submission and the log in `working`; `time_limit`: seconds of the notebook.
+
+    Raises SubmissionError: an invalid submission. Raises RehearsalError: no log, as the script did not finish, or no
+    image has a prediction.
+    """
+    submission, path = working / SUBMISSION, working / LOG
+    check_submission(submission, ids, labels)
+    try:
+        log: _Log = read_log(path, _Log)
+    except FileNotFoundError:
+        raise RehearsalError(f"the script did not finish: it wrote no {LOG}") from None
+    except (OSError, ManifestError, UnicodeDecodeError) as error:
+        raise RehearsalError(f"{LOG}: {error}; wanted the log of a finished run") from error
+    prior = set(manifest.decision.whole_prior)
+    rows = read_columns(submission, HEADER, SubmissionError)
+    # Without a reason in the log, real predictions happen to be the prior labels.
+    if (log.unreadable or log.degraded) and all(set(parse_label_ids(text)) == prior for _, text in rows):
+        reasons = log.degraded or tuple(f"image {name}: {reason}" for name, reason in log.unreadable.items())
+        raise RehearsalError(f"all {len(ids)} images have the prior labels: {reasons[0]}; wanted predictions")
+    reserve = manifest.runtime.choose_reserve(time_limit)
+    total = log.seconds.total
+    return Rehearsal(len(ids), len(log.unreadable), total, log.images_per_second, time_limit, reserve, log.degraded)
