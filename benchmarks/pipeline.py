@@ -164,7 +164,9 @@ def time_first_prediction(bundle: Path, folder: Path, images: int) -> dict[str, 
     started = time.perf_counter()
     subprocess.run([sys.executable, "-I", "-c", IMPORT, str(bundle / "inference.pyz")], check=True)
     stages = {"Python and its imports": time.perf_counter() - started}
-    finished = subprocess.run([*command, "--started-at", str(time.time())], capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [*command, "--started-at", str(time.monotonic())], capture_output=True, text=True, check=False
+    )
     if finished.returncode:
         raise RuntimeError(f"{bundle}: the script failed: {finished.stderr.strip()}")
     log = json.loads((folder / "run_log.json").read_text(encoding="utf-8"))

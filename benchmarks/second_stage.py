@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.basics.run_log import RunLog
 from inference.basics.tables import read_columns
-from inference.ensemble.second_stage import choose_labels, open_stage
+from inference.ensemble.second_stage import choose_labels
+from inference.ensemble.stackers import open_stage
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.labels import Labels
 from inference.manifest.records import (
@@ -45,6 +45,7 @@ IMAGES, MEMBERS, CULTURES, TAGS = 38_801, 14, 398, 705
 FITTED = 1500  # images to fit the stackers to; enough for a realistic cost, not for a realistic quality
 BRIEF = CnnSettings(epochs=1, updates=1)  # the cost of a CNN does not depend on its weights
 ROWS = 1000
+CHUNK = 32  # images; the kernel selects labels chunk by chunk
 TRUE_LABELS = 3.17  # per image of iMet 2019
 LABELS = Labels(
     tuple(range(CULTURES + TAGS)),
@@ -108,7 +109,7 @@ def fit_stackers(folder: Path) -> Manifest:
         ensemble=Ensemble({group: dict.fromkeys(NAMES, 1.0) for group in LABELS.groups}, stackers, name_parts(mix)),
         decision=Decision(
             dict.fromkeys(LABELS.groups, rule),
-            prior=(0,),
+            prior={"culture": (0,), "tag": ()},
             rule="expected_f2",
             calibration=dict.fromkeys(LABELS.groups, Calibration((0.0, 1.0), (0.0, 1.0))),
         ),
@@ -151,9 +152,11 @@ def measure(folder: Path, manifest: Manifest, ids: list[str]) -> dict[str, float
     with Memory() as memory:
         before = time.perf_counter()
         scores = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES}
-        log = RunLog(strict=True)
-        stage = open_stage(manifest, LABELS, folder, log)
-        _, label_ids = choose_labels(stage, scores, np.zeros((IMAGES, 4), np.float32), log)
+        stage = open_stage(manifest, LABELS, folder)
+        label_ids: list[tuple[int, ...]] = []
+        for start in range(0, IMAGES, CHUNK):
+            part = {name: array[start : start + CHUNK] for name, array in scores.items()}
+            label_ids += choose_labels(stage, part, np.zeros((len(part[NAMES[0]]), 4), np.float32))
         write_submission(folder / "submission.csv", ids, label_ids)
         seconds = time.perf_counter() - before
     return {"seconds": round(seconds, 1), "peak_mb": round(memory.peak / 1e6)}

@@ -10,14 +10,17 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.endurance.faults import fill_the_disk, kill_at_random, shorten_the_limit, slow_down
+from benchmarks.endurance.faults import fill_the_disk, kill_at_random
 from benchmarks.endurance.images import run_single_images, starve
+from benchmarks.endurance.limits import shorten_the_limit, slow_down
+from benchmarks.endurance.notebook import kill_notebooks
 from benchmarks.endurance.runs import ROOT, Museum
 from inference.task.ids import read_ids
 from packing.dry_run.run_script import write_sample
 
 KINDS: dict[str, Callable[[Museum, Path, float], None]] = {
     "kills": kill_at_random,
+    "notebooks": kill_notebooks,
     "limits": shorten_the_limit,
     "slower": slow_down,
     "disk": fill_the_disk,

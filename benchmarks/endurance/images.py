@@ -32,7 +32,7 @@ def starve(museum: Museum, folder: Path, wait: float) -> None:
     ids.insert(40, "large")
     sample = write_sample(folder / "starved.csv", ids)
     manifest, labels = museum.read_bundle()
-    prior = " ".join(map(str, sorted(manifest.decision.prior)))
+    prior = " ".join(map(str, manifest.decision.whole_prior))
     for megabytes in MEGABYTES:
         out = folder / "starved" / f"{megabytes}" / "submission.csv"
         code, errors = start_script(museum, images, sample, out, megabytes)

@@ -3,10 +3,11 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sklearn.metrics import fbeta_score
@@ -20,23 +21,57 @@ from inference.task.ids import read_ids
 from inference.task.submission import check_submission, parse_label_ids
 
 ROOT = Path(__file__).parents[2]
-# Each pass of an image waits, so that the run time is known and does not depend on other work of the machine. After the
-# given number of passes, the given model waits five times as long.
+# Each pass, each read image and each selection by a stacker waits, so that the run time is known and does not depend on
+# other work of the machine. After the given number of passes, the given model waits five times as long. The stand-in
+# for a stacker returns the blend.
 SLOWED = """
-import sys, time
+import json, sys, time
 from inference.__main__ import main
+from inference.ensemble import second_stage, stackers
 from inference.models.sessions import ModelSession
-wait, slow_from, slow_model = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+from inference.run import answers, predict, sweep
+waits = json.loads(sys.argv[1])
 real, seen = ModelSession.predict, 0
-def predict(self, batch, views=("identity",), full=0):
+def slow_model(self, batch, views=("identity",), full=0):
     global seen
     seen += len(batch) * len(views)
-    time.sleep(wait * len(batch) * len(views) * (5 if seen > slow_from and self.name == slow_model else 1))
+    slower = 5 if seen > waits["slow_from"] and self.name == waits["slow_model"] else 1
+    time.sleep(waits["model"] * len(batch) * len(views) * slower)
     return real(self, batch, views, full)
-ModelSession.predict = predict
-sys.exit(main(sys.argv[4:]))
+ModelSession.predict = slow_model
+read = sweep.read_picture
+def slow_image(path, **more):
+    time.sleep(waits["image"])
+    return read(path, **more)
+sweep.read_picture = slow_image
+class Waiting:
+    def stop(self):
+        pass
+def open_stage(manifest, labels, folder):
+    return stackers.Stage(manifest, labels, (Waiting(),))
+def slow_choice(stage, scores, traits):
+    time.sleep(waits["stacker"] * len(traits) if stage.stackers else 0)
+    return second_stage.choose_labels(stage.drop_stackers(), scores, traits)
+if waits["stacker"]:
+    predict.open_stage, answers.choose_labels = open_stage, slow_choice
+sys.exit(main(sys.argv[2:]))
 """
 NEVER = 10**9
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Seconds that a run waits besides its work."""
+
+    model: float = 0.0
+    """Per image and view."""
+    image: float = 0.0
+    """Per image that is read."""
+    stacker: float = 0.0
+    """Per image; 0 for a bundle without stackers."""
+    slow_from: int = NEVER
+    """Number of passes after which `slow_model` waits five times as long."""
+    slow_model: str = "-"
 
 
 @dataclass(frozen=True)
@@ -54,11 +89,9 @@ class Museum:
         manifest = read_manifest(self.dataset / MANIFEST_NAME)
         return manifest, read_labels(self.dataset / manifest.labels.file, manifest.labels.groups)
 
-    def start(
-        self, out: Path, wait: float, *more: str, slow_from: int = NEVER, slow_model: str = "-"
-    ) -> subprocess.Popen[str]:
-        """Start the script with models that wait `wait` seconds per image and view."""
-        command = [sys.executable, "-c", SLOWED, str(wait), str(slow_from), slow_model]
+    def start(self, out: Path, waits: Waits, *more: str) -> subprocess.Popen[str]:
+        """Start the script."""
+        command = [sys.executable, "-c", SLOWED, json.dumps(asdict(waits))]
         command += ["--bundle", str(self.dataset), "--images", str(self.museum / "test")]
         command += ["--sample", str(self.sample), "--out", str(out), *more]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
@@ -89,16 +122,22 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def time_run(
-    museum: Museum, out: Path, wait: float, limit: float | None = None, slow_from: int = NEVER, slow_model: str = "-"
+    museum: Museum, out: Path, waits: Waits, limit: float | None = None, pause: tuple[float, float] | None = None
 ) -> tuple[float, int, str]:
     """Return the run time in seconds with the start of Python, the exit code and the messages.
 
-    The time limit counts from the same moment.
+    `limit`: seconds from the same moment; `pause`: stop the process after so many seconds, for so many seconds.
     """
-    clock = ["--started-at", str(time.time())] + (["--time-limit", str(limit)] if limit else [])
-    started = time.perf_counter()
-    code, errors = finish(museum.start(out, wait, *clock, slow_from=slow_from, slow_model=slow_model))
-    return time.perf_counter() - started, code, errors
+    started = time.monotonic()
+    clock = ["--started-at", f"{started:.3f}"] + (["--time-limit", str(limit)] if limit else [])
+    process = museum.start(out, waits, *clock)
+    if pause:
+        time.sleep(pause[0])
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(pause[1])
+        process.send_signal(signal.SIGCONT)
+    code, errors = finish(process)
+    return time.monotonic() - started, code, errors
 
 
 def start_script(

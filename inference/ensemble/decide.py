@@ -17,11 +17,23 @@ SHARE_OF_SCORE = 1e-6
 def decide(scores: Scores, labels: Labels, decision: Decision) -> NDArray[np.bool_]:
     """Select labels by the decision's rule, (images, labels), at least one per image.
 
-    `scores`: from 0 to 1, (images, labels).
+    `scores`: from 0 to 1, (images, labels); NaN for a group without scores, which gets its prior labels.
     """
+    lost = np.isnan(scores)
+    filled = np.nan_to_num(scores)
     if decision.rule == "expected_f2":
-        return decide_expected(calibrate(scores, labels, decision.calibration), decision.maximum)
-    return decide_groups(scores, labels, decision.groups)
+        selected = decide_expected(calibrate(filled, labels, decision.calibration), decision.maximum)
+    else:
+        selected = select_groups(filled, labels, decision.groups)
+    if lost.any():
+        selected = np.where(lost, mark_prior(labels, decision), selected)
+    return select_best(selected, filled)
+
+
+def mark_prior(labels: Labels, decision: Decision) -> NDArray[np.bool_]:
+    """Mark the prior labels of all groups, (labels,)."""
+    prior = {label for ids in decision.prior.values() for label in ids}
+    return np.array([label in prior for label in labels.ids])
 
 
 def calibrate(scores: Scores, labels: Labels, calibration: Mapping[str, Calibration]) -> NDArray[np.float64]:
@@ -38,16 +50,23 @@ def calibrate(scores: Scores, labels: Labels, calibration: Mapping[str, Calibrat
 
 
 def decide_groups(scores: Scores, labels: Labels, rules: Mapping[str, GroupDecision]) -> NDArray[np.bool_]:
-    """Select labels by each group's threshold and label counts, (images, labels).
+    """Select labels as `decide` does by each group's rule; `scores`: (images, labels), without NaN."""
+    return select_best(select_groups(scores, labels, rules), scores)
 
-    `scores`: (images, labels). An image without a selected label gets the label of its highest score.
-    """
+
+def select_best(selected: NDArray[np.bool_], scores: Scores) -> NDArray[np.bool_]:
+    """Select the label of the highest score for each image without a selected label; both (images, labels)."""
+    bare = np.flatnonzero(~selected.any(axis=1))
+    selected[bare, scores[bare].argmax(axis=1)] = True
+    return selected
+
+
+def select_groups(scores: Scores, labels: Labels, rules: Mapping[str, GroupDecision]) -> NDArray[np.bool_]:
+    """Select labels by each group's threshold and label counts, (images, labels); `scores`: (images, labels)."""
     selected = np.zeros(scores.shape, np.bool_)
     for group, rule in rules.items():
         columns = np.array(labels.columns(group))
         selected[:, columns] = decide_group(scores[:, columns], rule)
-    bare = np.flatnonzero(~selected.any(axis=1))
-    selected[bare, scores[bare].argmax(axis=1)] = True
     return selected
 
 

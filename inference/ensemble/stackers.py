@@ -13,9 +13,10 @@ from inference.basics.errors import SessionError
 from inference.ensemble.blend import fill_members
 from inference.ensemble.pairs import compute_features, find_pairs, name_features
 from inference.manifest.labels import Labels
-from inference.manifest.records import Manifest, Stacker
+from inference.manifest.records import Manifest, Stacker, remove_stackers
+from inference.models.faults import shorten
 from inference.models.graphs import check_graph
-from inference.models.sessions import CPU, make_options
+from inference.models.sessions import open_on_cpu
 
 
 class Inputs(NamedTuple):
@@ -39,9 +40,10 @@ class StackerSession:
         self._file = path.name
         try:
             check_graph(path)
-            self._session = onnxruntime.InferenceSession(path, make_options(), providers=[CPU])
+            self._session = open_on_cpu(path)
         except Exception as error:  # ONNX Runtime raises a dozen types without a common base class
-            raise SessionError(f"stacker {stacker.name}: {path.name} does not load: {_shorten(error)}") from error
+            raise SessionError(f"stacker {stacker.name}: {path.name} does not load: {shorten(error)}") from error
+        self._options = onnxruntime.RunOptions()
         found = [(node.name, node.type, node.shape[1:]) for node in self._session.get_inputs()]
         if stacker.kind == "cnn":
             wanted = ("scores", "tensor(float)", [len(stacker.members), len(self._columns)])
@@ -74,11 +76,15 @@ class StackerSession:
         scored[rows, columns] = self._run("features", features, (len(rows),))
         return scored[:, self._columns]
 
+    def stop(self) -> None:
+        """Interrupt `score`, from another thread, and refuse later calls: it raises SessionError."""
+        self._options.terminate = True
+
     def _run(self, name: str, array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
         try:
-            (probabilities,) = self._session.run(None, {name: array})
+            (probabilities,) = self._session.run(None, {name: array}, self._options)
         except Exception as error:
-            raise SessionError(f"stacker {self.stacker.name} fails on {array.shape}: {_shorten(error)}") from error
+            raise SessionError(f"stacker {self.stacker.name} fails on {array.shape}: {shorten(error)}") from error
         if probabilities.shape != shape:
             raise SessionError(f"stacker {self.stacker.name}: found an output of {probabilities.shape}; wanted {shape}")
         # The sum over trees may exceed 1 slightly.
@@ -108,16 +114,19 @@ class Stage:
     labels: Labels
     stackers: tuple[StackerSession, ...]
 
+    def drop_stackers(self) -> "Stage":
+        """Return the stage in which the blend alone decides."""
+        has_stackers = bool(list_used_stackers(self.manifest))
+        return Stage(remove_stackers(self.manifest) if has_stackers else self.manifest, self.labels, ())
 
-def load_stackers(manifest: Manifest, labels: Labels, folder: Path) -> tuple[StackerSession, ...]:
-    """Load the stackers that have a weight in the mix. Raises SessionError: one does not load."""
+
+def list_used_stackers(manifest: Manifest) -> list[Stacker]:
+    """Return the stackers that have a weight in the mix of a group."""
     used = {name for weights in manifest.ensemble.mix.values() for name, weight in weights.items() if weight > 0}
-    return tuple(
-        StackerSession(stacker, folder / stacker.onnx.file, labels)
-        for stacker in manifest.ensemble.stackers
-        if stacker.name in used
-    )
+    return [stacker for stacker in manifest.ensemble.stackers if stacker.name in used]
 
 
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def open_stage(manifest: Manifest, labels: Labels, folder: Path) -> Stage:
+    """Load the second stage of a bundle. Raises SessionError: a stacker does not load."""
+    sessions = [StackerSession(one, folder / one.onnx.file, labels) for one in list_used_stackers(manifest)]
+    return Stage(manifest, labels, tuple(sessions))

@@ -1,115 +1,80 @@
-"""The time that is left and the measured speed of the models: the input of plans. Tests replace the clock."""
+"""The measured speed of a run and the time that is left for it: the input of plans."""
 
-import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median
 
-from inference.basics.errors import OptionError
+from inference.basics.deadline import Deadline
 
-RECENT_PASSES = 8  # a model's speed is the median of these, so that one slow pass does not count
-LATEST_PASSES = 3  # the slowest of these is the estimate for one more pass
-# A pass may be slower than the slowest of the last ones: other load on the machine, larger images.
-PASS_MARGIN = 1.5
+# A speed is the median of so many measurements: one outlier does not count, a lasting change soon does.
+RECENT = 5
+PASS_MARGIN = 1.5  # a pass may be slower than the median: other load on the machine, larger images
 PLAN_MARGIN = 1.05  # without it, the first delay would exceed the plan
 RESTORE_MARGIN = 1.15  # without it, the same passes would be dropped and restored again and again
-# For the difference between a measurement on a part of the images, or on shorter rows, and the whole.
-RESERVE_MARGIN = 2.0
+RESERVE_MARGIN = 2.0  # for the difference between one submission and a later one
 SMALLEST_RESERVE = 1.0  # seconds, for what is not measured, above all the exit of the interpreter
 # Submissions during the run take at most 1/50 of the time, at intervals of at least so many seconds.
 SUBMISSION_SHARE = 50
 SMALLEST_INTERVAL = 60.0
 
 
-@dataclass(frozen=True)
-class Clock:
-    """The time limit, in seconds of a monotonic clock."""
-
-    started: float
-    limit: float
-    """Counted from `started`."""
-    now: Callable[[], float]
-
-    def left(self) -> float:
-        """Return the seconds before the time limit; negative after it."""
-        return self.started + self.limit - self.now()
-
-
-def find_start(started_at: float | None, now: Callable[[], float], wall: Callable[[], float] = time.time) -> float:
-    """Return the start of the kernel on the clock `now`; `started_at`: seconds since 1970 (default: this moment).
-
-    Raises OptionError: `started_at` is in the future.
-    """
-    if started_at is None:
-        return now()
-    elapsed = wall() - started_at
-    if elapsed < -1:
-        found = f"{started_at:.0f}, {-elapsed:.0f} s in the future"
-        raise OptionError(f"--started-at: found {found}; wanted a time in the past")
-    return now() - max(elapsed, 0.0)
-
-
-def estimate_reserve(decide_seconds: float, decided: int, images: int, write_seconds: float) -> float:
-    """Estimate the seconds to reserve for selecting labels, writing and checking the submission.
-
-    `decide_seconds`: measured on `decided` images; `write_seconds`: of the first submission.
-    """
-    return SMALLEST_RESERVE + RESERVE_MARGIN * (decide_seconds / decided * images + 2 * write_seconds)
-
-
 class Pace:
-    """Measured seconds of each model's passes and of all other work, and the time left for further passes."""
+    """Measured seconds of each model's passes, of selecting labels and of all other work, and the time left."""
 
-    def __init__(self, clock: Clock, reserve: float) -> None:
-        """`reserve`: seconds kept for selecting labels and writing the submission."""
-        self.clock, self.reserve = clock, reserve
+    def __init__(self, deadline: Deadline) -> None:
+        """`deadline`: of the whole run; the end of the run is kept free in `left`."""
+        self.deadline = deadline
+        self.reserve = SMALLEST_RESERVE
         self._passes: dict[str, deque[float]] = {}
-        self._others: deque[float] = deque(maxlen=RECENT_PASSES)
-        self._submitted, self._submission = clock.now(), 0.0
+        self._others: deque[float] = deque(maxlen=RECENT)
+        self._choices: dict[bool, deque[float]] = {one: deque(maxlen=RECENT) for one in (False, True)}
+        self._submitted, self._submission = deadline.now(), 0.0
 
     @property
     def seconds(self) -> dict[str, float]:
         """Return the seconds per view and image of each model that has run."""
         return {model: median(recent) for model, recent in self._passes.items()}
 
-    @property
-    def overhead(self) -> float:
-        """Return the seconds per image outside its passes: waiting for the decoder, saving."""
-        return median(self._others) if self._others else 0.0
-
     def note_pass(self, model: str, images: int, seconds: float) -> None:
         """Record the seconds of one view of some images."""
-        self._passes.setdefault(model, deque(maxlen=RECENT_PASSES)).append(seconds / images)
+        self._passes.setdefault(model, deque(maxlen=RECENT)).append(seconds / images)
+
+    def note_choice(self, stacked: bool, images: int, seconds: float) -> None:
+        """Record the seconds of selecting labels, with the stackers or by the blend alone."""
+        self._choices[stacked].append(seconds / images)
 
     def note_chunk(self, images: int, seconds: float) -> None:
-        """Record the seconds of a chunk outside its passes."""
+        """Record the seconds of a chunk outside its passes and choices: waiting for the decoder, saving."""
         self._others.append(max(seconds, 0.0) / images)
 
     def note_submission(self, seconds: float) -> None:
-        """Record the seconds of selecting labels, writing and checking; they may raise the reserve."""
-        self.reserve = max(self.reserve, SMALLEST_RESERVE + RESERVE_MARGIN * seconds)
-        self._submitted, self._submission = self.clock.now(), seconds
+        """Record the seconds of writing and checking a submission; they set the reserve for the last one."""
+        self.reserve = SMALLEST_RESERVE + RESERVE_MARGIN * seconds
+        self._submitted, self._submission = self.deadline.now(), seconds
 
     def left(self) -> float:
-        """Return the seconds left for further passes."""
-        return self.clock.left() - self.reserve
+        """Return the seconds left before the last submission must be written."""
+        return self.deadline.left() - self.reserve
+
+    def choose(self, stacked: bool) -> float:
+        """Return the seconds per image of selecting labels; 0 before the first measurement."""
+        return median(self._choices[stacked]) if self._choices[stacked] else 0.0
+
+    def other(self) -> float:
+        """Return the seconds per image outside of passes and choices."""
+        return median(self._others) if self._others else 0.0
 
     def fits(self, model: str, images: int) -> bool:
-        """Return whether one more pass fits, estimated by the slowest of the last few and a margin.
-
-        A model that has not run yet counts as slow as the slowest that has.
-        """
-        known = [self._passes[model]] if model in self._passes else list(self._passes.values())
-        slowest = max((seconds for recent in known for seconds in list(recent)[-LATEST_PASSES:]), default=0.0)
+        """Return whether one more pass fits; a model that has not run yet counts as slow as the slowest that has."""
+        seconds = self.seconds
+        expected = seconds.get(model, max(seconds.values(), default=0.0))
         left = self.left()
-        return left > 0 and PASS_MARGIN * slowest * images <= left
+        return left > 0 and PASS_MARGIN * expected * images <= left
 
-    def allow(self, images: int) -> float:
+    def allow(self, images: int, stacked: bool) -> float:
         """Return the seconds per image that all its passes together may take, for the remaining `images`."""
-        return self.left() / images / PLAN_MARGIN - self.overhead
+        return self.left() / images / PLAN_MARGIN - self.other() - self.choose(stacked)
 
     def is_due(self) -> bool:
         """Return whether it is time to write another submission during the run."""
         interval = max(SMALLEST_INTERVAL, SUBMISSION_SHARE * self._submission)
-        return self.clock.now() - self._submitted >= interval
+        return self.deadline.now() - self._submitted >= interval

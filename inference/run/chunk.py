@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.basics.errors import ImageError, OutputError, SessionError
+from inference.basics.errors import ImageError, LateError, OutputError, SessionError
 from inference.images.geometry import Geometry
 from inference.images.read import Picture
 from inference.images.tiles import merge_tiles
@@ -26,18 +26,21 @@ def run_chunk(
 ) -> tuple[bool, float]:
     """Run and save the missing passes of the plan; return whether there was enough time, and the models' seconds.
 
-    `images`: the chunk's rows of the predictions; `geometries`: by model. Models that fail are excluded.
+    `images`: the chunk's rows of the predictions; `geometries`: by model. Models that fail are excluded. If not all
+    images were read in time, the others are predicted and not saved, so that a later run reads all.
     """
     rows, readable = take_readable(job, state, images, pictures)
+    is_whole = not any(isinstance(found, LateError) for found in pictures)
     done = state.done.get(index, set())
     if not rows:
-        commit_chunk(job, state, index, images, {str(one) for one in state.passes} - done)
-        return True, 0.0
+        if is_whole:
+            commit_chunk(job, state, index, images, {str(one) for one in state.passes} - done)
+        return is_whole, 0.0
     batches = {geometry: join_squares(readable, geometry) for geometry in set(geometries.values())}
     job.traits[rows] = [found.traits for found in readable]
     shown: dict[str, list[tuple[int, NDArray[np.float32]]]] = {}
     ran: list[Pass] = []
-    in_time, spent, clock = True, 0.0, state.pace.clock
+    in_time, spent, now = is_whole, 0.0, state.pace.deadline.now
     for one in plan:
         if str(one) in done or one in ran or one not in state.passes:
             continue
@@ -47,47 +50,64 @@ def run_chunk(
         if not state.planned and not has_time_to_measure(state, one, ran, len(rows), len(job.ids) - images.stop):
             continue
         geometry = geometries[one.model]
+        began = now()
         has_time = state.pace.fits(one.model, TRIAL_BATCHES * len(rows))
-        spent += state.runners[one.model].settle(batches[geometry], has_time)
+        state.runners[one.model].settle(batches[geometry], has_time)
         # With tiles, one view per call, as tiles are merged per view; without a plan too, to measure in small steps.
         missing = [other for other in plan if str(other) not in done and other not in ran]
         together: Plan = join_views(state, one, missing, len(rows)) if not geometry.tiles else (one,)
-        began = clock.now()
         try:
-            probabilities = state.runners[one.model].predict(batches[geometry], [other.view for other in together])
+            probabilities, seconds = show_views(state, together, geometry, batches[geometry], readable)
         except SessionError as error:
-            if state.pace.left() <= 0:  # the timer has stopped the model at the time limit
+            if state.stopped:
                 in_time = False
                 break
             exclude_model(state, one.model, error)
             continue
-        if geometry.tiles:
-            counts = [len(found.squares[geometry]) for found in readable]
-            probabilities = merge_tiles(probabilities, counts, geometry.tiles.merge)
-        seconds = clock.now() - began
-        spent += seconds
+        spent += now() - began
         note_passes(state, together, len(rows), seconds)
         shown.setdefault(one.model, []).append((len(together), probabilities))
         ran += together
     for model, views in shown.items():
         before = sum(name.rpartition("/")[0] == model for name in done)
         add_to_mean(job.predictions[model], rows, views, before)
-    if ran:
+    if ran and is_whole:
         commit_chunk(job, state, index, images, set(map(str, ran)))
     return in_time, spent
+
+
+def show_views(
+    state: State, together: Plan, geometry: Geometry, batch: NDArray[np.uint8], pictures: Sequence[Picture]
+) -> tuple[NDArray[np.float32], float]:
+    """Run views of one model; return the mean of their probabilities, (images, labels), and the seconds.
+
+    The seconds do not include the time to prepare the device for a new size of the batch. Raises SessionError.
+    """
+    runner, views = state.runners[together[0].model], [one.view for one in together]
+    runner.warm_up(batch, views)
+    began = state.pace.deadline.now()
+    probabilities = runner.predict(batch, views)
+    if geometry.tiles:
+        counts = [len(found.squares[geometry]) for found in pictures]
+        probabilities = merge_tiles(probabilities, counts, geometry.tiles.merge)
+    return probabilities, state.pace.deadline.now() - began
 
 
 def take_readable(
     job: Job, state: State, images: range, pictures: Sequence[Picture | ImageError]
 ) -> tuple[list[int], list[Picture]]:
-    """Return the rows and images that could be read; note the others in the log."""
+    """Return the rows and images that were read; note in the log those that cannot be read."""
     rows, readable = [], []
     for row, found in zip(images, pictures, strict=True):
+        if isinstance(found, LateError):
+            continue
         if isinstance(found, ImageError):
             state.log.note_unreadable(job.ids[row], str(found))
         elif job.ids[row] not in state.log.unreadable:
             rows.append(row)
             readable.append(found)
+            if found.note:
+                state.log.damaged[job.ids[row]] = found.note
     return rows, readable
 
 
@@ -105,8 +125,7 @@ def note_passes(state: State, together: Plan, rows: int, seconds: float) -> None
     for one in together:
         state.pace.note_pass(one.model, rows, seconds / len(together))
         state.log.note_passes(one.model, rows, seconds / len(together))
-    clock = state.pace.clock
-    state.log.facts.setdefault("first_prediction_seconds", round(clock.now() - clock.started, 3))
+    state.log.facts.setdefault("first_prediction_seconds", round(state.pace.deadline.spent(), 3))
 
 
 def join_squares(pictures: Sequence[Picture], geometry: Geometry) -> NDArray[np.uint8]:
@@ -120,7 +139,7 @@ def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: in
     if not list_groups(ran) >= set(one.groups):
         return True
     seconds = state.pace.seconds
-    cover = add_seconds((other for other in ran if not other.spare), seconds) + state.pace.overhead
+    cover = add_seconds((other for other in ran if not other.spare), seconds) + state.pace.other()
     return state.pace.left() - max(seconds.values()) * rows >= PLAN_MARGIN * cover * images
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from inference.manifest.records import Manifest
+from inference.ensemble.stackers import list_used_stackers
+from inference.manifest.records import Manifest, name_member
 from inference.manifest.values import View
 
 # Parts of the allowed time to which times are rounded up: more parts waste less time but take longer to plan.
@@ -33,14 +34,19 @@ Plan = tuple[Pass, ...]
 def list_passes(manifest: Manifest) -> Plan:
     """Return every model and view in running order: best views first, models of most groups first, then by value.
 
+    Models without a weight in a blend are left out unless a stacker that is used reads them.
+
     The values are `ensemble.values` of the manifest, 0 for a pass that is missing there. Without `ensemble.values`, the
     value is 1 for a model's first view and 0.5 for the others.
     """
     values = manifest.ensemble.values
     passes = []
+    read = {member for stacker in list_used_stackers(manifest) for member in stacker.members}
     for model in manifest.models:
         weights = manifest.ensemble.weights
         groups = tuple(group for group in manifest.groups_of(model) if weights[group].get(model.name, 0) > 0)
+        if not groups and name_member(model) not in read:
+            continue
         own = {
             view: values.get(model.name, {}).get(view, 0.0) if values else 0.5 if place else 1.0
             for place, view in enumerate(model.views)

@@ -11,26 +11,35 @@ from inference import __version__
 from inference.basics.errors import OutputError, SessionError
 from inference.basics.files import make_folder
 from inference.basics.memory import NO_MEMORY, require_free
-from inference.basics.run_log import RunLog, join_names
-from inference.ensemble.second_stage import choose_labels, open_stage
+from inference.basics.run_log import RunLog, say
+from inference.ensemble.stackers import open_stage
 from inference.images.traits import TRAITS
 from inference.manifest.bundle import read_bundle
 from inference.manifest.records import Model
 from inference.manifest.values import Precision
 from inference.models.devices import read_devices
+from inference.models.gpus import Gpus
 from inference.models.precision import list_allowed
 from inference.models.runners import Runner
-from inference.models.sessions import CPU, ModelSession, explain_cpu
-from inference.models.wheels import load_libraries
-from inference.run.budget import estimate_reserve, find_start
-from inference.run.results import finish, note_missing, submit
-from inference.run.state import Job, Predictions, Request, State, exclude_model, open_state, open_store
+from inference.models.sessions import ModelSession
+from inference.run.plan import list_passes
+from inference.run.results import finish, improve_submission, note_missing
+from inference.run.state import (
+    Job,
+    Predictions,
+    Request,
+    State,
+    exclude_model,
+    find_deadline,
+    open_state,
+)
 from inference.run.sweep import predict_images
+from inference.run.work_folder import open_store
 from inference.task.ids import read_ids
 from inference.task.image_places import find_images
 from inference.task.submission import check_writable, write_submission
 
-RESERVE_ROWS = 256  # images whose labels are selected in advance, to estimate the seconds for all
+LOW_BATCH = 4  # images, with --low-memory
 
 
 def run(request: Request) -> bool:
@@ -41,20 +50,19 @@ def run(request: Request) -> bool:
     degrade the submission and are noted in the log; only other problems raise VitrineError. An interrupted run leaves
     its work folder, and the next run continues from there.
     """
-    began = time.perf_counter()
+    began = time.monotonic()
     log = RunLog(strict=request.strict)
     with log.time_stage("check"):
-        started = find_start(request.started_at, time.perf_counter)
         job = read_job(request)
-        state = open_state(job, open_store(job), log, started)
+        deadline = find_deadline(job)
+        state = open_state(job, open_store(job), log, deadline)
     try:
         with log.time_stage("prior"):
-            written = write_first(job, state)
+            write_first(job, state)
         earlier = count_images(job, state)
         try:
-            with log.time_stage("prior"):
-                prepare_end(job, state, written)
             with log.time_stage("load"):
+                load_stage(job, state)
                 load_models(job, state)
             describe_run(job, state)
             with log.time_stage("predict"):
@@ -63,7 +71,6 @@ def run(request: Request) -> bool:
             state.starved = True
             details = str(error) or "no details given"
             log.note_degraded(f"{NO_MEMORY} ({details}); the run ends early, with the predictions made so far")
-        log.facts["precisions"] = {name: runner.precision for name, runner in state.runners.items()}
         note_missing(job, state)
         finish(job, state)
     except BaseException:
@@ -72,15 +79,20 @@ def run(request: Request) -> bool:
         raise
     if state.store:
         state.store.remove()
-    log.seconds["total"] = time.perf_counter() - began
+    log.seconds["total"] = time.monotonic() - began
     seconds = log.seconds.get("predict", 0.0)
-    log.facts["images_per_second"] = round((count_images(job, state) - earlier) / seconds, 2) if seconds else 0.0
+    log.facts |= {
+        "precisions": {name: runner.precision for name, runner in state.runners.items()},
+        "providers": list_providers(state),
+        "images_per_second": round((count_images(job, state) - earlier) / seconds, 2) if seconds else 0.0,
+    }
     try:
         log.write(request.out.with_name("run_log.json"))
     except (OutputError, MemoryError) as error:
         log.note_degraded(str(error) or f"run_log.json: {NO_MEMORY} while writing it")
     total, rate = log.seconds["total"], log.facts["images_per_second"]
-    print(f"{request.out}: {len(job.ids)} images, {len(log.unreadable)} unreadable, {total:.1f} s, {rate} images/s")
+    counts = f"{len(job.ids)} images, {len(log.unreadable)} unreadable"
+    say(f"{request.out}: {counts}, {total:.1f} s, {rate} images/s", sys.stdout)
     return not log.degraded
 
 
@@ -99,56 +111,40 @@ def read_job(request: Request) -> Job:
     return Job(request, manifest, labels, ids, find_images(request.images, ids), predictions, traits)
 
 
-def write_first(job: Job, state: State) -> float:
-    """Write a submission of prior labels, unless an earlier run left one; return the seconds."""
-    started = time.perf_counter()
+def write_first(job: Job, state: State) -> None:
+    """Write a submission of prior labels, unless an earlier run left a better one."""
+    started = time.monotonic()
     if not (state.done and job.request.out.exists()):
         write_submission(job.request.out, job.ids, [job.prior] * len(job.ids))
-    return time.perf_counter() - started
+    state.pace.note_submission(2 * (time.monotonic() - started))  # the next ones are checked too
 
 
-def prepare_end(job: Job, state: State, written: float) -> None:
-    """Load the second stage, submit the predictions of an earlier run, and estimate the time to reserve for the end.
-
-    `written`: seconds of writing a submission.
-    """
-    state.stage = open_stage(job.manifest, job.labels, job.request.bundle, state.log)
+def load_stage(job: Job, state: State) -> None:
+    """Load the stackers, or use the blend alone if one does not load; submit the predictions of an earlier run."""
+    try:
+        state.stage = open_stage(job.manifest, job.labels, job.request.bundle)
+    except SessionError as error:
+        state.log.note_degraded(f"{error}; the blend decides instead")
     if state.done:
-        started = time.perf_counter()
-        submit(job, state)
-        written = time.perf_counter() - started
-    rows = min(RESERVE_ROWS, len(job.ids))
-    likely = {name: np.full((rows, array.shape[1]), 0.5, np.float16) for name, array in job.predictions.items()}
-    started = time.perf_counter()
-    state.stage, _ = choose_labels(state.stage, likely, np.zeros((rows, len(TRAITS)), np.float32), state.log)
-    decided = time.perf_counter() - started
-    reserve = estimate_reserve(decided, rows, len(job.ids), written)
-    state.pace.reserve = max(state.pace.reserve, reserve)
+        improve_submission(job, state)
 
 
 def load_models(job: Job, state: State) -> None:
     """Load the models; note in the log those that fail to load, and GPUs that are not used."""
-    devices = read_devices()
-    gpus = len(devices)
+    gpus = Gpus([device.name for device in read_devices()], state.log)
     models = {model.name: model for model in job.manifest.models}
     for name in dict.fromkeys(one.model for one in state.passes):
         if state.pace.left() <= 0:
             break
         require_free()
         try:
-            runner = open_runner(job, state, models[name], gpus)
+            state.runners[name] = open_runner(job, state, models[name], gpus)
         except SessionError as error:
             exclude_model(state, name, error)
-            continue
-        state.runners[name] = runner
-        if gpus and runner.session.provider == CPU:
-            gpus = 0  # it would fail for the other models too
-            names = join_names(device.name for device in devices)
-            state.log.note_degraded(f"{names}: GPU not used, running on the CPU: {explain_cpu(load_libraries())}")
     state.passes = tuple(one for one in state.passes if one.model in state.runners)
 
 
-def open_runner(job: Job, state: State, model: Model, gpus: int) -> Runner:
+def open_runner(job: Job, state: State, model: Model, gpus: Gpus) -> Runner:
     """Load a model in the precision of the earlier run, else of the request, else in fp32 until a trial decides.
 
     Raises SessionError.
@@ -156,7 +152,7 @@ def open_runner(job: Job, state: State, model: Model, gpus: int) -> Runner:
 
     def open_session(gpus: int, precision: Precision) -> ModelSession:
         path, outputs = job.request.bundle / model.onnx[precision].file, job.predictions[model.name].shape[1]
-        return ModelSession(model.name, path, outputs, gpus)
+        return ModelSession(model.name, path, outputs, gpus, cores=1 if job.request.low_memory else 0)
 
     allowed, asked = list_allowed(model, job.manifest.runtime.f2_loss), job.request.precision
     if asked and asked not in allowed:
@@ -165,27 +161,34 @@ def open_runner(job: Job, state: State, model: Model, gpus: int) -> Runner:
         state.log.note(f"model {model.name}: runs in fp32 instead of {asked}: {reason}")
         asked = "fp32"
     chosen = state.precisions.get(model.name, asked)
-    rivals = {} if chosen else allowed
-    return Runner(open_session, gpus, job.manifest.runtime.batch_size, state.log, chosen or "fp32", rivals)
+    if chosen == "fp16" and not gpus.count and not asked:  # an earlier run had a GPU; on a CPU, fp16 is slower
+        chosen = "fp32"
+    largest = job.manifest.runtime.batch_size
+    if job.request.low_memory:
+        chosen, largest = chosen or "fp32", min(largest, LOW_BATCH)
+    return Runner(open_session, gpus, largest, state.log, chosen or "fp32", {} if chosen else allowed)
 
 
 def describe_run(job: Job, state: State) -> None:
-    """Record and print versions, devices, and the numbers of images, models and passes."""
+    """Record and print versions and the numbers of images, models and passes."""
     models = {model.name: list(model.views) for model in job.manifest.models}
     state.log.facts |= {
         "vitrine": __version__,
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
-        "providers": sorted({runner.session.provider for runner in state.runners.values()}),
         "images": len(job.ids),
-        "time_limit": state.pace.clock.limit,
+        "time_limit": state.pace.deadline.limit,
         "models": models,
-        "passes_per_image": sum(map(len, models.values())),
+        "passes_per_image": len(list_passes(job.manifest)),
     }
-    providers = ", ".join(state.log.facts["providers"]) or "no device"
     work = f"{len(state.runners)} models, {len(state.passes)} passes per image"
-    print(f"{len(job.ids)} images, {work} on {providers}", file=sys.stderr)
+    say(f"{len(job.ids)} images, {work} on {', '.join(list_providers(state)) or 'no device'}", sys.stderr)
+
+
+def list_providers(state: State) -> list[str]:
+    """Return the execution providers in use, in alphabetical order; a model may move to another one during the run."""
+    return sorted({runner.session.provider for runner in state.runners.values()})
 
 
 def count_images(job: Job, state: State) -> int:

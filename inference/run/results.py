@@ -1,59 +1,88 @@
 """Results of a run: submission.csv, the predictions, and the notes on what is missing from them."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.basics.errors import OutputError
 from inference.basics.files import replace_file
 from inference.basics.memory import NO_MEMORY
 from inference.basics.run_log import format_seconds, join_names
-from inference.ensemble.second_stage import choose_labels
-from inference.run.plan import list_groups, list_passes
+from inference.run.answers import answer_missing, list_label_ids
+from inference.run.plan import list_groups
 from inference.run.state import Job, Predictions, State
 from inference.task.submission import check_submission, write_submission
 
+# A few broken images are usual; more unreadable ones than this share point to a wrong folder or a failed download.
+UNREADABLE_SHARE = 0.1
+
 
 def note_missing(job: Job, state: State) -> None:
-    """Note in the log which images get the prior labels, and which passes were dropped for which number of images."""
+    """Note in the log which images get prior labels, and what was dropped for which number of images."""
+    note_unreadable(job, state)
     total = len(job.ids)
-    unread = sum(NO_MEMORY in reason for reason in state.log.unreadable.values())
-    if unread:  # other unreadable images would be unreadable on every machine
-        state.log.note_degraded(f"{unread} of {total} images get the prior labels: {NO_MEMORY} while reading them")
-    chunks, everything = job.list_chunks(), list_passes(job.manifest)
-    bare = set(range(len(chunks)))
-    for index, done in state.done.items():
-        if list_groups(one for one in everything if str(one) in done) >= set(job.labels.groups):
-            bare.remove(index)
-    has_time = state.pace.left() > 0
-    limit = f"not enough time before the time limit of {format_seconds(state.pace.clock.limit)}"
-    cause = NO_MEMORY if state.starved and has_time else limit
-    if bare:
-        images = sum(len(chunks[index]) for index in bare)
-        # If time ran out while loading, `state.passes` has only the loaded models.
-        gone = [group for group in job.labels.groups if group not in list_groups(state.passes)]
-        reason = f"no working model for {join_names(gone)}" if gone and has_time else cause
-        state.log.note_degraded(f"{images} of {total} images get the prior labels: {reason}")
+    unread = np.array([image_id in state.log.unreadable for image_id in job.ids])
+    known = {group: find_predicted(job, group) for group in job.labels.groups}
+    bare = ~unread & ~np.any([*known.values()], axis=0)
+    has_time = state.pace.left() > 0 and not state.stopped
+    cause = f"not enough time before the time limit of {format_seconds(state.pace.deadline.limit)}"
+    if state.starved and has_time:
+        cause = NO_MEMORY
+    # If time ran out while loading, `state.passes` has only the loaded models.
+    gone = [group for group in job.labels.groups if group not in list_groups(state.passes)] if has_time else []
+    if bare.any():
+        reason = f"no working model for {join_names(gone)}" if gone else cause
+        state.log.note_degraded(f"{bare.sum()} of {total} images get the prior labels: {reason}")
+    for group, predicted in known.items():
+        lost = ~unread & ~bare & ~predicted
+        if lost.any():
+            reason = "no working model for it" if group in gone else cause
+            state.log.note_degraded(f"{lost.sum()} of {total} images get the prior labels of {group}: {reason}")
+    chunks = job.list_chunks()
     for one in state.passes:
-        images = sum(len(chunks[i]) for i, done in state.done.items() if i not in bare and str(one) not in done)
+        images = sum(len(chunks[index]) for index, done in state.done.items() if done and str(one) not in done)
         if images:
             state.log.note_degraded(f"{one} dropped for {images} of {total} images: {cause}")
+    images = sum(len(answer.label_ids) for answer in state.answers.values() if not answer.stacked)
+    if state.stage.stackers and images:
+        state.log.note_degraded(f"stackers dropped for {images} of {total} images: {cause}")
+
+
+def note_unreadable(job: Job, state: State) -> None:
+    """Note in the log unreadable images that degrade the submission: out of memory, or too many."""
+    total, unreadable = len(job.ids), state.log.unreadable
+    starved = sum(NO_MEMORY in reason for reason in unreadable.values())
+    if starved:  # other unreadable images would be unreadable on every machine
+        state.log.note_degraded(f"{starved} of {total} images get the prior labels: {NO_MEMORY} while reading them")
+    elif len(unreadable) > UNREADABLE_SHARE * total:
+        image_id, reason = next(iter(unreadable.items()))
+        found = f"{len(unreadable)} of {total} images get the prior labels: they cannot be read"
+        state.log.note_degraded(f"{found}; check the folder of images; the first is {image_id}: {reason}")
+
+
+def find_predicted(job: Job, group: str) -> NDArray[np.bool_]:
+    """Return which images have a prediction in the blend of a group, (images,)."""
+    predicted = np.zeros(len(job.ids), np.bool_)
+    for name, weight in job.manifest.ensemble.weights[group].items():
+        if weight > 0:
+            predicted |= ~np.isnan(job.predictions[name][:, 0])
+    return predicted
 
 
 def submit(job: Job, state: State) -> None:
-    """Select labels from the predictions so far; write and check the submission. Raises OutputError."""
-    started = time.perf_counter()
+    """Write and check the submission of the predictions so far. Raises OutputError."""
     try:
-        with state.log.time_stage("decide"):
-            state.stage, label_ids = choose_labels(state.stage, job.predictions, job.traits, state.log)
+        answer_missing(job, state)
+        now = state.pace.deadline.now
+        started = now()
         with state.log.time_stage("write"):
-            write_submission(job.request.out, job.ids, label_ids)
+            write_submission(job.request.out, job.ids, list_label_ids(job, state))
             check_submission(job.request.out, job.ids, job.labels)
+        state.pace.note_submission(now() - started)
     except MemoryError as error:
         raise OutputError(f"{job.request.out}: {NO_MEMORY} while writing the submission: {error}") from error
-    state.pace.note_submission(time.perf_counter() - started)
 
 
 def improve_submission(job: Job, state: State) -> None:
@@ -77,15 +106,21 @@ def finish(job: Job, state: State) -> None:
             submit(job, state)
         if job.request.predictions:
             with state.log.time_stage("write"):
-                write_predictions(job.request.predictions, job.ids, job.predictions)
+                write_predictions(job.request.predictions, job.ids, job.predictions, state)
     except (OutputError, MemoryError) as error:
         state.log.note_degraded(f"{str(error) or NO_MEMORY}; the output written so far is kept")
 
 
-def write_predictions(folder: Path, ids: Sequence[str], predictions: Predictions) -> None:
-    """Write MODEL.npy, float16 (images, labels of the model's group), per model, and the image ids to ids.txt."""
+def write_predictions(folder: Path, ids: Sequence[str], predictions: Predictions, state: State) -> None:
+    """Write MODEL.npy, float16 (images, labels of the model's group), per model, and the image ids to ids.txt.
+
+    After the deadline, the remaining models are skipped.
+    """
     with replace_file(folder / "ids.txt") as temporary:
         temporary.write_text("".join(f"{image_id}\n" for image_id in ids), encoding="utf-8")
     for name, scores in predictions.items():
+        if state.pace.deadline.left() <= 0:
+            state.log.note(f"{folder}: no time left to write the predictions of {name} and later models")
+            return
         with replace_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, scores)

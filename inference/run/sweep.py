@@ -1,20 +1,34 @@
 """Sweeps over the images, chunk by chunk, with a plan that is revised after each chunk."""
 
 import threading
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 
+from inference.basics.errors import ImageError
 from inference.basics.memory import NO_MEMORY, require_free
 from inference.basics.run_log import Progress, format_seconds, join_names
-from inference.images.geometry import read_draft, read_geometry
-from inference.images.read import read_picture
-from inference.images.read_ahead import decode_ahead, start_thread
-from inference.run.budget import RESTORE_MARGIN
+from inference.images.geometry import Geometry, read_draft, read_geometry
+from inference.images.read import Picture, read_picture
+from inference.images.read_ahead import CHUNKS_AHEAD, decode_ahead, start_thread
+from inference.run.answers import answer_chunk, choose_stage, stack_rest
+from inference.run.budget import PASS_MARGIN, RESTORE_MARGIN
 from inference.run.chunk import run_chunk
-from inference.run.plan import Plan, add_seconds, choose_passes, choose_remaining, drop_passes, restore_passes
+from inference.run.plan import (
+    Plan,
+    add_seconds,
+    choose_passes,
+    choose_remaining,
+    drop_passes,
+    find_fastest,
+    list_groups,
+    restore_passes,
+)
 from inference.run.results import improve_submission
-from inference.run.state import Job, State, has_every_group
+from inference.run.state import Job, State
+
+LONGEST_WAIT = 1.0  # seconds
+FIRST_SHARE = 0.2  # of the time limit, kept to predict the first images before the speed of a model is known
 
 
 def revise_plan(state: State, plan: Plan, images: int, kept: frozenset[str]) -> Plan:
@@ -28,7 +42,9 @@ def revise_plan(state: State, plan: Plan, images: int, kept: frozenset[str]) -> 
         return plan
     # Models that the first chunk had no time to measure count as slow as the slowest.
     seconds = dict.fromkeys((one.model for one in state.passes), max(measured.values())) | measured
-    allowed = state.pace.allow(images)
+    if kept:
+        choose_stage(state, images, add_seconds(find_fastest(state.passes, seconds), seconds))
+    allowed = state.pace.allow(images, state.stacked)
     if kept and not state.planned:
         revised = choose_passes(state.passes, seconds, allowed)
     elif add_seconds(plan, seconds) > allowed:
@@ -36,7 +52,8 @@ def revise_plan(state: State, plan: Plan, images: int, kept: frozenset[str]) -> 
     else:
         revised = restore_passes(plan, state.passes, seconds, allowed / RESTORE_MARGIN) if kept else plan
     state.planned = True
-    needed, left = (add_seconds(plan, seconds) + state.pace.overhead) * images, max(state.pace.left(), 0)
+    other = state.pace.other() + state.pace.choose(state.stacked)
+    needed, left = (add_seconds(plan, seconds) + other) * images, max(state.pace.left(), 0)
     clock = f"{format_seconds(needed)} needed, {format_seconds(left)} left"
     for passes, change in ((set(plan) - set(revised), "dropped"), (set(revised) - set(plan), "restored")):
         if passes:
@@ -50,21 +67,19 @@ def predict_images(job: Job, state: State) -> None:
 
     The first sweep runs the passes that fit over all images; further sweeps run dropped ones, the most valuable first.
     """
-    if not has_every_group(job, state):
+    if not state.passes:
         return
     require_free()
     chunks = job.list_chunks()
-    timer = threading.Timer(max(state.pace.left(), 0), stop_models, [state])
-    timer.daemon, timer.name = True, "time limit"
-    start_thread(timer)
-    plan, kept = state.passes, frozenset(job.labels.groups)
-    todo = [index for index in range(len(chunks)) if index not in state.done]
-    try:
+    plan, kept = state.passes, list_groups(state.passes)
+    todo = order_chunks(job, state)
+    with stop_in_time(state):
         while run_sweep(job, state, plan, todo, kept):
             missing = {one: count_missing(chunks, state, str(one)) for one in state.passes}
             missing = {one: images for one, images in missing.items() if images}
             seconds = {one.model: 0.0 for one in missing} | state.pace.seconds
-            plan, kept = choose_remaining(missing, seconds, state.pace.overhead, state.pace.left()), frozenset()
+            other = state.pace.other() + state.pace.choose(state.stacked)
+            plan, kept = choose_remaining(missing, seconds, other, state.pace.left()), frozenset()
             if not plan or not state.pace.fits(plan[0].model, job.manifest.runtime.batch_size):
                 break
             improve_submission(job, state)
@@ -72,50 +87,101 @@ def predict_images(job: Job, state: State) -> None:
             todo = [index for index in range(len(chunks)) if not wanted <= state.done.get(index, set())]
             images = sum(len(chunks[index]) for index in todo)
             state.log.note(f"time left: running {join_names(plan)} on {images} images not yet predicted with them")
+        stack_rest(job, state)
+
+
+def order_chunks(job: Job, state: State) -> list[int]:
+    """Return the chunks without predictions; after a killed run, those that it worked on come last.
+
+    One of their images may have ended it, and may end this one too.
+    """
+    todo = [index for index in range(len(job.list_chunks())) if index not in state.done]
+    worked_on = 1 + CHUNKS_AHEAD if state.done else 0
+    return todo[worked_on:] + todo[:worked_on]
+
+
+@contextmanager
+def stop_in_time(state: State) -> Iterator[None]:
+    """Stop the running model or stacker at the time limit, if the context has not ended before."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        # The reserve may change, so the time left is asked for again and again.
+        while (left := state.pace.left()) > 0:
+            if ended.wait(min(left, LONGEST_WAIT)):
+                return
+        state.stopped = True
+        for runner in state.runners.values():
+            runner.stop()
+        for stacker in state.stage.stackers:
+            stacker.stop()
+
+    start_thread(threading.Thread(target=watch, name="time limit", daemon=True))
+    try:
+        yield
     finally:
-        timer.cancel()
-
-
-def stop_models(state: State) -> None:
-    """Stop the running batch, whose results would come too late."""
-    for runner in state.runners.values():
-        runner.stop()
+        ended.set()
 
 
 def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: frozenset[str]) -> bool:
-    """Run the plan over the chunks `todo`; return False if time ran out or a group has no working model left.
+    """Run the plan over the chunks `todo`; return False if time ran out or no model works any more.
 
     `kept`: groups that must keep a model in the plan; empty in a further sweep.
     """
-    chunks, clock = job.list_chunks(), state.pace.clock
-    names = {one.model for one in (state.passes if kept else plan)}
-    geometries = {model.name: read_geometry(model) for model in job.manifest.models if model.name in names}
-    paths = [job.paths[row] for index in todo for row in chunks[index]]
-    progress = Progress(len(paths), clock.started, clock.limit)
-    left = len(paths)
-    began = clock.now()
-    runtime = job.manifest.runtime
-    draft = read_draft(job.manifest)
-    read = partial(read_picture, geometries=set(geometries.values()), max_pixels=runtime.max_pixels, draft=draft)
-    with closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as decoded:
+    chunks, now = job.list_chunks(), state.pace.deadline.now
+    left = sum(len(chunks[index]) for index in todo)
+    progress = Progress(left, state.pace.deadline)
+    began = now()
+    geometries = read_geometries(job, state.passes if kept else plan)
+    with closing(read_chunks(job, state, todo, geometries)) as decoded:
         for index, (_, pictures) in zip(todo, decoded, strict=True):
+            in_time, spent = True, 0.0
             try:
                 in_time, spent = run_chunk(job, state, plan, index, chunks[index], pictures, geometries)
             except MemoryError as error:
                 if not kept:  # the chunk was already postponed once
                     raise
                 state.log.note(f"{NO_MEMORY}: {len(pictures)} images postponed to the end of the run: {error}")
-                state.starved, in_time, spent = True, True, 0.0
+                state.starved = True
+            with suppress(MemoryError):  # the submission needs the labels, and tries again
+                spent += answer_chunk(job, state, index, state.stacked and in_time)
             left -= len(pictures)
-            state.pace.note_chunk(len(pictures), clock.now() - began - spent)
-            if not in_time or not has_every_group(job, state):
+            state.pace.note_chunk(len(pictures), now() - began - spent)
+            if not in_time or not state.passes:
                 return False
             progress.advance(len(pictures))
-            plan = revise_plan(state, plan, left, kept)
+            plan = revise_plan(state, plan, left, kept & list_groups(state.passes))
             if left and state.pace.is_due():
                 improve_submission(job, state)
-            began = clock.now()
+            began = now()
     return True
+
+
+def read_geometries(job: Job, plan: Plan) -> dict[str, Geometry]:
+    """Return the geometry of each model of the plan."""
+    names = {one.model for one in plan}
+    return {model.name: read_geometry(model) for model in job.manifest.models if model.name in names}
+
+
+def read_chunks(
+    job: Job, state: State, todo: Sequence[int], geometries: Mapping[str, Geometry]
+) -> Generator[tuple[int, list[Picture | ImageError]], None, None]:
+    """Read the images of the chunks ahead, as long as there is time to predict them."""
+    chunks, runtime = job.list_chunks(), job.manifest.runtime
+    paths = [job.paths[row] for index in todo for row in chunks[index]]
+    own = set(geometries.values())
+    read = partial(read_picture, geometries=own, max_pixels=runtime.max_pixels, draft=read_draft(job.manifest))
+    return decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds, lambda: find_time_to_read(job, state))
+
+
+def find_time_to_read(job: Job, state: State) -> float:
+    """Return the seconds for which images may still be read: then the fastest models predict what has been read."""
+    seconds = state.pace.seconds
+    known = tuple(one for one in state.passes if one.model in seconds)
+    if not known:
+        return state.pace.left() - FIRST_SHARE * state.pace.deadline.limit
+    cover = add_seconds(find_fastest(known, seconds), seconds)
+    return state.pace.left() - PASS_MARGIN * cover * job.manifest.runtime.batch_size
 
 
 def count_missing(chunks: Sequence[range], state: State, name: str) -> int:

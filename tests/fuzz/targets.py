@@ -136,7 +136,9 @@ def _make_manifests() -> list[bytes]:
         labels=LabelsEntry("labels.csv", "0" * 64, {"culture": "culture::", "tag": "tag::"}),
         models=(Model("tiny", "resnet10t", "all", 64, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bicubic"),),
         ensemble=Ensemble({"culture": {"tiny": 1.0}, "tag": {"tiny": 0.5}}),
-        decision=Decision({group: GroupDecision(0.2, 0, 8) for group in ("culture", "tag")}, (0, 3)),
+        decision=Decision(
+            {group: GroupDecision(0.2, 0, 8) for group in ("culture", "tag")}, {"culture": (0,), "tag": (3,)}
+        ),
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "manifest.json")

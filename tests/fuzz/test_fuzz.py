@@ -108,7 +108,7 @@ def test_three_hundred_broken_images_through_the_script(workshop: Workshop, tmp_
     assert len(ids) >= 300
     sample = write_rows(tmp_path / "sample.csv", ("id", "attribute_ids"), [(name, "0") for name in ids])
     finished = run_script(workshop, tmp_path / "out" / "submission.csv", images=images, sample=sample)
-    assert finished.returncode == 0 and "Traceback" not in finished.stderr, finished.stderr
+    assert finished.returncode == 3 and "Traceback" not in finished.stderr, finished.stderr
     assert read_ids(tmp_path / "out" / "submission.csv") == ids
     unreadable = json.loads((tmp_path / "out" / "run_log.json").read_text())["unreadable"]
     assert 10 <= len(unreadable) <= len(ids) - 10, "the images must include both kinds"

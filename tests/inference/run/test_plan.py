@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -111,6 +112,21 @@ def test_passes_are_restored_by_value_and_a_spare_view_only_with_its_model() -> 
     assert restore_passes((A, B), ALL, SECONDS, 100.0) == ALL
 
 
+def test_a_spare_view_is_not_restored_without_a_view_of_its_model() -> None:
+    spare = Pass("b", "hflip", 9.0, True, ("c",))  # more valuable than its base, which does not fit
+    assert restore_passes((A,), (A, dataclasses.replace(B, value=10.0), spare), SECONDS | {"b": 2.0}, 2.9) == (A,)
+    assert restore_passes((A,), (A, C, spare), SECONDS | {"b": 0.1}, 2.9) == (A, C)
+
+
+def test_a_further_sweep_counts_the_reading_of_the_images_once() -> None:
+    missing = {B: 10, C: 10}
+    assert choose_remaining(missing, SECONDS, 0.5, 25.0) == (B,), "20 s, and 5 s for reading"
+    assert choose_remaining(missing, SECONDS, 0.5, 24.9) == (C,)
+    assert choose_remaining(missing, SECONDS, 0.5, 35.0) == (B, C), "not read again for the second model"
+    assert choose_remaining(missing, SECONDS, 0.5, 34.9) == (B,)
+    assert choose_remaining({C: 10, B: 10}, SECONDS, 2.0, 39.0) == (C,), "20 s and 20 s for reading do not fit for b"
+
+
 def test_a_further_sweep_runs_the_passes_that_fit_and_always_the_most_valuable_one() -> None:
     missing = {B: 10, C: 100, A2: 100}
     assert choose_remaining(missing, SECONDS, 0.5, 25.0) == (B,)
@@ -127,7 +143,7 @@ def make_manifest(values: dict[str, dict[str, float]]) -> dict[str, object]:
         "ensemble": {"weights": {"c": {"one": 1, "two": 1}, "t": {"two": 1}}, "values": values},
         "decision": {
             "groups": {group: {"threshold": 0.5, "minimum": 0, "maximum": 2} for group in "ct"},
-            "prior": [0],
+            "prior": {"c": [0], "t": []},
         },
     }
 
@@ -155,3 +171,22 @@ def test_the_values_of_the_manifest_determine_which_view_is_spare() -> None:
         ("one/identity", 0.001, True),
         ("two/hflip", 0.0, True),
     ]
+
+
+def test_models_that_nothing_reads_are_left_out() -> None:
+    document = make_manifest({})
+    document["ensemble"] = {"weights": {"c": {"one": 0, "two": 1}, "t": {"two": 1}}}
+    assert {one.model for one in list_passes(parse_manifest(document))} == {"two"}
+    stacker = {
+        "name": "cnn",
+        "kind": "cnn",
+        "group": "c",
+        "members": ["one", "two"],
+        "onnx": {"file": "cnn.onnx", "sha256": "0" * 64},
+        "parity": 0,
+    }
+    for weight, models in ((0, {"two"}), (1, {"one", "two"})):
+        document["ensemble"] |= {"stackers": [stacker], "mix": {"c": {"blend": 1, "cnn": weight}, "t": {"blend": 1}}}
+        found = list_passes(parse_manifest(document))
+        assert {one.model for one in found} == models
+    assert [one.groups for one in found if one.model == "one"] == [(), ()]

@@ -1,0 +1,199 @@
+"""Blend, stackers, their mix and the decision, with stackers drawn by hand as ONNX graphs."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from inference.basics.errors import SessionError
+from inference.ensemble.blend import blend
+from inference.ensemble.decide import decide, list_label_ids
+from inference.ensemble.pairs import find_pairs, name_features
+from inference.ensemble.second_stage import choose_labels, mix_scores
+from inference.ensemble.stackers import Inputs, StackerSession, Stage, list_used_stackers
+from inference.manifest.labels import Labels
+from inference.manifest.records import (
+    ALL,
+    BLEND,
+    Calibration,
+    Decision,
+    Ensemble,
+    FileEntry,
+    GroupDecision,
+    LabelsEntry,
+    Manifest,
+    Model,
+    Stacker,
+)
+
+LABELS = Labels((10, 11, 12, 20, 21), ("c::a", "t::b", "c::d", "t::e", "t::f"), {"c": (0, 2), "t": (1, 3, 4)})
+COUNTS = [5, 4, 3, 2, 1]
+UNUSED = FileEntry("x.onnx", "0" * 64)
+RULES = {"c": GroupDecision(0.4, 0, 2), "t": GroupDecision(0.4, 0, 3)}
+STRICTER = {"c": GroupDecision(0.6, 0, 2), "t": GroupDecision(0.6, 0, 3)}
+PRIOR = {"c": (12,), "t": (11, 21)}
+
+
+def make_model(name: str, group: str) -> Model:
+    return Model(name, "x", group, 64, (0.5,) * 3, (0.5,) * 3, "bilinear")
+
+
+def make_manifest(stackers: tuple[Stacker, ...], mix: dict[str, dict[str, float]]) -> Manifest:
+    """Return a manifest of three models; the stackers' decision is stricter than the blend's."""
+    return Manifest(
+        labels=LabelsEntry("labels.csv", "0" * 64, {"c": "c::", "t": "t::"}),
+        models=(make_model("one", ALL), make_model("two", "c"), make_model("three", "t")),
+        ensemble=Ensemble({"c": {"one": 1.0, "two": 3.0}, "t": {"one": 1.0, "three": 1.0}}, stackers, mix),
+        decision=Decision(STRICTER, PRIOR, fallback=RULES),
+    )
+
+
+def write_graph(path: Path, name: str, shape: list[object], value: np.ndarray, notes: dict[str, object]) -> None:
+    """Write a graph whose output is its input's rows, each with the same `value`."""
+    nodes = [
+        helper.make_node("Shape", [name], ["rows"], start=0, end=1),
+        helper.make_node("Concat", ["rows", "rest"], ["target"], axis=0),
+        helper.make_node("Expand", ["value", "target"], ["out"]),
+    ]
+    rest = numpy_helper.from_array(np.array(value.shape, np.int64), "rest")
+    graph = helper.make_graph(
+        nodes,
+        "stacker",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [rest, numpy_helper.from_array(value.astype(np.float32), "value")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    for key, note in notes.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, json.dumps(note)
+    onnx.save(model, path)
+
+
+@pytest.fixture
+def cnn(tmp_path: Path) -> StackerSession:
+    """A stacker that gives the labels of `c` 0.9 and 0.3."""
+    write_graph(tmp_path / "cnn.onnx", "scores", ["images", 2, 2], np.array([0.9, 0.3]), {})
+    return StackerSession(Stacker("cnn", "cnn", "c", ("one", "two"), UNUSED, 0.0), tmp_path / "cnn.onnx", LABELS)
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> StackerSession:
+    """A stacker that gives 0.7 to the best label of each member."""
+    names = list(name_features(("one", "three")))
+    notes: dict[str, object] = {"counts": COUNTS, "features": names}
+    write_graph(tmp_path / "trees.onnx", "features", ["pairs", len(names)], np.array(0.7), notes)
+    stacker = Stacker("trees", "trees", ALL, ("one", "three"), UNUSED, 0.0, top=1)
+    return StackerSession(stacker, tmp_path / "trees.onnx", LABELS)
+
+
+def draw_scores(images: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        name: random.random((images, columns)).astype(np.float16)
+        for name, columns in (("one", 5), ("two", 2), ("three", 3))
+    }
+
+
+def test_a_mix_divides_by_the_sum_of_its_weights(cnn: StackerSession) -> None:
+    manifest = make_manifest((cnn.stacker,), {"c": {BLEND: 3.0, "cnn": 1.0}, "t": {BLEND: 0.5}})
+    scores = draw_scores(4)
+    blended = blend(scores, manifest, LABELS)
+    mixed = mix_scores(scores, blended, np.zeros((4, 4), np.float32), manifest, LABELS, [cnn])
+    np.testing.assert_allclose(mixed[:, [0, 2]], 0.75 * blended[:, [0, 2]] + 0.25 * np.array([0.9, 0.3]), rtol=1e-6)
+    np.testing.assert_allclose(mixed[:, [1, 3, 4]], blended[:, [1, 3, 4]], rtol=1e-6)
+
+
+def test_labels_that_are_no_pair_of_the_trees_keep_the_score_of_the_blend(trees: StackerSession) -> None:
+    members = np.random.default_rng(1).random((6, 2, 5)).astype(np.float32)
+    blended = np.random.default_rng(2).random((6, 5)).astype(np.float32)
+    rows, columns = find_pairs(members, 1, np.array(COUNTS))
+    wanted = blended.copy()
+    wanted[rows, columns] = 0.7
+    assert 6 <= len(rows) <= 12, "some labels are no pair"
+    found = trees.score(Inputs(members, blended, np.zeros((6, 4), np.float32)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_a_group_without_scores_gets_its_prior_labels_and_the_other_group_is_decided_by_the_blend(
+    cnn: StackerSession,
+) -> None:
+    manifest = make_manifest((cnn.stacker,), {"c": {"cnn": 1.0}, "t": {BLEND: 1.0}})
+    scores = draw_scores(5)
+    scores["one"][1:] = np.nan
+    scores["three"][2] = np.nan  # no tag
+    scores["two"][3] = np.nan  # no culture
+    scores["two"][4] = scores["three"][4] = np.nan  # nothing
+    found = choose_labels(Stage(manifest, LABELS, (cnn,)), scores, np.zeros((5, 4), np.float32))
+    blended = blend(scores, manifest, LABELS)
+    assert set(found[0]) & {10, 12} == {10}, "the stacker"
+
+    def select(row: int, columns: tuple[int, ...], threshold: float) -> set[int]:
+        return {LABELS.ids[column] for column in columns if blended[row, column] >= threshold}
+
+    assert set(found[1]) == {10} | select(1, (1, 3, 4), 0.6), "all groups: the stacker's rules"
+    assert set(found[2]) == select(2, (0, 2), 0.4) | {11, 21}, "the blend's rules"
+    assert set(found[3]) == {12} | select(3, (1, 3, 4), 0.4)
+    assert found[4] == (11, 12, 21)
+    assert found == [tuple(sorted(ids)) for ids in found]
+
+
+def test_rows_do_not_depend_on_the_others(cnn: StackerSession, trees: StackerSession) -> None:
+    mix = {"c": {"cnn": 0.5, "trees": 0.5}, "t": {"trees": 1.0, BLEND: 1.0}}
+    stage = Stage(make_manifest((cnn.stacker, trees.stacker), mix), LABELS, (cnn, trees))
+    scores, traits = draw_scores(9), np.random.default_rng(3).random((9, 4)).astype(np.float32)
+    scores["two"][4] = scores["one"][4] = np.nan
+    apart = [
+        choose_labels(stage, {name: array[row : row + 1] for name, array in scores.items()}, traits[row : row + 1])
+        for row in range(9)
+    ]
+    assert choose_labels(stage, scores, traits) == [labels for (labels,) in apart]
+
+
+def test_without_stackers_the_rule_of_the_manifest_decides() -> None:
+    curve = Calibration((0.0, 1.0), (0.0, 1.0))
+    manifest = make_manifest((), {})
+    decision = dataclasses.replace(manifest.decision, rule="expected_f2", calibration={"c": curve, "t": curve})
+    manifest = dataclasses.replace(manifest, decision=decision)
+    stage = Stage(manifest, LABELS, ())
+    assert stage.drop_stackers() == stage
+    scores = draw_scores(6)
+    wanted = list_label_ids(decide(blend(scores, manifest, LABELS), LABELS, decision), LABELS)
+    assert choose_labels(stage, scores, np.zeros((6, 4), np.float32)) == wanted
+
+
+@pytest.mark.parametrize("rule", ["thresholds", "expected_f2"])
+def test_an_image_gets_at_least_one_label_if_the_prior_of_its_lost_group_is_empty(rule: str) -> None:
+    curve = Calibration((0.0, 1.0), (0.0, 1.0))
+    decision = Decision(
+        STRICTER,
+        {"c": (), "t": (20,)},
+        rule=rule,  # type: ignore[arg-type]
+        calibration={"c": curve, "t": curve},
+    )
+    scores = np.array([[np.nan, 0.1, np.nan, 0.2, 0.1], [0.2, np.nan, 0.1, np.nan, np.nan]], np.float32)
+    first, second = list_label_ids(decide(scores, LABELS, decision), LABELS)
+    assert first[0] in (11, 20) and set(first) <= {11, 20, 21}
+    assert 20 in second
+    if rule == "thresholds":
+        assert (first, second) == ((20,), (20,)), "no label of a known group is forced beside the prior labels"
+
+
+def test_a_stacker_without_weight_in_the_mix_is_not_used(cnn: StackerSession, trees: StackerSession) -> None:
+    both = (cnn.stacker, trees.stacker)
+    assert list_used_stackers(make_manifest(both, {"c": {"cnn": 0.0, BLEND: 1.0}, "t": {"trees": 0.1}})) == [
+        trees.stacker
+    ]
+    assert list_used_stackers(make_manifest(both, {})) == []
+
+
+def test_a_stopped_stacker_raises(cnn: StackerSession) -> None:
+    inputs = Inputs(np.zeros((1, 2, 5), np.float32), np.zeros((1, 5), np.float32), np.zeros((1, 4), np.float32))
+    cnn.score(inputs)
+    cnn.stop()
+    with pytest.raises(SessionError, match=r"^stacker cnn fails on \(1, 2, 2\): "):
+        cnn.score(inputs)
