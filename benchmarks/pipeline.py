@@ -38,6 +38,7 @@ from inference.manifest.labels import read_labels
 from inference.manifest.records import Manifest, Model
 from inference.manifest.values import Precision
 from inference.models.devices import read_devices
+from inference.models.gpus import Gpus
 from inference.models.runners import Runner
 from inference.models.sessions import ModelSession
 from inference.run.chunk import join_squares
@@ -88,7 +89,8 @@ def time_sessions(bundle: Path, manifest: Manifest, chunks: Sequence[Sequence[Pi
     geometries = {model.name: read_geometry(model) for model in manifest.models}
     batches = [{one: join_squares(chunk, one) for one in set(geometries.values())} for chunk in chunks]
     size, log = manifest.runtime.batch_size, RunLog(strict=True)
-    runners = {model.name: Runner(partial(open_session, model), gpus, size, log) for model in manifest.models}
+    shared = Gpus([device.name for device in read_devices()][:gpus], log)
+    runners = {model.name: Runner(partial(open_session, model), shared, size, log) for model in manifest.models}
     started = time.perf_counter()
     for batch in batches:
         for model in manifest.models:

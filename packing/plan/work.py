@@ -24,7 +24,7 @@ class Work:
     """Bytes of inputs and outputs of every layer that is not fused; without weights, which a batch reads once."""
     weights: int
     """Bytes of all weights."""
-    widest: int = 0
+    widest: int
     """Bytes of inputs and outputs of the operation that has most of them; without weights."""
 
 

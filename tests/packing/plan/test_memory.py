@@ -10,15 +10,15 @@ from packing.plan.work import Work, count_work
 from tests.conftest import Workshop
 
 SERESNEXT = "legacy_seresnext101_32x4d"
-MEASURED = ((1, 2.02), (3, 5.46), (10, 0.0))
+MEASURED = ((1, 2.02), (3, 5.46), (10, 17.2))
 
 
 def test_the_estimate_adds_weights_activations_squares_and_scores(workshop: Workshop) -> None:
-    """The workshop has models of 64 px (two, one geometry) and of 48 px."""
+    """The workshop has models of 64 px, with two interpolations, and of 48 px."""
     manifest = read_manifest(workshop.manifest)
     works = [Work(0, 0, weights=100 * 10**6, widest=10**6)] * 3
     size = estimate_memory(manifest, works, images=40_000, outputs=500)
-    scores, squares = 40_000 * 500 * 2, 4 * 32 * 3 * (64**2 + 48**2)
+    scores, squares = 40_000 * 500 * 2, 4 * 32 * 3 * (2 * 64**2 + 48**2)
     assert size == pytest.approx(150e6 + 3 * (30e6 + 240e6 + 64e6) + scores + squares)
     smaller = replace(manifest, runtime=replace(manifest.runtime, batch_size=16))
     assert size - estimate_memory(smaller, works, 40_000, 500) == pytest.approx(3 * 32e6 + squares / 2)

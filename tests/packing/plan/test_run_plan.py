@@ -62,7 +62,7 @@ def plan_logged(zoo: Path, images: int, time_limit: float) -> RunPlan:
 
 
 def test_seconds_add_up_multiply_adds_and_bytes() -> None:
-    work = Work(multiply_adds=3 * 10**9, moved=200 * 10**6, weights=64 * 10**6)
+    work = Work(multiply_adds=3 * 10**9, moved=200 * 10**6, weights=64 * 10**6, widest=0)
     rates = Rates(tflops=2, bandwidth=100, efficiency=0.5, source="")
     # 6 GFLOP at 2 TFLOP/s take 3 ms; 200 MB and 1/32 of 64 MB at 100 GB/s take 2.02 ms; efficiency 0.5 doubles both.
     assert estimate_seconds(work, rates, "fp32", batch=32) == pytest.approx(10.04e-3)

@@ -68,10 +68,12 @@ def test_fused_layers_add_no_bytes() -> None:
         pooled = nn.Sequential(nn.ReLU(), convolution)
     image, features, weights = 3 * 16 * 16, 8 * 16 * 16, 8 * 3 * 3 * 3
     madds = features * 3 * 3 * 3
-    assert measure_work(plain, 16) == Work(madds, 4 * (image + features), 4 * weights)
+    moved = 4 * (image + features)
+    assert measure_work(plain, 16) == Work(madds, moved, 4 * weights, widest=moved)
     # Scale, shift, mean and variance of 8 channels, and the count of batches.
-    assert measure_work(fused, 16) == Work(madds, 4 * (image + features), 4 * (weights + 33))
+    assert measure_work(fused, 16) == Work(madds, moved, 4 * (weights + 33), widest=moved)
     assert measure_work(unfused, 16).moved == 4 * (image + 3 * features)
+    assert measure_work(unfused, 16).widest == 4 * 2 * features
     assert measure_work(pooled, 16).moved == 4 * (3 * image + features)
 
 
