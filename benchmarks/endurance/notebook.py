@@ -84,11 +84,9 @@ def run_notebook(museum: Museum, moment: float | None) -> Run:
         first: list[float] = []
         killer = threading.Thread(target=kill_after, args=(root, out, moment, first, killed), daemon=True)
         killer.start()
-        ended = True
-        try:
-            execute(notebook, [sys.executable], out.parent, environment, Deadline(time.monotonic(), LIMIT))
-        except Exception:  # nbclient's own types, if its Python was killed
-            ended = False
+        deadline = Deadline(time.monotonic(), LIMIT)
+        _, failure = execute(notebook, [sys.executable], out.parent, environment, deadline)
+        ended = failure is None
         seconds = time.monotonic() - first[0]
         killer.join(0.1)
         _, labels = museum.read_bundle()

@@ -120,12 +120,8 @@ def rehearse_like_kaggle(
         notebook = nbformat.read(kernel / NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
         command = [*held.prefix, *walls.prefix, str(interpreter)]
         deadline, clock = Deadline(time.monotonic(), seconds), time.time()
-        failure: Exception | None = None
-        began = 0.0
         try:
-            began = execute(notebook, command, root / "working", environment, deadline)
-        except FAILURES as error:
-            failure = error
+            began, failure = execute(notebook, command, root / "working", environment, deadline)
         finally:
             write_notebook_page(notebook, out / PAGE)
         spent = deadline.spent()
@@ -181,11 +177,11 @@ def make_environment(root: Path, seconds: float, walls: Walls) -> dict[str, str]
 
 def execute(
     notebook: nbformat.NotebookNode, python: list[str], working: Path, environment: dict[str, str], deadline: Deadline
-) -> float:
+) -> tuple[float, Exception | None]:
     """Run every cell in a separate Python, connected by Unix sockets because it has no network.
 
-    Returns the deadline's seconds spent before the first cell. Raises nbclient's CellExecutionError, CellTimeoutError
-    or RuntimeError; `notebook` has the outputs even then.
+    Returns the deadline's seconds spent before the first cell, and one of nbclient's FAILURES or None; `notebook` has
+    the outputs even then.
     """
     began: list[float] = []
 
@@ -215,8 +211,11 @@ def execute(
             on_notebook_start=lambda notebook: began.append(deadline.spent()),
         )
         client.owns_km = True
-        client.execute(cwd=str(working), env=environment)
-    return began[0]
+        try:
+            client.execute(cwd=str(working), env=environment)
+        except FAILURES as error:
+            return began[0] if began else deadline.spent(), error
+    return began[0], None
 
 
 def check_end(failure: Exception | None, kills: int, limits: Limits, deadline: Deadline, spent: float) -> None:

@@ -191,6 +191,19 @@ def test_a_stacker_without_weight_in_the_mix_is_not_used(cnn: StackerSession, tr
     assert list_used_stackers(make_manifest(both, {})) == []
 
 
+def test_models_and_stackers_without_a_weight_need_no_scores(cnn: StackerSession, trees: StackerSession) -> None:
+    mix = {"c": {"cnn": 1.0, "trees": 0.0}, "t": {BLEND: 1.0}}
+    manifest = make_manifest((cnn.stacker, trees.stacker), mix)
+    weights = {"c": {"one": 1.0, "two": 3.0}, "t": {"one": 1.0, "three": 0.0}}
+    manifest = dataclasses.replace(manifest, ensemble=dataclasses.replace(manifest.ensemble, weights=weights))
+    scores = draw_scores(4)
+    del scores["three"]
+    blended = blend(scores, manifest, LABELS)
+    np.testing.assert_array_equal(blended[:, [1, 3, 4]], scores["one"][:, [1, 3, 4]].astype(np.float32))
+    mixed = mix_scores(scores, blended, np.zeros((4, 4), np.float32), manifest, LABELS, [cnn])
+    np.testing.assert_allclose(mixed[:, [0, 2]], [[0.9, 0.3]] * 4, rtol=1e-6)
+
+
 def test_a_stopped_stacker_raises(cnn: StackerSession) -> None:
     inputs = Inputs(np.zeros((1, 2, 5), np.float32), np.zeros((1, 5), np.float32), np.zeros((1, 4), np.float32))
     cnn.score(inputs)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from onnx.onnx_ml_pb2 import ModelProto
 
 from inference.basics.errors import SessionError
-from inference.models.graphs import FIELDS, check_graph, find_external
+from inference.models.graphs import FIELDS, check_graph, find_external, read_fields
 from inference.models.sessions import ModelSession
 from tests.conftest import ZOO, Workshop
 
@@ -200,6 +200,7 @@ def test_locations_are_read_as_protobuf_reads_them(location: bytes, found: str |
         (b"\x08" + b"\xff" * 10, "a number of more than 10 bytes at byte 11"),
         (b"\x00\x00", "field 0 at byte 1"),
         (b"\x3b\x3c", "wire type 3 at byte 1"),
+        (b"\x80\x80\x80\x80\x10\x00", f"field {2**29} at byte 5"),
     ],
 )
 def test_a_file_that_is_no_model_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
@@ -208,6 +209,12 @@ def test_a_file_that_is_no_model_is_refused(content: bytes, reason: str, tmp_pat
     with pytest.raises(SessionError) as error:
         check_graph(path)
     assert str(error.value) == f"{path}: not an ONNX file: {reason}"
+
+
+def test_the_largest_number_of_a_field_is_that_of_protobuf() -> None:
+    content = b"\xf8\xff\xff\xff\x0f\x05"
+    ModelProto.FromString(content)
+    assert list(read_fields(memoryview(content))) == [(2**29 - 1, 5)]
 
 
 def test_graphs_nested_deeper_than_pythons_stack_are_walked(tmp_path: Path) -> None:

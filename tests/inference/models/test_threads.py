@@ -71,20 +71,24 @@ def test_the_threads_survive_an_error() -> None:
     assert pool.spread([lambda: 1, lambda: 2, lambda: 3], no_stop) == [1, 2, 3]
 
 
-def test_an_interrupt_stops_the_other_work_and_waits_for_it() -> None:
-    stopped, ended = threading.Event(), []
+@pytest.mark.parametrize("seconds", [(0.06, 0.01), (0.01, 0.06)])
+def test_an_interrupt_stops_the_other_work_and_waits_for_it(seconds: tuple[float, float]) -> None:
+    stopped, ended = threading.Event(), list[float]()
 
     def interrupted() -> NoReturn:
         raise KeyboardInterrupt
 
-    def work() -> None:
-        assert stopped.wait(10)
-        time.sleep(0.05)
-        ended.append(1)
+    def make(after: float) -> Callable[[], None]:
+        def work() -> None:
+            assert stopped.wait(10)
+            time.sleep(after)
+            ended.append(after)
+
+        return work
 
     with pytest.raises(KeyboardInterrupt):
-        Threads().spread([interrupted, work, work], stopped.set)
-    assert ended == [1, 1]
+        Threads().spread([interrupted, make(seconds[0]), make(seconds[1])], stopped.set)
+    assert sorted(ended) == sorted(seconds)
 
 
 def test_no_work_runs_if_a_thread_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

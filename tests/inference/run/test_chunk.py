@@ -1,7 +1,19 @@
+"""The passes of one chunk, with stand-ins for models whose scores are the brightness of an image."""
+
 import numpy as np
 import pytest
 
-from inference.run.chunk import add_to_mean
+from inference.basics.errors import ImageError, LateError, OutputError, SessionError
+from inference.images.read import Picture
+from inference.run.chunk import add_to_mean, has_time_to_measure, join_views, run_chunk
+from inference.run.plan import Plan
+from inference.run.state import TRAITS_NAME, Job, State
+from inference.run.sweep import read_geometries
+from tests.inference.run.small_run import Clock, Runner, open_run
+
+ROWS = range(2, 4)  # of chunk 1
+SPARE = {"one/hflip", "two/hflip"}
+FIRST = {"one/identity", "two/identity"}
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
@@ -16,3 +28,172 @@ def test_further_views_join_the_mean_with_their_number(before: int) -> None:
     add_to_mean(predictions, rows, parts, before)
     np.testing.assert_allclose(predictions[rows], views.mean(axis=0), atol=1e-3)
     assert np.isnan(predictions[[0, 2, 5, 6, 7]]).all()
+
+
+class Store:
+    """A stand-in that notes its commits, or has a full disk."""
+
+    def __init__(self, is_full: bool = False) -> None:
+        self.commits: list[tuple[object, ...]] = []
+        self.removed, self._is_full = False, is_full
+
+    def commit(self, *given: object) -> None:
+        if self._is_full:
+            raise OutputError("the disk is full")
+        self.commits.append(given)
+
+    def remove(self) -> None:
+        self.removed = True
+
+
+def open_chunk(left: float = 1000.0) -> tuple[Job, State, Clock]:
+    job, state, clock = open_run(left)
+    state.runners = {"one": Runner(clock, 2), "two": Runner(clock, 4)}  # type: ignore[dict-item]
+    state.store, state.planned = Store(), True  # type: ignore[assignment]
+    return job, state, clock
+
+
+def paint(job: Job, brightness: int, note: str = "") -> Picture:
+    """Return an image of one colour."""
+    geometries = read_geometries(job, tuple(open_run(1)[1].passes)).values()
+    squares = {one: np.full((one.size, one.size, 3), brightness, np.uint8) for one in geometries}
+    return Picture(squares, np.full(4, brightness, np.float32), note)
+
+
+def show(
+    job: Job, state: State, *pictures: Picture | ImageError, plan: Plan | None = None, planned: bool = True
+) -> tuple[bool, float]:
+    """Run a plan, by default all passes, on chunk 1."""
+    state.planned = planned
+    chosen = state.passes if plan is None else plan
+    return run_chunk(job, state, chosen, 1, ROWS, pictures, read_geometries(job, state.passes))
+
+
+def test_a_chunk_runs_all_views_of_a_model_together_and_is_saved() -> None:
+    job, state, _ = open_chunk()
+    assert show(job, state, paint(job, 0), paint(job, 255)) == (True, 8 + 100), "and 50 s per model to warm up"
+    assert [state.runners[name].shown for name in ("two", "one")] == [[(2, ("identity", "hflip"))]] * 2  # type: ignore[attr-defined]
+    for name in ("one", "two"):
+        assert (job.predictions[name][2:4] == 0.5).all() and np.isnan(job.predictions[name][[0, 1, 4, 5]]).all()
+    assert (job.traits[2:4] == [[0] * 4, [255] * 4]).all()
+    assert state.done == {1: FIRST | SPARE}
+    facts = {
+        "chunk": 1,
+        "passes": sorted(FIRST | SPARE),
+        "precisions": {"one": "fp32", "two": "fp32"},
+        "unreadable": {},
+    }
+    assert state.store.commits == [(2, 4, ["one", "two", TRAITS_NAME], facts)]  # type: ignore[union-attr]
+    assert state.pace.seconds == {"one": 1, "two": 1}, "per image and view, without the warm-up"
+    assert state.log.passes == {"one": [4, 4], "two": [4, 4]}
+    assert state.log.facts["first_prediction_seconds"] == 54
+
+
+def test_further_passes_of_a_chunk_join_the_mean_and_are_saved_without_the_traits() -> None:
+    job, state, _ = open_chunk()
+    first, spare = state.passes[:2], state.passes[2:]
+    show(job, state, paint(job, 51), paint(job, 255), plan=first)
+    np.testing.assert_allclose(job.predictions["one"][2:4], [[0.2, 0.2], [1, 1]], atol=1e-3)
+    show(job, state, paint(job, 51), paint(job, 255), plan=(*first, spare[0]))
+    assert (job.predictions[spare[0].model][2:4] == 0.5).all()
+    assert (job.predictions[spare[1].model][3] == 1).all(), "its second view was not in the plan"
+    assert state.done == {1: FIRST | {str(spare[0])}}
+    assert [given[2] for given in state.store.commits] == [["one", "two", TRAITS_NAME], [spare[0].model]]  # type: ignore[union-attr]
+    assert len(state.runners[spare[1].model].shown) == 1  # type: ignore[attr-defined]
+
+
+def test_a_chunk_with_late_images_is_predicted_and_not_saved() -> None:
+    job, state, _ = open_chunk()
+    assert show(job, state, LateError("late"), paint(job, 255))[0] is False
+    assert np.isnan(job.predictions["one"][2]).all() and (job.predictions["one"][3] == 0.5).all()
+    assert state.done == {} and state.store.commits == [] and state.log.unreadable == {}  # type: ignore[union-attr]
+    assert show(job, state, LateError("late"), LateError("late")) == (False, 0.0)
+    assert state.done == {}
+
+
+def test_a_chunk_without_a_readable_image_is_done() -> None:
+    job, state, _ = open_chunk()
+    assert show(job, state, ImageError("torn"), ImageError("empty")) == (True, 0.0)
+    assert state.done == {1: FIRST | SPARE} and state.log.unreadable == {"c": "torn", "d": "empty"}
+    ((*_, facts),) = state.store.commits  # type: ignore[union-attr]
+    assert facts["unreadable"] == {"c": "torn", "d": "empty"}
+
+
+def test_an_image_that_was_unreadable_stays_without_predictions_and_damage_is_noted() -> None:
+    job, state, _ = open_chunk()
+    state.log.unreadable["c"] = "too slow"
+    state.log.unreadable["f"] = "of another chunk"
+    show(job, state, paint(job, 0), paint(job, 255, note="ends early"))
+    assert np.isnan(job.predictions["one"][2]).all() and not np.isnan(job.predictions["one"][3]).any()
+    assert state.log.damaged == {"d": "ends early"}
+    assert state.store.commits[0][3]["unreadable"] == {"c": "too slow"}  # type: ignore[union-attr, index]
+
+
+def test_a_model_that_fails_is_excluded_and_the_others_run() -> None:
+    job, state, _ = open_chunk()
+    state.runners["two"].fault = SessionError("model two fails")  # type: ignore[attr-defined]
+    assert show(job, state, paint(job, 0), paint(job, 0))[0] is True
+    assert {one.model for one in state.passes} == {"one"}
+    assert state.log.degraded == ["model two fails; the run continues without this model"]
+    assert state.done == {1: {"one/identity", "one/hflip"}}
+
+
+def test_a_model_that_the_time_limit_stopped_is_not_excluded() -> None:
+    job, state, _ = open_chunk()
+    state.runners["one"].fault = SessionError("terminated")  # type: ignore[attr-defined]
+    state.stopped = True
+    assert show(job, state, paint(job, 0), paint(job, 0))[0] is False
+    assert len(state.passes) == 4 and state.log.degraded == []
+    assert state.done == {1: {"two/identity", "two/hflip"}}
+
+
+def test_a_pass_that_does_not_fit_ends_the_chunk() -> None:
+    job, state, _ = open_chunk(left=15.9)
+    for name, seconds in (("one", 6), ("two", 5)):  # 15 s and 18 s for two images, with the margin
+        state.pace.note_pass(name, 1, seconds)
+    assert show(job, state, paint(job, 0), paint(job, 0))[0] is False
+    assert state.done == {1: {"two/identity"}}
+
+
+@pytest.mark.parametrize(("left", "has_time"), [(18.1, True), (17.9, False)])
+def test_a_trial_of_a_faster_precision_needs_the_time_of_six_batches(left: float, has_time: bool) -> None:
+    job, state, _ = open_chunk(left)
+    state.pace.note_pass("two", 1, 1)  # 1.5 * 1 s * 6 * 2 images
+    show(job, state, paint(job, 0), paint(job, 0), plan=state.passes[:1])
+    assert state.runners["two"].settled == [has_time]  # type: ignore[attr-defined]
+
+
+def test_before_the_first_plan_views_are_measured_one_by_one_and_later_all_together_if_they_fit() -> None:
+    _, state, _ = open_chunk(left=12.1)
+    state.pace.note_pass("two", 1, 2)
+    one, missing = state.passes[0], state.passes
+    assert [str(other) for other in join_views(state, one, missing, 2)] == ["two/identity", "two/hflip"]
+    assert join_views(state, one, missing, 3) == (one,), "1.5 * 2 s * 2 views * 3 images = 18 s"
+    state.planned = False
+    assert join_views(state, one, missing, 2) == (one,)
+
+
+def test_a_model_is_measured_if_time_is_left_to_predict_all_images_without_it() -> None:
+    _, state, _ = open_run(100)
+    two, one = state.passes[:2]
+    assert has_time_to_measure(state, two, (), 10, 1000), "nothing else has the group t"
+    assert has_time_to_measure(state, two, (one,), 10, 1000), "nothing else has the group t"
+    state.pace.note_pass("two", 1, 2)
+    state.pace.note_pass("one", 1, 1)
+    state.pace.note_chunk(1, 1)
+    # A pass takes up to 2 s * 10 images; each further image takes 2 s for its model and 1 s for other work.
+    assert has_time_to_measure(state, one, (two,), 10, 25)  # 1.05 * 3 s * 25 = 78.75
+    assert not has_time_to_measure(state, one, (two,), 10, 26)
+    spare = next(other for other in state.passes if other.spare)
+    assert has_time_to_measure(state, one, (two, spare), 10, 25), "spare views can be dropped"
+
+
+def test_a_run_whose_disk_is_full_continues_without_saving() -> None:
+    job, state, _ = open_chunk()
+    store = Store(is_full=True)
+    state.store = store  # type: ignore[assignment]
+    assert show(job, state, paint(job, 0), paint(job, 0))[0] is True
+    assert store.removed and state.store is None and state.done == {1: FIRST | SPARE}
+    assert state.log.degraded == [
+        "the disk is full; the run continues without saving and cannot be resumed if it is killed"
+    ]

@@ -74,7 +74,9 @@ def test_if_no_set_fits_the_plan_is_the_fastest_set_with_every_group() -> None:
         covering = [one for one in list_subsets(passes) if list_groups(one) == list_groups(passes)]
         fastest = min(add_seconds(one, seconds) for one in covering)
         for allowed in (-1.0, 0.0, 1e-6):
-            assert add_seconds(choose_passes(passes, seconds, allowed), seconds) == pytest.approx(fastest)
+            plan = choose_passes(passes, seconds, allowed)
+            assert add_seconds(plan, seconds) == pytest.approx(fastest)
+            assert list_groups(plan) == list_groups(passes) and not any(one.spare for one in plan)
 
 
 A, A2 = Pass("a", "identity", 4.0, False, ("c", "t")), Pass("a", "hflip", 1.0, True, ("c", "t"))

@@ -385,6 +385,27 @@ def test_the_needed_space_is_that_of_the_missing_rows(tmp_path: Path) -> None:
     store.close()
 
 
+def test_the_lines_take_a_fiftieth_of_the_rows_and_64_kib_at_most(tmp_path: Path) -> None:
+    arrays = {"m": np.zeros((5000, 20), np.float16)}  # 200,000 bytes
+    store = Store(tmp_path / "work", IDENTITY, arrays)
+    for need in (200_000 + 4_000 + 65_536, 4_000 + 65_536, 65_536):
+        assert store.measure_need() == need
+        store.commit(0, 5000, ["m"], {})  # a second time for further views
+    store.close()
+
+
+def test_the_identity_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, synced = os.fsync, list[int]()
+
+    def sync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_size)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    Store(tmp_path / "work", IDENTITY, make_arrays()).close()
+    assert synced[0] == (tmp_path / "work" / RUN).stat().st_size
+
+
 def test_a_full_disk_is_an_error_and_earlier_commits_stay_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

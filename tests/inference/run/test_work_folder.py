@@ -186,6 +186,24 @@ def test_a_disk_without_space_is_refused_and_saved_chunks_are_kept(
     assert list_saved(request_own) == ([0, 1, 2, 3, 4], 0, 0)
 
 
+def test_predictions_need_space_beside_the_saved_rows_and_two_submissions(
+    request_own: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = open_job(request_own)
+    store = open_store(job)
+    needed = store.measure_need() + 2 * work_folder.ROW_BYTES * len(job.ids)
+    store.remove()
+    kept = dataclasses.replace(job, request=dataclasses.replace(request_own, predictions=request_own.out.parent))
+    size = sum(array.nbytes for array in job.predictions.values())
+    usage = shutil.disk_usage(request_own.out.parent)
+    for own, enough in ((job, needed), (kept, needed + size)):
+        monkeypatch.setattr(work_folder.shutil, "disk_usage", lambda _, free=enough - 1: usage._replace(free=free))
+        with pytest.raises(OutputError, match=r"MB of free space; wanted "):
+            open_store(own)
+        monkeypatch.setattr(work_folder.shutil, "disk_usage", lambda _, free=enough: usage._replace(free=free))
+        open_store(own).remove()
+
+
 def test_files_of_the_user_in_the_work_folder_are_never_deleted(request_own: Request) -> None:
     folder = request_own.out.with_name("s.csv.work")
     folder.mkdir()

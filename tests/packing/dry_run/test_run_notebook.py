@@ -258,7 +258,7 @@ def test_a_notebook_or_a_manifest_changed_after_packing_is_refused(
 ) -> None:
     notebook = own_workshop.bundle / "kernel" / "kernel.ipynb"
     before = notebook.read_text()
-    notebook.write_text(before.replace("TRIAL_SECONDS", "TRIED_SECONDS"))
+    notebook.write_text(before + "\n")
     given = (own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path)
     with pytest.raises(PackError, match=rf"^{notebook}: found sha256 \w+…; wanted \w+…, the hash at packing time"):
         rehearse_like_kaggle(*given)

@@ -269,7 +269,7 @@ QUIET = [
     ("kernel/kernel-metadata.json", '"title": "', 5),
     ("kernel/kernel-metadata.json", '"id": "', 1),
     ("kernel/kernel.ipynb", "# Kaggle mounts ", 1),
-    ("kernel/kernel.ipynb", "TRIAL_SECONDS = ", 0),
+    ("kernel/kernel.ipynb", "SHOWN_LABELS = ", 0),
     ("kernel/kernel.ipynb", '"weights_manifest.json": "', 0),
     ("kernel/kernel.ipynb", '"kernel.ipynb": "', 0),
 ]

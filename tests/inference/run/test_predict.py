@@ -1,0 +1,141 @@
+"""Loading the models of a run: their precision, their order, and the time for it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.basics.errors import SessionError
+from inference.basics.run_log import RunLog
+from inference.manifest.records import OnnxEntry
+from inference.manifest.values import Precision
+from inference.models.gpus import Gpus
+from inference.run import predict
+from inference.run.predict import load_models, open_runner
+from inference.run.state import Job, State
+from tests.inference.run.small_run import Clock, open_run
+
+LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.001, "int8": 0.004}
+
+
+@dataclasses.dataclass
+class Session:
+    """A stand-in for ModelSession that keeps its arguments."""
+
+    name: str
+    path: Path
+    outputs: int
+    gpus: int
+    cores: int
+    lanes: int = 1
+    provider: str = "CPUExecutionProvider"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """The sessions that a test opens; the machine has no GPU."""
+    made: list[Session] = []
+
+    def open_session(*given: Any, **more: Any) -> Session:
+        made.append(Session(*given, **more))
+        return made[-1]
+
+    monkeypatch.setattr(predict, "ModelSession", open_session)
+    monkeypatch.setattr(predict, "read_devices", lambda: ())
+    return made
+
+
+def open_exported(left: float = 1000.0, **options: Any) -> tuple[Job, State, Clock]:
+    """Return a run whose models are exported in all precisions; int8 loses more than the limit of 0.003."""
+    job, state, clock = open_run(left)
+    models = tuple(
+        dataclasses.replace(
+            model,
+            onnx={
+                precision: OnnxEntry(f"{model.name}.{precision}.onnx", "0" * 64, 18, 0.01, "0" * 64, f2_loss=loss)
+                for precision, loss in LOSSES.items()
+            },
+        )
+        for model in job.manifest.models
+    )
+    manifest = dataclasses.replace(job.manifest, models=models)
+    return (
+        dataclasses.replace(job, manifest=manifest, request=dataclasses.replace(job.request, **options)),
+        state,
+        clock,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "earlier", "gpus", "chosen", "is_settled"),
+    [
+        (None, None, 0, "fp32", False),  # a trial decides
+        ("fp16", None, 0, "fp16", True),
+        ("int8", None, 0, "fp32", True),  # loses too much
+        (None, "fp16", 1, "fp16", True),
+        (None, "fp16", 0, "fp32", True),  # the earlier run had a GPU
+        ("fp16", "fp16", 0, "fp16", True),
+        (None, "int8", 0, "int8", True),
+    ],
+)
+def test_the_precision_is_that_of_the_earlier_run_or_of_the_request_or_left_to_a_trial(
+    asked: Precision | None,
+    earlier: Precision | None,
+    gpus: int,
+    chosen: Precision,
+    is_settled: bool,
+    opened: list[Session],
+) -> None:
+    job, state, _ = open_exported(precision=asked)
+    if earlier:
+        state.precisions["two"] = earlier
+    runner = open_runner(job, state, job.manifest.models[1], Gpus(["T4"] * gpus, RunLog()))
+    assert (runner.precision, runner.is_settled) == (chosen, is_settled)
+    assert opened == [Session("two", Path(f"bundle/two.{chosen}.onnx"), 4, gpus, cores=0)]
+    reason = "model two: runs in fp32 instead of int8: found a loss of 0.0040 F2; wanted at most 0.003"
+    assert state.log.notes == ([reason] if asked == "int8" else [])
+
+
+def test_with_little_memory_a_model_has_one_lane_small_batches_and_no_trial(opened: list[Session]) -> None:
+    for size, largest in ((32, 4), (2, 2)):
+        job, state, _ = open_exported(low_memory=True)
+        runtime = dataclasses.replace(job.manifest.runtime, batch_size=size)
+        job = dataclasses.replace(job, manifest=dataclasses.replace(job.manifest, runtime=runtime))
+        runner = open_runner(job, state, job.manifest.models[0], Gpus([], RunLog()))
+        assert runner.is_settled and runner.precision == "fp32" and runner.batches.limit == largest
+    assert {session.cores for session in opened} == {1}
+
+
+def test_models_are_loaded_in_running_order_and_one_that_does_not_load_is_left_out(
+    opened: list[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, state, _ = open_exported()
+    load_models(job, state)
+    assert [session.name for session in opened] == ["two", "one"] and list(state.runners) == ["two", "one"]
+    assert len(state.passes) == 4
+
+    def refuse(*_: object) -> None:
+        raise SessionError("model does not load")
+
+    job, state, _ = open_exported()
+    real = predict.open_runner
+    monkeypatch.setattr(predict, "open_runner", lambda *given: (refuse if given[2].name == "two" else real)(*given))
+    load_models(job, state)
+    assert {one.model for one in state.passes} == {"one"}
+    assert state.log.degraded == ["model does not load; the run continues without this model"]
+
+
+def test_models_that_there_is_no_time_to_load_are_left_out(
+    opened: list[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, state, clock = open_exported(left=10)
+    real = predict.open_runner
+
+    def load_slowly(*given: Any) -> object:
+        clock.time += 10
+        return real(*given)
+
+    monkeypatch.setattr(predict, "open_runner", load_slowly)
+    load_models(job, state)
+    assert {one.model for one in state.passes} == {"two"} and len(opened) == 1 and state.log.degraded == []
