@@ -129,7 +129,8 @@ def rehearse_like_kaggle(
             check_end(failure, held.count_kills(), limits, deadline, spent)
             run = read_outcome(root / "working", ids, manifest, labels, seconds)
         except RehearsalError as error:
-            raise RehearsalError(f"{kernel / NOTEBOOK}: {error}; see {out / PAGE}") from error
+            reasons = "".join(f"; {reason}" for reason in _DEGRADED.findall(_read_output(notebook)))
+            raise RehearsalError(f"{kernel / NOTEBOOK}: {error}{reasons}; see {out / PAGE}") from error
         # The log is the last file that the script writes.
         ended = (root / "working" / LOG).stat().st_mtime - clock
         for name in (SUBMISSION, LOG):

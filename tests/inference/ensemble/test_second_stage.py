@@ -191,6 +191,21 @@ def test_a_stacker_without_weight_in_the_mix_is_not_used(cnn: StackerSession, tr
     assert list_used_stackers(make_manifest(both, {})) == []
 
 
+@pytest.mark.parametrize("counts", [None, "[5, 4,", "5", "{}", json.dumps([*COUNTS, 0])])
+def test_trees_without_the_counts_of_their_labels_are_refused(counts: str | None, tmp_path: Path) -> None:
+    names, path = list(name_features(("one", "three"))), tmp_path / "trees.onnx"
+    write_graph(path, "features", ["pairs", len(names)], np.array(0.7), {"features": names})
+    if counts is not None:
+        model = onnx.load(path)
+        model.metadata_props.add(key="counts", value=counts)
+        onnx.save(model, path)
+    with pytest.raises(SessionError) as error:
+        StackerSession(Stacker("trees", "trees", ALL, ("one", "three"), UNUSED, 0.0, top=1), path, LABELS)
+    assert str(error.value) == (
+        "stacker trees: trees.onnx: metadata `counts` is not a list of 5 values; run `build_kernel.py ensemble` again"
+    )
+
+
 def test_models_and_stackers_without_a_weight_need_no_scores(cnn: StackerSession, trees: StackerSession) -> None:
     mix = {"c": {"cnn": 1.0, "trees": 0.0}, "t": {BLEND: 1.0}}
     manifest = make_manifest((cnn.stacker, trees.stacker), mix)
@@ -202,6 +217,23 @@ def test_models_and_stackers_without_a_weight_need_no_scores(cnn: StackerSession
     np.testing.assert_array_equal(blended[:, [1, 3, 4]], scores["one"][:, [1, 3, 4]].astype(np.float32))
     mixed = mix_scores(scores, blended, np.zeros((4, 4), np.float32), manifest, LABELS, [cnn])
     np.testing.assert_allclose(mixed[:, [0, 2]], [[0.9, 0.3]] * 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [(-0.002, None), (1.002, None), (np.nan, None), (np.inf, None), (-0.0005, 0.0), (1.0005, 1.0), (0.25, 0.25)],
+)
+def test_a_sum_over_trees_may_leave_the_range_of_a_probability_a_little(
+    value: float, score: float | None, tmp_path: Path
+) -> None:
+    write_graph(tmp_path / "cnn.onnx", "scores", ["images", 2, 2], np.array([0.5, value]), {})
+    stacker = StackerSession(Stacker("cnn", "cnn", "c", ("one", "two"), UNUSED, 0.0), tmp_path / "cnn.onnx", LABELS)
+    inputs = Inputs(np.zeros((1, 2, 5), np.float32), np.zeros((1, 5), np.float32), np.zeros((1, 4), np.float32))
+    if score is None:
+        with pytest.raises(SessionError, match=r"^stacker cnn: its output is not a probability: NaN or outside"):
+            stacker.score(inputs)
+    else:
+        np.testing.assert_array_equal(stacker.score(inputs), np.array([[0.5, score]], np.float32))
 
 
 def test_a_stopped_stacker_raises(cnn: StackerSession) -> None:

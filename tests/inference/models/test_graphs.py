@@ -189,6 +189,12 @@ def test_locations_are_read_as_protobuf_reads_them(location: bytes, found: str |
     assert find_external(memoryview(encode(7, b"") + model)) == found
 
 
+def test_of_a_name_that_is_present_twice_the_last_counts() -> None:
+    content = encode(8, b"first") + encode(8, b"w") + b"\x70\x01"
+    assert ModelProto.FromString(encode(7, encode(5, content))).graph.initializer[0].name == "w"
+    assert find_external(memoryview(encode(7, encode(5, content)))) == "w"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -8,8 +8,11 @@ import numpy as np
 from inference.basics.deadline import Deadline
 from inference.basics.run_log import RunLog
 from inference.ensemble.stackers import Stage
+from inference.images.geometry import Geometry
+from inference.images.read import Picture
 from inference.manifest.file import parse_manifest
 from inference.manifest.labels import Labels
+from inference.manifest.records import Resize
 from inference.run.budget import SMALLEST_RESERVE, Pace
 from inference.run.plan import list_passes
 from inference.run.state import Job, Request, State
@@ -27,6 +30,14 @@ MANIFEST = {
     },
     "runtime": {"batch_size": 2},
 }
+
+
+GEOMETRY = Geometry(64, Resize(), "bilinear")  # of both models
+
+
+def paint(brightness: int, note: str = "") -> Picture:
+    """Return an image of one colour; `note`: what is missing from its file."""
+    return Picture({GEOMETRY: np.full((64, 64, 3), brightness, np.uint8)}, np.full(4, brightness, np.float32), note)
 
 
 class Clock:

@@ -9,7 +9,7 @@ from inference.run.chunk import add_to_mean, has_time_to_measure, join_views, ru
 from inference.run.plan import Plan
 from inference.run.state import TRAITS_NAME, Job, State
 from inference.run.sweep import read_geometries
-from tests.inference.run.small_run import Clock, Runner, open_run
+from tests.inference.run.small_run import Clock, Runner, open_run, paint
 
 ROWS = range(2, 4)  # of chunk 1
 SPARE = {"one/hflip", "two/hflip"}
@@ -53,13 +53,6 @@ def open_chunk(left: float = 1000.0) -> tuple[Job, State, Clock]:
     return job, state, clock
 
 
-def paint(job: Job, brightness: int, note: str = "") -> Picture:
-    """Return an image of one colour."""
-    geometries = read_geometries(job, tuple(open_run(1)[1].passes)).values()
-    squares = {one: np.full((one.size, one.size, 3), brightness, np.uint8) for one in geometries}
-    return Picture(squares, np.full(4, brightness, np.float32), note)
-
-
 def show(
     job: Job, state: State, *pictures: Picture | ImageError, plan: Plan | None = None, planned: bool = True
 ) -> tuple[bool, float]:
@@ -71,7 +64,7 @@ def show(
 
 def test_a_chunk_runs_all_views_of_a_model_together_and_is_saved() -> None:
     job, state, _ = open_chunk()
-    assert show(job, state, paint(job, 0), paint(job, 255)) == (True, 8 + 100), "and 50 s per model to warm up"
+    assert show(job, state, paint(0), paint(255)) == (True, 8 + 100), "and 50 s per model to warm up"
     assert [state.runners[name].shown for name in ("two", "one")] == [[(2, ("identity", "hflip"))]] * 2  # type: ignore[attr-defined]
     for name in ("one", "two"):
         assert (job.predictions[name][2:4] == 0.5).all() and np.isnan(job.predictions[name][[0, 1, 4, 5]]).all()
@@ -92,9 +85,9 @@ def test_a_chunk_runs_all_views_of_a_model_together_and_is_saved() -> None:
 def test_further_passes_of_a_chunk_join_the_mean_and_are_saved_without_the_traits() -> None:
     job, state, _ = open_chunk()
     first, spare = state.passes[:2], state.passes[2:]
-    show(job, state, paint(job, 51), paint(job, 255), plan=first)
+    show(job, state, paint(51), paint(255), plan=first)
     np.testing.assert_allclose(job.predictions["one"][2:4], [[0.2, 0.2], [1, 1]], atol=1e-3)
-    show(job, state, paint(job, 51), paint(job, 255), plan=(*first, spare[0]))
+    show(job, state, paint(51), paint(255), plan=(*first, spare[0]))
     assert (job.predictions[spare[0].model][2:4] == 0.5).all()
     assert (job.predictions[spare[1].model][3] == 1).all(), "its second view was not in the plan"
     assert state.done == {1: FIRST | {str(spare[0])}}
@@ -104,7 +97,7 @@ def test_further_passes_of_a_chunk_join_the_mean_and_are_saved_without_the_trait
 
 def test_a_chunk_with_late_images_is_predicted_and_not_saved() -> None:
     job, state, _ = open_chunk()
-    assert show(job, state, LateError("late"), paint(job, 255))[0] is False
+    assert show(job, state, LateError("late"), paint(255))[0] is False
     assert np.isnan(job.predictions["one"][2]).all() and (job.predictions["one"][3] == 0.5).all()
     assert state.done == {} and state.store.commits == [] and state.log.unreadable == {}  # type: ignore[union-attr]
     assert show(job, state, LateError("late"), LateError("late")) == (False, 0.0)
@@ -123,7 +116,7 @@ def test_an_image_that_was_unreadable_stays_without_predictions_and_damage_is_no
     job, state, _ = open_chunk()
     state.log.unreadable["c"] = "too slow"
     state.log.unreadable["f"] = "of another chunk"
-    show(job, state, paint(job, 0), paint(job, 255, note="ends early"))
+    show(job, state, paint(0), paint(255, note="ends early"))
     assert np.isnan(job.predictions["one"][2]).all() and not np.isnan(job.predictions["one"][3]).any()
     assert state.log.damaged == {"d": "ends early"}
     assert state.store.commits[0][3]["unreadable"] == {"c": "too slow"}  # type: ignore[union-attr, index]
@@ -132,7 +125,7 @@ def test_an_image_that_was_unreadable_stays_without_predictions_and_damage_is_no
 def test_a_model_that_fails_is_excluded_and_the_others_run() -> None:
     job, state, _ = open_chunk()
     state.runners["two"].fault = SessionError("model two fails")  # type: ignore[attr-defined]
-    assert show(job, state, paint(job, 0), paint(job, 0))[0] is True
+    assert show(job, state, paint(0), paint(0))[0] is True
     assert {one.model for one in state.passes} == {"one"}
     assert state.log.degraded == ["model two fails; the run continues without this model"]
     assert state.done == {1: {"one/identity", "one/hflip"}}
@@ -142,7 +135,7 @@ def test_a_model_that_the_time_limit_stopped_is_not_excluded() -> None:
     job, state, _ = open_chunk()
     state.runners["one"].fault = SessionError("terminated")  # type: ignore[attr-defined]
     state.stopped = True
-    assert show(job, state, paint(job, 0), paint(job, 0))[0] is False
+    assert show(job, state, paint(0), paint(0))[0] is False
     assert len(state.passes) == 4 and state.log.degraded == []
     assert state.done == {1: {"two/identity", "two/hflip"}}
 
@@ -151,7 +144,7 @@ def test_a_pass_that_does_not_fit_ends_the_chunk() -> None:
     job, state, _ = open_chunk(left=15.9)
     for name, seconds in (("one", 6), ("two", 5)):  # 15 s and 18 s for two images, with the margin
         state.pace.note_pass(name, 1, seconds)
-    assert show(job, state, paint(job, 0), paint(job, 0))[0] is False
+    assert show(job, state, paint(0), paint(0))[0] is False
     assert state.done == {1: {"two/identity"}}
 
 
@@ -159,7 +152,7 @@ def test_a_pass_that_does_not_fit_ends_the_chunk() -> None:
 def test_a_trial_of_a_faster_precision_needs_the_time_of_six_batches(left: float, has_time: bool) -> None:
     job, state, _ = open_chunk(left)
     state.pace.note_pass("two", 1, 1)  # 1.5 * 1 s * 6 * 2 images
-    show(job, state, paint(job, 0), paint(job, 0), plan=state.passes[:1])
+    show(job, state, paint(0), paint(0), plan=state.passes[:1])
     assert state.runners["two"].settled == [has_time]  # type: ignore[attr-defined]
 
 
@@ -192,7 +185,7 @@ def test_a_run_whose_disk_is_full_continues_without_saving() -> None:
     job, state, _ = open_chunk()
     store = Store(is_full=True)
     state.store = store  # type: ignore[assignment]
-    assert show(job, state, paint(job, 0), paint(job, 0))[0] is True
+    assert show(job, state, paint(0), paint(0))[0] is True
     assert store.removed and state.store is None and state.done == {1: FIRST | SPARE}
     assert state.log.degraded == [
         "the disk is full; the run continues without saving and cannot be resumed if it is killed"

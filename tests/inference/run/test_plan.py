@@ -106,6 +106,10 @@ def test_the_last_model_of_a_group_is_kept_even_with_the_lowest_value() -> None:
     assert drop_passes((B, C), SECONDS, 0.5, frozenset()) == (B,), "a further sweep keeps the last pass"
 
 
+def test_of_passes_that_take_no_time_all_are_kept() -> None:
+    assert drop_passes((A, B), {"a": 0.0, "b": 2.0}, 1.0, frozenset()) == (A,)
+
+
 def test_passes_are_restored_by_value_and_a_spare_view_only_with_its_model() -> None:
     assert restore_passes((A,), ALL, SECONDS, 3.0) == (A, B)
     assert restore_passes((A,), ALL, SECONDS, 2.5) == (A, C)

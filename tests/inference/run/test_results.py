@@ -58,6 +58,7 @@ def test_unreadable_images_are_not_lost_for_want_of_time() -> None:
     [
         (False, False, 0, LIMIT),
         (True, False, 0, "out of memory"),
+        (True, False, 9.9, "out of memory"),
         (True, True, 0, LIMIT),
         (True, False, 10, LIMIT),
     ],

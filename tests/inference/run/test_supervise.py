@@ -158,3 +158,28 @@ def test_a_killed_trial_is_repeated_once_and_its_end_is_the_reason(
     assert try_batch(tmp_path, tmp_path, {}, deadline) == (answers, "")
     ends = iter([1, -11])
     assert try_batch(tmp_path, tmp_path, {}, deadline) == (None, "was killed by signal 11 (Segmentation fault)")
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (OSError("no such program"), "no result: no such program"),
+        (subprocess.TimeoutExpired("python", 10), "no result within 10 s"),
+        ("", "no result: list index out of range"),
+        ("noise", "no result: Expecting value: line 1 column 1 (char 0)"),
+    ],
+)
+def test_a_trial_without_a_result_has_a_reason(
+    output: Exception | str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[int] = []
+
+    def run(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        starts.append(1)
+        if isinstance(output, Exception):
+            raise output
+        return subprocess.CompletedProcess([], 0, output, "")
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    assert try_batch(tmp_path, tmp_path, {}, Deadline(time.monotonic(), 100)) == (None, reason)
+    assert len(starts) == 2

@@ -1,15 +1,21 @@
 """The plan between two chunks, the order of the chunks, and the stop at the time limit."""
 
 import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
+from inference.basics.errors import SessionError
+from inference.images.read import Picture
 from inference.images.read_ahead import CHUNKS_AHEAD
 from inference.run import sweep
+from inference.run.chunk import run_chunk
 from inference.run.plan import Plan, list_groups
-from inference.run.state import State
-from inference.run.sweep import count_missing, find_time_to_read, order_chunks, revise_plan, stop_in_time
-from tests.inference.run.small_run import Runner, open_run
+from inference.run.state import Job, State
+from inference.run.sweep import count_missing, find_time_to_read, order_chunks, revise_plan, run_sweep, stop_in_time
+from tests.inference.run.small_run import Runner, open_run, paint
 
 BOTH, NONE = frozenset({"c", "t"}), frozenset[str]()
 
@@ -100,6 +106,71 @@ def test_the_images_without_a_pass_are_counted() -> None:
     state.done = {0: {"one/identity"}, 1: {"two/identity"}}
     found = [count_missing(job.list_chunks(), state, f"{name}/identity") for name in ("one", "two", "three")]
     assert found == [2, 4, 6]
+
+
+class Sweep:
+    """Runs of stand-ins over painted images; notes the chunks that were read, and the submissions in between."""
+
+    def __init__(self, left: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[list[int]] = []
+        self.submitted: list[int] = []
+        """Number of chunks that were done."""
+        self.job, self.state, self.clock = open_run(left)
+        self.state.runners = {"one": Runner(self.clock, 2), "two": Runner(self.clock, 4)}  # type: ignore[dict-item]
+        monkeypatch.setattr(sweep, "read_chunks", self._read)
+        monkeypatch.setattr(sweep, "improve_submission", lambda *_: self.submitted.append(len(self.state.done)))
+
+    def _read(self, job: Job, state: State, todo: Sequence[int], _: object) -> Iterator[tuple[int, list[Picture]]]:
+        self.read.append(list(todo))
+        for index in todo:
+            yield index, [paint(0)] * len(job.list_chunks()[index])
+
+    def run(self, kept: frozenset[str] = BOTH) -> bool:
+        return run_sweep(self.job, self.state, self.state.passes, [0, 1, 2], kept)
+
+
+def test_a_sweep_predicts_every_chunk_and_selects_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Sweep(1000, monkeypatch)
+    assert run.run()
+    assert run.state.done.keys() == run.state.answers.keys() == {0, 1, 2}
+    assert not any(np.isnan(array).any() for array in run.job.predictions.values())
+    assert run.state.pace.other() == 0, "the warm-up and the passes are no other work"
+
+
+def test_a_sweep_ends_with_the_chunk_that_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Sweep(100 + 4 + 2.9, monkeypatch)  # two warm-ups, a view of each model; the next pass takes 1.5 * 2 s
+    assert not run.run()
+    assert run.state.done == {0: {"one/identity", "two/identity"}} and len(run.state.passes) == 4
+    assert run.state.answers.keys() == {0}, "the labels of this chunk are selected all the same"
+
+
+def test_a_sweep_ends_if_no_model_works_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Sweep(1000, monkeypatch)
+    for runner in run.state.runners.values():
+        runner.fault = SessionError("broken")  # type: ignore[attr-defined]
+    assert not run.run() and run.state.passes == () and run.state.done == {}
+
+
+def test_a_chunk_that_runs_out_of_memory_is_postponed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Sweep(1000, monkeypatch)
+    real = run_chunk
+
+    def starve(job: Job, state: State, plan: Plan, index: int, *rest: Any) -> tuple[bool, float]:
+        if index == 1:
+            raise MemoryError("10 MB")
+        return real(job, state, plan, index, *rest)
+
+    monkeypatch.setattr(sweep, "run_chunk", starve)
+    assert run.run() and run.state.done.keys() == {0, 2} and run.state.starved
+    assert run.state.log.notes == ["out of memory: 2 images postponed to the end of the run: 10 MB"]
+    with pytest.raises(MemoryError, match="10 MB"):
+        run.run(kept=NONE)
+
+
+def test_a_submission_is_due_after_a_minute_but_not_after_the_last_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Sweep(10_000, monkeypatch)
+    run.run()
+    assert run.submitted == [1, 2], "the stand-in does not note it, so it stays due"
 
 
 def wait_for_watch() -> None:
