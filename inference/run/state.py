@@ -12,6 +12,7 @@ from inference.basics.deadline import Deadline
 from inference.basics.errors import OptionError, SessionError
 from inference.basics.run_log import RunLog
 from inference.ensemble.stackers import Stage
+from inference.images.read_ahead import CHUNKS_AHEAD
 from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest
 from inference.manifest.values import Precision
@@ -101,6 +102,8 @@ class State:
     runners: dict[str, Runner] = field(default_factory=dict)
     done: dict[int, set[str]] = field(default_factory=dict)
     """Index in `list_chunks` -> names of the passes that the predictions include."""
+    suspects: frozenset[int] = frozenset()
+    """Chunks that a killed run worked on: one of their images may have ended it."""
     planned: bool = False
     """There is a plan from measured times."""
     stopped: bool = False
@@ -119,6 +122,9 @@ def open_state(job: Job, store: Store, log: RunLog, deadline: Deadline) -> State
         state.done.setdefault(mark["chunk"], set()).update(mark["passes"])
         log.unreadable |= mark["unreadable"]
         state.precisions |= mark["precisions"]
+    if store.resumed:
+        reached = max(state.done, default=-1) + 1 + CHUNKS_AHEAD
+        state.suspects = frozenset(index for index in range(reached + 1) if index not in state.done)
     for count, what in ((store.damaged, "damaged"), (store.changed, "of images that have changed since")):
         if count:
             log.note(f"{what}: {count} saved chunks, which are predicted again")

@@ -93,6 +93,8 @@ class Store:
         """Of the saved commits."""
         self.damaged = self.changed = 0
         """Saved chunks that were dropped: damaged, or of images whose files were changed since."""
+        self.resumed = False
+        """An earlier run has not come to its end, whether it has saved chunks or not."""
         shapes = {f"array {name}": f"{array.dtype.str} {array.shape}" for name, array in arrays.items()}
         declared = {**identity, **shapes}
         self._run = _digest(json.dumps(declared, sort_keys=True).encode())
@@ -106,6 +108,7 @@ class Store:
                 found = None if fresh else self._read_identity()
                 if found is not None:
                     self._check_identity(declared, found)
+                    self.resumed = True
                 if fresh:
                     self._lines.truncate(0)
                 self._read()

@@ -4,13 +4,14 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import groupby
 
 from inference.basics.errors import ImageError
 from inference.basics.memory import NO_MEMORY, require_free
 from inference.basics.run_log import Progress, format_seconds, join_names
 from inference.images.geometry import Geometry, read_draft, read_geometry
 from inference.images.read import Picture, read_picture
-from inference.images.read_ahead import CHUNKS_AHEAD, decode_ahead, start_thread
+from inference.images.read_ahead import decode_ahead, start_thread
 from inference.run.answers import answer_chunk, choose_stage, stack_rest
 from inference.run.budget import PASS_MARGIN, RESTORE_MARGIN
 from inference.run.chunk import run_chunk
@@ -91,13 +92,9 @@ def predict_images(job: Job, state: State) -> None:
 
 
 def order_chunks(job: Job, state: State) -> list[int]:
-    """Return the chunks without predictions; after a killed run, those that it worked on come last.
-
-    One of their images may have ended it, and may end this one too.
-    """
+    """Return the chunks without predictions, the suspects last."""
     todo = [index for index in range(len(job.list_chunks())) if index not in state.done]
-    worked_on = 1 + CHUNKS_AHEAD if state.done else 0
-    return todo[worked_on:] + todo[:worked_on]
+    return sorted(todo, key=lambda index: (index in state.suspects, index))
 
 
 @contextmanager
@@ -166,12 +163,18 @@ def read_geometries(job: Job, plan: Plan) -> dict[str, Geometry]:
 def read_chunks(
     job: Job, state: State, todo: Sequence[int], geometries: Mapping[str, Geometry]
 ) -> Generator[tuple[int, list[Picture | ImageError]], None, None]:
-    """Read the images of the chunks ahead, as long as there is time to predict them."""
+    """Read the images of the chunks ahead, as long as there is time to predict them.
+
+    A suspect is not read before the chunks that come before all suspects are done, as it may end the process.
+    """
     chunks, runtime = job.list_chunks(), job.manifest.runtime
-    paths = [job.paths[row] for index in todo for row in chunks[index]]
     own = set(geometries.values())
     read = partial(read_picture, geometries=own, max_pixels=runtime.max_pixels, draft=read_draft(job.manifest))
-    return decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds, lambda: find_time_to_read(job, state))
+    find_left = partial(find_time_to_read, job, state)
+    for _, part in groupby(todo, key=state.suspects.__contains__):
+        paths = [job.paths[row] for index in part for row in chunks[index]]
+        with closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds, find_left)) as decoded:
+            yield from decoded
 
 
 def find_time_to_read(job: Job, state: State) -> float:

@@ -16,6 +16,7 @@ from inference.basics.deadline import Deadline
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME
 from inference.run.supervise import check_result, supervise, write_prior
+from inference.task.ids import read_ids
 from tests.conftest import ROOT, Workshop
 from tests.packing.pack.test_render_notebook import execute, mount
 
@@ -39,7 +40,7 @@ if number < fate["starts"]:
     real, calls = getattr(holder, name), []
     def die(*given, **more):
         calls.append(1)
-        if len(calls) == fate["calls"]:
+        if len(calls) == fate["calls"] or fate["image"] and fate["image"] in str(given[0]):
             os.abort() if fate["signal"] == 6 else os.kill(os.getpid(), fate["signal"])
         return real(*given, **more)
     setattr(holder, name, die)
@@ -58,17 +59,18 @@ STAGES = {
     "the last submission": ("inference.run.predict:finish", 1),
     "the log": ("inference.basics.run_log:RunLog.write", 1),
 }
+READING = ("inference.run.sweep:read_picture", 0)  # of one image
 FEWER = 2  # images per chunk, so that there are ten chunks
 
 
-def doom(dataset: Path, notes: Path, stage: str, number: int, starts: int) -> None:
-    """Make the script of a dataset die by the signal `number` at a stage in its first `starts` starts."""
+def doom(dataset: Path, notes: Path, stage: str, number: int, starts: int, image: str = "") -> None:
+    """Make the script of a dataset die by the signal `number` at a stage or image, in its first `starts` starts."""
     notes.mkdir()
     script = dataset / "inference.pyz"
     with zipfile.ZipFile(script) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    place, calls = STAGES[stage]
-    fate = {"place": place, "calls": calls, "signal": number, "starts": starts, "notes": str(notes)}
+    place, calls = READING if image else STAGES[stage]
+    fate = {"place": place, "calls": calls, "image": image, "signal": number, "starts": starts, "notes": str(notes)}
     members["__main__.py"] = FATAL.format(fate=json.dumps(fate)).encode()
     with zipfile.ZipFile(script, "w") as archive:
         for name, content in members.items():
@@ -184,3 +186,14 @@ def test_no_statement_of_the_page_can_raise() -> None:
                 isinstance(statement, ast.Assign) and ast.unparse(statement.value) == "(12, 4, 6)"
             )
             assert isinstance(statement, ast.FunctionDef) or is_constant or calls, ast.unparse(statement)
+
+
+def test_an_image_that_ends_the_process_costs_no_more_than_the_chunks_around_it(
+    own_workshop: Workshop, undisturbed: bytes, tmp_path: Path
+) -> None:
+    """The decoder dies at the first image of the sample, in every start."""
+    doom(own_workshop.dataset, tmp_path / "notes", "", signal.SIGSEGV, 99, image=read_ids(own_workshop.sample)[0])
+    warnings = run_supervised(own_workshop, tmp_path / "out" / "submission.csv")
+    assert len(warnings) >= 4 and all("signal 11" in warning for warning in warnings)
+    found, wanted = (tmp_path / "out" / "submission.csv").read_bytes().splitlines(), undisturbed.splitlines()
+    assert found[1 + 3 * FEWER :] == wanted[1 + 3 * FEWER :] and found != wanted

@@ -494,6 +494,7 @@ def test_the_threads_of_an_operator(workshop: Workshop, monkeypatch: pytest.Monk
     monkeypatch.setattr(sessions, "CORES", 3)
     for given, wanted in ((0, 3), (2, 2)):
         assert sessions.open_on_cpu(path, given).get_session_options().intra_op_num_threads == wanted
+    assert sessions.open_on_cpu(path).get_session_options().intra_op_num_threads == 3
     lane = open_culture(workshop)._lanes[0]
     assert lane._session.get_session_options().intra_op_num_threads == 1
     assert lane._session.get_session_options().enable_cpu_mem_arena, "this process has no limit"

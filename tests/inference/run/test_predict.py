@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from inference.basics.errors import SessionError
+from inference.basics.errors import OutputError, SessionError
 from inference.basics.run_log import RunLog
 from inference.manifest.records import OnnxEntry
 from inference.manifest.values import Precision
 from inference.models.gpus import Gpus
 from inference.run import predict
-from inference.run.predict import load_models, open_runner
-from inference.run.state import Job, State
+from inference.run.predict import load_models, load_stage, open_runner, run
+from inference.run.state import Job, Request, State
+from tests.conftest import Workshop
 from tests.inference.run.small_run import Clock, open_run
 
 LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.001, "int8": 0.004}
@@ -139,3 +140,34 @@ def test_models_that_there_is_no_time_to_load_are_left_out(
     monkeypatch.setattr(predict, "open_runner", load_slowly)
     load_models(job, state)
     assert {one.model for one in state.passes} == {"two"} and len(opened) == 1 and state.log.degraded == []
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_the_blend_decides_if_a_stacker_does_not_load(is_resumed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[bool] = []
+
+    def refuse(*_: object) -> None:
+        raise SessionError("stacker cnn: cnn.onnx does not load")
+
+    monkeypatch.setattr(predict, "open_stage", refuse)
+    monkeypatch.setattr(predict, "improve_submission", lambda *_: submitted.append(True))
+    job, state, _ = open_run(10)
+    state.done = {0: set()} if is_resumed else {}
+    load_stage(job, state)
+    assert state.stage.stackers == ()
+    assert state.log.degraded == ["stacker cnn: cnn.onnx does not load; the blend decides instead"]
+    assert submitted == [True] * is_resumed, "of the predictions of the earlier run"
+
+
+def test_a_log_that_cannot_be_written_degrades_the_run(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: RunLog, path: Path) -> None:
+        raise OutputError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(RunLog, "write", refuse)
+    monkeypatch.setattr(predict, "predict_images", lambda *_: None)
+    monkeypatch.setattr(predict, "note_missing", lambda *_: None)
+    out = tmp_path / "submission.csv"
+    assert not run(Request(workshop.dataset, workshop.images, workshop.sample, out))
+    assert [path.name for path in tmp_path.iterdir()] == ["submission.csv"]
