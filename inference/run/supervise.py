@@ -65,7 +65,7 @@ def try_batch(
         seconds = min(TRIAL_SECONDS, TRIAL_SHARE * max(deadline.left(), 0.0))
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
+                command, env=environment, capture_output=True, errors="replace", timeout=seconds, check=False
             )
             if done.returncode == 0:
                 found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

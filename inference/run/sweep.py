@@ -129,7 +129,7 @@ def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: fro
     left = sum(len(chunks[index]) for index in todo)
     progress = Progress(left, state.pace.deadline)
     began = now()
-    geometries = read_geometries(job, state.passes if kept else plan)
+    geometries = read_geometries(job, plan)
     with closing(read_chunks(job, state, todo, geometries)) as decoded:
         for index, (_, pictures) in zip(todo, decoded, strict=True):
             in_time, spent = True, 0.0

@@ -1,13 +1,14 @@
 """The plan between two chunks, the order of the chunks, and the stop at the time limit."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from inference.basics.errors import SessionError
+from inference.images.geometry import Geometry
 from inference.images.read import Picture
 from inference.run import sweep
 from inference.run.chunk import run_chunk
@@ -108,10 +109,11 @@ def test_the_images_without_a_pass_are_counted() -> None:
 
 
 class Sweep:
-    """Runs of stand-ins over painted images; notes the chunks that were read, and the submissions in between."""
+    """Runs of stand-ins over painted images; notes what was read, and the submissions in between."""
 
     def __init__(self, left: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.read: list[list[int]] = []
+        self.read: list[list[str]] = []
+        """Models for which the images of each sweep were read."""
         self.submitted: list[int] = []
         """Number of chunks that were done."""
         self.job, self.state, self.clock = open_run(left)
@@ -119,8 +121,10 @@ class Sweep:
         monkeypatch.setattr(sweep, "read_chunks", self._read)
         monkeypatch.setattr(sweep, "improve_submission", lambda *_: self.submitted.append(len(self.state.done)))
 
-    def _read(self, job: Job, state: State, todo: Sequence[int], _: object) -> Iterator[tuple[int, list[Picture]]]:
-        self.read.append(list(todo))
+    def _read(
+        self, job: Job, state: State, todo: Sequence[int], geometries: Mapping[str, Geometry]
+    ) -> Iterator[tuple[int, list[Picture]]]:
+        self.read.append(sorted(geometries))
         for index in todo:
             yield index, [paint(0)] * len(job.list_chunks()[index])
 
@@ -141,6 +145,13 @@ def test_a_sweep_ends_with_the_chunk_that_has_no_time(monkeypatch: pytest.Monkey
     assert not run.run()
     assert run.state.done == {0: {"one/identity", "two/identity"}} and len(run.state.passes) == 4
     assert run.state.answers.keys() == {0}, "the labels of this chunk are selected all the same"
+
+
+def test_a_further_sweep_reads_the_images_only_for_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Sweep(1000, monkeypatch)
+    run.run()
+    assert run_sweep(run.job, run.state, run.state.passes[:1], [1], NONE)
+    assert run.read == [["one", "two"], ["two"]]
 
 
 def test_a_sweep_ends_if_no_model_works_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
