@@ -104,6 +104,8 @@ class State:
     """Index in `list_chunks` -> names of the passes that the predictions include."""
     suspects: frozenset[int] = frozenset()
     """Chunks that a killed run worked on: one of their images may have ended it."""
+    cover: float = 0.0
+    """Seconds per image of the fastest models for all groups; 0 before the first measurement."""
     planned: bool = False
     """There is a plan from measured times."""
     stopped: bool = False

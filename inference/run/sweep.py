@@ -142,6 +142,7 @@ def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: fro
                 state.starved = True
             with suppress(MemoryError):  # the submission needs the labels, and tries again
                 spent += answer_chunk(job, state, index, state.stacked and in_time)
+            state.cover = measure_cover(state)
             left -= len(pictures)
             state.pace.note_chunk(len(pictures), now() - began - spent)
             if not in_time or not state.passes:
@@ -178,13 +179,20 @@ def read_chunks(
 
 
 def find_time_to_read(job: Job, state: State) -> float:
-    """Return the seconds for which images may still be read: then the fastest models predict what has been read."""
+    """Return the seconds for which images may still be read: then the fastest models predict what has been read.
+
+    The decoders' threads ask this, so it reads only numbers, which the main thread sets.
+    """
+    if not state.cover:
+        return state.pace.left() - FIRST_SHARE * state.pace.deadline.limit
+    return state.pace.left() - PASS_MARGIN * state.cover * job.manifest.runtime.batch_size
+
+
+def measure_cover(state: State) -> float:
+    """Return the seconds per image of the fastest models for all groups, of those measured so far; 0 without any."""
     seconds = state.pace.seconds
     known = tuple(one for one in state.passes if one.model in seconds)
-    if not known:
-        return state.pace.left() - FIRST_SHARE * state.pace.deadline.limit
-    cover = add_seconds(find_fastest(known, seconds), seconds)
-    return state.pace.left() - PASS_MARGIN * cover * job.manifest.runtime.batch_size
+    return add_seconds(find_fastest(known, seconds), seconds) if known else 0.0
 
 
 def count_missing(chunks: Sequence[range], state: State, name: str) -> int:

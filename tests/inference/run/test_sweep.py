@@ -14,7 +14,15 @@ from inference.run import sweep
 from inference.run.chunk import run_chunk
 from inference.run.plan import Plan, list_groups
 from inference.run.state import Job, State
-from inference.run.sweep import count_missing, find_time_to_read, order_chunks, revise_plan, run_sweep, stop_in_time
+from inference.run.sweep import (
+    count_missing,
+    find_time_to_read,
+    measure_cover,
+    order_chunks,
+    revise_plan,
+    run_sweep,
+    stop_in_time,
+)
 from tests.inference.run.small_run import Runner, open_run, paint
 
 BOTH, NONE = frozenset({"c", "t"}), frozenset[str]()
@@ -96,8 +104,10 @@ def test_images_are_read_as_long_as_the_fastest_models_have_time_to_predict_them
     job, state, _ = open_run(100)
     assert find_time_to_read(job, state) == pytest.approx(100 - 0.2 * state.pace.deadline.limit)
     state.pace.note_pass("one", 1, 1)
+    state.cover = measure_cover(state)
     assert find_time_to_read(job, state) == pytest.approx(100 - 1.5 * 1 * 2), "of the models whose speed is known"
     state.pace.note_pass("two", 1, 4)  # which alone has the group t
+    state.cover = measure_cover(state)
     assert find_time_to_read(job, state) == pytest.approx(100 - 1.5 * 4 * 2)
 
 
