@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,9 +91,23 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """A zoo shared by all tests, which must not change it; `own_workshop` may be changed."""
-    root = tmp_path_factory.mktemp("workshop")
+    base = tmp_path_factory.getbasetemp()
+    # The workers of one run share a folder above their own; the first one makes the zoo, the others wait for it.
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "workshop"
+    made = Workshop(root / "home", root / "onnx", root / "bundle", root / "images", root / "sample_submission.csv")
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.with_suffix(".made").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            make_workshop(root)
+            root.with_suffix(".made").touch()
+    return made
+
+
+def make_workshop(root: Path) -> None:
+    """Make the zoo, its bundle and the images in `root`."""
     home, images = root / "home", root / "images"
-    home.mkdir()
+    home.mkdir(parents=True)
     images.mkdir()
     labels = write_rows(home / "labels.csv", ("attribute_id", "attribute_name"), list(enumerate(LABELS)))
     train = write_rows(
@@ -105,12 +121,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     ids = [f"{index:012x}" for index in range(20)]
     for index, name in enumerate(ids):
         write_picture(images / f"{name}.png", (90 + 7 * index, 120 - 3 * index), index)
-    sample = write_rows(
-        root / "sample_submission.csv", ("id", "attribute_ids"), [(name, "0 1") for name in reversed(ids)]
-    )
+    write_rows(root / "sample_submission.csv", ("id", "attribute_ids"), [(name, "0 1") for name in reversed(ids)])
     export_zoo(home / MANIFEST_NAME, root / "onnx", images)
     pack(home / MANIFEST_NAME, root / "onnx", root / "bundle", NAMES)
-    return Workshop(home, root / "onnx", root / "bundle", images, sample)
 
 
 @pytest.fixture

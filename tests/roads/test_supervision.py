@@ -53,7 +53,7 @@ STAGES = {
     "the first submission": ("inference.run.predict:write_first", 1),
     "loading the stackers": ("inference.run.predict:load_stage", 1),
     "loading a model": ("inference.run.predict:open_runner", 2),
-    "inside a model": ("inference.models.sessions:ModelSession.predict", 9),
+    "inside a model": ("inference.models.sessions:ModelSession.predict", 11),
     "selecting labels": ("inference.run.sweep:answer_chunk", 3),
     "saving a chunk": ("inference.run.store:Store.commit", 4),
     "the last submission": ("inference.run.predict:finish", 1),
@@ -120,12 +120,12 @@ def test_a_script_killed_in_any_stage_ends_with_the_bytes_of_the_undisturbed_run
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["run_log.json", "submission.csv"]
 
 
-def test_a_model_that_aborts_the_process_at_its_ninth_call_costs_starts_and_no_predictions(
+def test_a_model_that_aborts_the_process_at_its_eleventh_call_costs_starts_and_no_predictions(
     own_workshop: Workshop, undisturbed: bytes, tmp_path: Path
 ) -> None:
     doom(own_workshop.dataset, tmp_path / "notes", "inside a model", signal.SIGABRT, 99)
     warnings = run_supervised(own_workshop, tmp_path / "out" / "submission.csv")
-    assert len(warnings) >= 4 and all("signal 6 (Aborted)" in warning for warning in warnings)
+    assert len(warnings) >= 3 and all("signal 6 (Aborted)" in warning for warning in warnings)
     assert "starting it again with one lane and small batches" in warnings[2]
     starts = sorted((tmp_path / "notes").iterdir(), key=lambda path: int(path.name))
     options = [json.loads(path.read_text()) for path in starts]

@@ -348,7 +348,7 @@ def test_no_damage_of_the_files_gives_a_wrong_row(tmp_path: Path) -> None:
     arrays, outcomes = make(), []
     with closing(Store(tmp_path / "whole", IDENTITY, arrays)) as store:
         commit_missing(store, arrays)
-    for number in range(300):
+    for number in range(120):
         shutil.copytree(tmp_path / "whole", tmp_path / "work")
         for name in random.choice([RUN, DATA, MARKS], random.integers(1, 3), p=[0.1, 0.3, 0.6]):
             path = tmp_path / "work" / name
