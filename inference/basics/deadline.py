@@ -26,10 +26,6 @@ class Deadline:
         """Return the seconds before the deadline; negative after it."""
         return self.limit - self.kept - self.spent()
 
-    def bound(self, seconds: float) -> float:
-        """Return the longest allowed wait of at most `seconds`; 0 after the deadline."""
-        return min(seconds, max(self.left(), 0.0))
-
     def keep(self, seconds: float) -> "Deadline":
         """Return an earlier deadline, which leaves `seconds` for the work after it."""
         return replace(self, kept=self.kept + seconds)

@@ -279,6 +279,3 @@ def remove_stackers(manifest: Manifest) -> Manifest:
             fallback={},
         ),
     )
-
-
-ROWS = 128  # images per step, so that memory does not grow with the number of images

@@ -52,7 +52,7 @@ def write_prior(bundle: Path, sample: Path, out: Path) -> None:
     write_submission(out, ids, [prior] * len(ids))
 
 
-def try_batch(
+def run_trial(
     bundle: Path, images: Path, environment: Mapping[str, str], deadline: Deadline
 ) -> tuple[dict[str, Any] | None, str]:
     """Run one batch in a process of its own; return its BatchTrial as a dictionary, or None and the reason.

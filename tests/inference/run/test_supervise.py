@@ -11,7 +11,7 @@ import pytest
 
 from inference.basics.deadline import Deadline
 from inference.run import supervise as module
-from inference.run.supervise import check_result, describe_end, run_script, supervise, try_batch, write_prior
+from inference.run.supervise import check_result, describe_end, run_script, run_trial, supervise, write_prior
 from inference.task.ids import read_ids
 from tests.conftest import Workshop
 
@@ -155,9 +155,9 @@ def test_a_killed_trial_is_repeated_once_and_its_end_is_the_reason(
 
     monkeypatch.setattr(module.subprocess, "run", run)
     deadline = Deadline(time.monotonic(), 100)
-    assert try_batch(tmp_path, tmp_path, {}, deadline) == (answers, "")
+    assert run_trial(tmp_path, tmp_path, {}, deadline) == (answers, "")
     ends = iter([1, -11])
-    assert try_batch(tmp_path, tmp_path, {}, deadline) == (None, "was killed by signal 11 (Segmentation fault)")
+    assert run_trial(tmp_path, tmp_path, {}, deadline) == (None, "was killed by signal 11 (Segmentation fault)")
 
 
 @pytest.mark.parametrize(
@@ -181,5 +181,5 @@ def test_a_trial_without_a_result_has_a_reason(
         return subprocess.CompletedProcess([], 0, output, "")
 
     monkeypatch.setattr(module.subprocess, "run", run)
-    assert try_batch(tmp_path, tmp_path, {}, Deadline(time.monotonic(), 100)) == (None, reason)
+    assert run_trial(tmp_path, tmp_path, {}, Deadline(time.monotonic(), 100)) == (None, reason)
     assert len(starts) == 2
