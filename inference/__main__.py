@@ -19,8 +19,7 @@ exit codes: 0 complete; 3 valid but degraded, see the lines with DEGRADED or run
 130 stopped by Ctrl-C
 
 example:
-  python inference.pyz --bundle . --images ../imet-2019-fgvc6/test --sample ../imet-2019-fgvc6/sample_submission.csv \\
-      --out submission.csv --time-limit 32400
+  python inference.pyz --bundle . --competition ../imet-2019-fgvc6 --out submission.csv --time-limit 32400
 """
 # Exit codes; argparse uses 2.
 COMPLETE, FAILED, DEGRADED, INTERRUPTED = 0, 1, 3, 130
@@ -46,9 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--bundle", type=Path, required=True, help="folder of weights_manifest.json and the ONNX files")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the test images; file names are the ids")
-    parser.add_argument("--sample", type=Path, required=True, help="sample_submission.csv: image ids in their order")
     parser.add_argument("--out", type=Path, required=True, help="submission to write")
+    parser.add_argument(
+        "--competition", type=Path, help="the competition's folder; `task` of the manifest places the images in it"
+    )
+    parser.add_argument("--images", type=Path, help="folder of the test images, instead of the one in --competition")
+    parser.add_argument("--sample", type=Path, help="sample submission, instead of the one in --competition")
     parser.add_argument(
         "--time-limit", type=read_seconds, metavar="SECONDS", help="time limit (default: the manifest's)"
     )
@@ -63,14 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8"),
-        help="for all models that have it within the manifest's limit of F2 loss (default: the faster one)",
+        help="for all models that have it within the manifest's limit of loss (default: the faster one)",
     )
     parser.add_argument(
         "--low-memory",
         action="store_true",
         help="use one lane, one decoder and small batches: slower, needs the least memory",
     )
-    parser.add_argument("--predictions", type=Path, metavar="DIR", help="also write each model's probabilities as .npy")
+    parser.add_argument("--predictions", type=Path, metavar="DIR", help="also write each model's scores as .npy")
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 

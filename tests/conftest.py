@@ -16,8 +16,11 @@ import timm
 import torch
 from PIL import Image
 
+from inference.manifest.bundle import read_declared
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.records import Manifest, Resize
+from inference.task.sample import read_sample
+from inference.task.submission import check_submission
 from packing.add.add import Addition, add_model
 from packing.export.export_zoo import export_zoo
 from packing.pack.metadata import Names
@@ -43,8 +46,16 @@ class Workshop:
     onnx: Path
     """Folder of the export."""
     bundle: Path
-    images: Path
-    sample: Path
+    competition: Path
+    """Its folder, as Kaggle mounts it."""
+
+    @property
+    def images(self) -> Path:
+        return self.competition / "test"
+
+    @property
+    def sample(self) -> Path:
+        return self.competition / "sample_submission.csv"
 
     @property
     def manifest(self) -> Path:
@@ -79,6 +90,12 @@ def write_network(path: Path, architecture: str, outputs: int, seed: int) -> Pat
     return path
 
 
+def check_valid(bundle: Path, sample: Path, out: Path) -> None:
+    """Check that a submission fits its sample and the task of the bundle."""
+    manifest, labels = read_declared(bundle)
+    check_submission(out, read_sample(sample, manifest.task, labels), labels, manifest.task)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """One torch thread: more do not speed up such small networks, and make them 50 times slower on a busy machine."""
@@ -94,7 +111,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     base = tmp_path_factory.getbasetemp()
     # The workers of one run share a folder above their own; the first one makes the zoo, the others wait for it.
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "workshop"
-    made = Workshop(root / "home", root / "onnx", root / "bundle", root / "images", root / "sample_submission.csv")
+    made = Workshop(root / "home", root / "onnx", root / "bundle", root / "competition")
     with root.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.with_suffix(".made").exists():
@@ -106,9 +123,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 def make_workshop(root: Path) -> None:
     """Make the zoo, its bundle and the images in `root`."""
-    home, images = root / "home", root / "images"
+    home, images = root / "home", root / "competition" / "test"
     home.mkdir(parents=True)
-    images.mkdir()
+    images.mkdir(parents=True)
     labels = write_rows(home / "labels.csv", ("attribute_id", "attribute_name"), list(enumerate(LABELS)))
     train = write_rows(
         home / "train.csv", ("id", "attribute_ids"), [("a", "0 2"), ("b", "0 2 3"), ("c", "2"), ("d", "4")]
@@ -121,7 +138,9 @@ def make_workshop(root: Path) -> None:
     ids = [f"{index:012x}" for index in range(20)]
     for index, name in enumerate(ids):
         write_picture(images / f"{name}.png", (90 + 7 * index, 120 - 3 * index), index)
-    write_rows(root / "sample_submission.csv", ("id", "attribute_ids"), [(name, "0 1") for name in reversed(ids)])
+    write_rows(
+        images.with_name("sample_submission.csv"), ("id", "attribute_ids"), [(name, "0 1") for name in reversed(ids)]
+    )
     export_zoo(home / MANIFEST_NAME, root / "onnx", images)
     pack(home / MANIFEST_NAME, root / "onnx", root / "bundle", NAMES)
 
@@ -131,7 +150,7 @@ def own_workshop(workshop: Workshop, tmp_path: Path) -> Workshop:
     """A copy of the workshop that a test may break."""
     root = workshop.home.parent
     copy = Path(shutil.copytree(root, tmp_path / "own"))
-    return Workshop(copy / "home", copy / "onnx", copy / "bundle", copy / "images", copy / "sample_submission.csv")
+    return Workshop(copy / "home", copy / "onnx", copy / "bundle", copy / "competition")
 
 
 @dataclass(frozen=True)
@@ -160,7 +179,7 @@ def precise(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Pre
     train = write_rows(root / "train.csv", ("id", "attribute_ids"), rows)
     home = Path(shutil.copytree(workshop.home, root / "home"))
     manifest = read_manifest(home / MANIFEST_NAME)
-    lenient = dataclasses.replace(manifest, runtime=dataclasses.replace(manifest.runtime, f2_loss=1.0))
+    lenient = dataclasses.replace(manifest, runtime=dataclasses.replace(manifest.runtime, metric_loss=1.0))
     write_manifest(lenient, home / MANIFEST_NAME)
     made = Precise(home, Path(shutil.copytree(workshop.onnx, root / "onnx")), images, train)
     export_zoo(home / MANIFEST_NAME, made.onnx, images, ("int8", "fp16"), train)

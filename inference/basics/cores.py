@@ -21,17 +21,18 @@ def read_quota(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> float:
 
     `mount`: folder of the cgroup file system, version 2, or of the controllers of version 1.
     """
-    return min((_read_folder(folder) for folder in _list_folders(membership, mount)), default=math.inf)
+    return min((_read_folder(folder) for folder in list_cgroups("cpu", membership, mount)), default=math.inf)
 
 
-def _list_folders(membership: Path, mount: Path) -> Iterator[Path]:
+def list_cgroups(controller: str, membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> Iterator[Path]:
+    """Yield the folders of this process's cgroup and those above it, in which `controller` may have a limit."""
     try:
         lines = membership.read_text(errors="replace").splitlines()
     except OSError:  # not Linux, or no /proc
         return
     for line in lines:
         controllers, _, path = line.partition(":")[2].partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         root = mount / controllers  # version 2 has no controllers in its line
         inner = root / path.strip("/")

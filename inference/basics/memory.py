@@ -1,4 +1,4 @@
-"""Memory that this process may still allocate under its resource limits."""
+"""Memory that this process may still allocate: under its resource limits, on the machine, in its container."""
 
 import ctypes
 import math
@@ -6,10 +6,13 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
+from inference.basics.cores import list_cgroups
+
 NO_MEMORY = "out of memory"  # part of the reason of every image that was not read for this cause
 # With less, the C library may end the process when it cannot allocate the data of a new thread.
 LEAST_FREE = 32_000_000  # bytes
 M_ARENA_MAX = -8  # malloc.h
+MEMINFO = Path("/proc/meminfo")
 STATM = Path("/proc/self/statm")  # proc(5): pages of address space, resident, shared, text, unused, data and stack
 
 
@@ -30,6 +33,27 @@ def measure_free() -> float:
         max(limit - use, 0) if limit != resource.RLIM_INFINITY else math.inf
         for limit, use in zip(limits, used, strict=True)
     )
+
+
+def measure_available(meminfo: Path = MEMINFO) -> float:
+    """Return the bytes that the process may still use: the least of its limits, its cgroups' and the machine's memory.
+
+    Memory of the page cache counts as free, as Linux gives it up.
+    """
+    found = [measure_free(), *map(_measure_cgroup, list_cgroups("memory"))]
+    with suppress(OSError, ValueError, IndexError):
+        found += [1024.0 * int(line.split()[1]) for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
+    return min(found)
+
+
+def _measure_cgroup(folder: Path) -> float:
+    # Names in version 2 of cgroups, and in version 1, whose limit is a huge number if there is none.
+    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        with suppress(OSError, ValueError):  # no limit here, or "max"
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            used = int((folder / usage).read_text()) - int(stat.get("inactive_file", 0))
+            return max(int((folder / limit).read_text()) - used, 0)
+    return math.inf
 
 
 def require_free(needed: float = 0) -> None:

@@ -37,3 +37,18 @@ def read_columns(
         raise error(str(fault)) from fault
     except (UnicodeDecodeError, csv.Error) as fault:
         raise error(f"{path}: cannot be read: {fault}") from fault
+
+
+def read_header(path: Path, error: type[TableError] = TableError) -> list[str]:
+    """Return the names of the columns, without surrounding spaces; none for an empty file.
+
+    Raises `error`: the file is missing, unreadable, a device or a pipe.
+    """
+    try:
+        with open_regular(path) as file:
+            rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+            return [name.strip() for name in next(rows, [])]
+    except InputError as fault:
+        raise error(str(fault)) from fault
+    except (UnicodeDecodeError, csv.Error) as fault:
+        raise error(f"{path}: cannot be read: {fault}") from fault

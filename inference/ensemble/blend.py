@@ -28,12 +28,21 @@ def blend(scores: Mapping[str, Scores], manifest: Manifest, labels: Labels) -> N
         for name, weight in weights.items():
             if weight > 0:
                 places = np.searchsorted(labels.columns(models[name].group), columns)
-                part = scores[name][:, places].astype(np.float32)
+                part = rank_scores(scores[name][:, places].astype(np.float32), manifest, name)
                 known = ~np.isnan(part[:, :1])  # a row is NaN as a whole or not at all
                 mean += np.where(known, np.float32(weight) * part, np.float32(0))
                 total += np.float32(weight) * known
         blended[:, columns] = np.divide(mean, total, out=np.full_like(mean, np.nan), where=total > 0)
     return blended
+
+
+def rank_scores(scores: NDArray[np.float32], manifest: Manifest, name: str) -> NDArray[np.float32]:
+    """Return a model's scores as the blend takes them: their ranks from 0 to 1 where `ensemble.ranks` has the model."""
+    scale = manifest.ensemble.ranks.get(name)
+    if scale is None:
+        return scores
+    ranks = np.interp(scores, scale, np.linspace(0, 1, len(scale)))  # NaN stays NaN
+    return ranks.astype(np.float32)
 
 
 def gather_members(

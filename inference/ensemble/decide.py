@@ -1,33 +1,53 @@
-"""Selection of labels from scores: by a threshold and label counts per group, or by the highest expected F2."""
+"""The answers to images from their scores: labels, or numbers, by the rule of the decision."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.ensemble.blend import Scores
-from inference.ensemble.expected_f2 import decide_expected
+from inference.ensemble.expected_f import decide_expected
+from inference.ensemble.fitted_rules import FITTED_RULES
+from inference.manifest.decision import Calibration, Decision, GroupDecision
 from inference.manifest.labels import Labels
-from inference.manifest.records import Calibration, Decision, GroupDecision
+from inference.manifest.records import Manifest, remove_stackers
+from inference.task.answers import Answer, list_answers
 
 # Share of the score in a probability: ranks labels of equal probability, and is too small to change an expected F2.
 SHARE_OF_SCORE = 1e-6
 
 
-def decide(scores: Scores, labels: Labels, decision: Decision) -> NDArray[np.bool_]:
-    """Select labels by the decision's rule, (images, labels), at least one per image.
+def decide(scores: Scores, labels: Labels, decision: Decision) -> NDArray[Any]:
+    """Return the answers by the decision's rule, (images, labels).
 
-    `scores`: from 0 to 1, (images, labels); NaN for a group without scores, which gets its prior labels.
+    `scores`: (images, labels); NaN for a group without scores. `thresholds` and `expected_f` select at least one label
+    per image, bool; a group without scores gets its prior labels. For the other rules, see
+    inference/ensemble/fitted_rules.py; missing scores are `decision.prior_scores`.
     """
     lost = np.isnan(scores)
+    if decision.rule in FITTED_RULES:
+        filled = np.where(lost, np.array(decision.prior_scores), scores) if lost.any() else scores
+        return FITTED_RULES[decision.rule](filled, decision.fitted)
     filled = np.nan_to_num(scores)
-    if decision.rule == "expected_f2":
-        selected = decide_expected(calibrate(filled, labels, decision.calibration), decision.maximum)
+    if decision.rule == "expected_f":
+        probabilities = calibrate(filled, labels, decision.calibration)
+        selected = decide_expected(probabilities, decision.maximum, decision.beta)
+    elif decision.fitted.label_thresholds:
+        selected = filled >= np.array(decision.fitted.label_thresholds)
     else:
         selected = select_groups(filled, labels, decision.groups)
     if lost.any():
         selected = np.where(lost, mark_prior(labels, decision), selected)
     return select_best(selected, filled)
+
+
+def answer_prior(manifest: Manifest, labels: Labels) -> Answer:
+    """Return the prior answer, of an image without any predictions."""
+    # Does not import ONNX Runtime, because the notebook calls it before that is installed.
+    nothing = np.full((1, len(labels.ids)), np.nan, np.float32)
+    (answer,) = list_answers(decide(nothing, labels, remove_stackers(manifest).decision), labels, manifest.task)
+    return answer
 
 
 def mark_prior(labels: Labels, decision: Decision) -> NDArray[np.bool_]:
@@ -80,8 +100,3 @@ def decide_group(scores: Scores, rule: GroupDecision) -> NDArray[np.bool_]:
     np.put_along_axis(ranks, order, np.arange(scores.shape[1])[None, :], axis=1)
     selected: NDArray[np.bool_] = ((scores >= rule.threshold) & (ranks < rule.maximum)) | (ranks < rule.minimum)
     return selected
-
-
-def list_label_ids(selected: NDArray[np.bool_], labels: Labels) -> list[tuple[int, ...]]:
-    """Return the ids of each image's labels, ascending; `selected`: (images, labels)."""
-    return [tuple(sorted(labels.ids[column] for column in np.flatnonzero(row))) for row in selected]

@@ -76,6 +76,16 @@ def name_features(members: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def share_scores(scores: Floats) -> Floats:
+    """Divide the scores of each image by their sum, for one label per image; `scores`: (images, labels).
+
+    An image whose scores are all 0 keeps them.
+    """
+    sums = scores.sum(axis=1, keepdims=True)
+    shared: Floats = np.divide(scores, sums, out=scores.copy(), where=sums > 0)
+    return shared
+
+
 def _mark_top(scores: Floats, top: int) -> NDArray[np.bool_]:
     """Mark the first `top` labels of each image, (images, labels); `scores`: of one member, (images, labels)."""
     bars = np.partition(scores, -top, axis=1)[:, -top, None]

@@ -1,4 +1,4 @@
-"""From the models' scores to label ids: the blend or its mix with the stackers, and the decision."""
+"""From the models' scores to answers: the blend or its mix with the stackers, and the decision."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,29 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.ensemble.blend import Scores, blend, gather_members
-from inference.ensemble.decide import decide, list_label_ids
+from inference.ensemble.decide import decide
 from inference.ensemble.stackers import Inputs, StackerSession, Stage
 from inference.manifest.labels import Labels
 from inference.manifest.records import BLEND, Manifest, list_members, remove_stackers
+from inference.task.answers import Answer, list_answers
 
 
-def choose_labels(stage: Stage, scores: Mapping[str, Scores], traits: NDArray[np.float32]) -> list[tuple[int, ...]]:
-    """Select the labels of each image; return their ids, ascending.
+def choose_answers(stage: Stage, scores: Mapping[str, Scores], traits: NDArray[np.float32]) -> list[Answer]:
+    """Return the answer to each image.
 
     `scores`: by model name, (images, labels of the model's group), NaN for images without predictions; `traits`:
-    (images, 4). A group without predictions gets its prior labels. The stackers were fitted to scores of all groups, so
+    (images, 4). A group without predictions gets its prior answer. The stackers were fitted to scores of all groups, so
     the blend decides for an image without predictions for one. Raises SessionError: a stacker fails.
     """
+    task = stage.manifest.task
     blended = blend(scores, stage.manifest, stage.labels)
     whole = ~np.isnan(blended).any(axis=1)
     if not stage.stackers:
-        return list_label_ids(decide(blended, stage.labels, stage.manifest.decision), stage.labels)
-    selected = decide(blended, stage.labels, remove_stackers(stage.manifest).decision)
+        return list_answers(decide(blended, stage.labels, stage.manifest.decision), stage.labels, task)
+    decided = decide(blended, stage.labels, remove_stackers(stage.manifest).decision)
     if whole.any():
         own = {name: array[whole] for name, array in scores.items()}
         mixed = mix_scores(own, blended[whole], traits[whole], stage.manifest, stage.labels, stage.stackers)
-        selected[whole] = decide(mixed, stage.labels, stage.manifest.decision)
-    return list_label_ids(selected, stage.labels)
+        decided[whole] = decide(mixed, stage.labels, stage.manifest.decision)
+    return list_answers(decided, stage.labels, task)
 
 
 def mix_scores(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inference.basics.errors import SessionError
 from inference.ensemble.blend import fill_members
-from inference.ensemble.pairs import compute_features, find_pairs, name_features
+from inference.ensemble.pairs import compute_features, find_pairs, name_features, share_scores
 from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest, Stacker, remove_stackers
 from inference.models.faults import shorten
@@ -58,6 +58,7 @@ class StackerSession:
                     "run `build_kernel.py ensemble` again"
                 )
             self._groups = np.array(labels.owners)
+            self._exclusive = notes.get("exclusive") == "true"  # one label per image
         if found != [wanted]:
             raise SessionError(f"stacker {stacker.name}: {path.name}: found inputs {found}; wanted {[wanted]}")
 
@@ -74,7 +75,7 @@ class StackerSession:
         features = compute_features(filled, rows, columns, self._counts, self._groups, inputs.traits)
         scored = inputs.blended.copy()
         scored[rows, columns] = self._run("features", features, (len(rows),))
-        return scored[:, self._columns]
+        return (share_scores(scored) if self._exclusive else scored)[:, self._columns]
 
     def stop(self) -> None:
         """Interrupt `score`, from another thread, and refuse later calls: it raises SessionError."""

@@ -5,16 +5,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from inference.manifest.decision import Decision
+from inference.manifest.task import Task
 from inference.manifest.values import (
     Count,
-    DecisionRule,
     FlatName,
     Interpolation,
     Loss,
     Merge,
     NotNegative,
     Precision,
-    PriorIds,
     Probability,
     RelativePath,
     ResizeRule,
@@ -23,49 +23,8 @@ from inference.manifest.values import (
     Triple,
     View,
     between,
-    is_ascending,
+    is_scale,
 )
-
-
-@dataclass(frozen=True)
-class GroupDecision:
-    """The rule that selects the labels of a group: those at or above the threshold, within limits on their number."""
-
-    threshold: Probability
-    minimum: Count
-    """This many labels with the highest scores are selected even below the threshold."""
-    maximum: Count
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Points of the map from a group's scores to probabilities: linear between points, constant outside of them."""
-
-    scores: Annotated[tuple[Probability, ...], Rule("ascending scores, at least one", is_ascending)]
-    chances: Annotated[tuple[Probability, ...], Rule("ascending probabilities, at least one", is_ascending)]
-    """The probability at each score."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """How labels are selected from scores; implemented in inference/ensemble/decide.py."""
-
-    groups: Mapping[str, GroupDecision]
-    prior: Annotated[Mapping[str, PriorIds], Rule("at least one label id in all", lambda prior: any(prior.values()))]
-    """Group -> ids of its prior labels, given to an image without scores of this group."""
-    rule: DecisionRule = "thresholds"
-    """By `groups`, or the labels with the highest expected F2 under the probabilities from `calibration`."""
-    calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
-    maximum: Annotated[int, between(1, 100, "a whole number from 1 to 100")] = 30
-    """Largest number of labels per image under `expected_f2`."""
-    fallback: Mapping[str, GroupDecision] = dataclasses.field(default_factory=dict)
-    """Thresholds of the blend, for a run in which a stacker fails; empty without stackers."""
-
-    @property
-    def whole_prior(self) -> tuple[int, ...]:
-        """Ids of the prior labels of all groups, ascending: of an image without any scores."""
-        return tuple(sorted(label for ids in self.prior.values() for label in ids))
-
 
 ALL = "all"
 BLEND = "blend"
@@ -138,9 +97,12 @@ class OnnxEntry:
     source: Sha256
     """Hash of all inputs of the export (packing/export/sources.py), to detect an outdated file."""
     flips: NotNegative = 0.0
-    """Number of this model's predicted labels that change, divided by their number before."""
-    f2_loss: Loss = 0.0
-    """Loss of F2, measured against the true labels if export had them, else against the labels from fp32."""
+    """Number of this model's predicted labels that change, divided by their number before; 0 where it predicts none."""
+    metric_loss: Loss = 0.0
+    """Loss of the task's metric against the truth if export had it, else against the answers from fp32.
+
+    Of a metric that is better if lower: in shares of its value for the reference (packing/export/parity.py).
+    """
 
 
 @dataclass(frozen=True)
@@ -201,7 +163,11 @@ class Ensemble:
     mix: Mapping[str, Mapping[str, NotNegative]] = dataclasses.field(default_factory=dict)
     """Group -> 'blend' or stacker -> weight; empty for the blend alone."""
     values: Mapping[str, Mapping[View, float]] = dataclasses.field(default_factory=dict)
-    """Model -> view -> loss of the ensemble's out-of-fold F2 without this view."""
+    """Model -> view -> loss of the ensemble's out-of-fold metric without this view."""
+    ranks: Mapping[str, Annotated[tuple[float, ...], Rule("ascending scores, at least two", is_scale)]] = (
+        dataclasses.field(default_factory=dict)
+    )
+    """Model -> its scores at equally spaced ranks: the blend averages ranks instead of scores; empty: it does not."""
 
 
 @dataclass(frozen=True)
@@ -216,10 +182,14 @@ class Runtime:
     """In images."""
     image_seconds: Annotated[float, between(0.001, 3600, "seconds, from 0.001 to 3600")] = 20.0
     """An image that takes longer to decode counts as unreadable."""
-    f2_loss: Probability = 0.003
-    """Largest `OnnxEntry.f2_loss` of a faster precision that may be used."""
+    metric_loss: Probability = 0.003
+    """Largest `OnnxEntry.metric_loss` of a faster precision that may be used."""
     max_pixels: Annotated[int, between(1, MOST_PIXELS, f"a whole number from 1 to {MOST_PIXELS}")] = MAX_PIXELS
     """An image with more pixels counts as unreadable."""
+    keep_top: Annotated[int, between(1, 10_000, "a whole number from 1 to 10000, or null")] | None = None
+    """For `multiclass`: number of the best scores per image that are kept; None: all."""
+    images: Annotated[int, between(1, 10**8, "a whole number from 1 to 100000000, or null")] | None = None
+    """Expected number of test images of the rerun, for `dry-run` and `plan`; None: those of the sample."""
     draft: Annotated[float, between(1, 1000, "a number from 1 to 1000, or null")] | None = None
     """Decode a JPEG at reduced size if at least this many times the size that models need is left; None: never."""
     script: FileEntry | None = None
@@ -245,6 +215,7 @@ class Manifest:
     models: tuple[Model, ...]
     ensemble: Ensemble
     decision: Decision
+    task: Task = dataclasses.field(default_factory=Task)
     runtime: Runtime = Runtime()
     schema_version: Literal[1] = 1
 
@@ -267,15 +238,17 @@ def list_members(models: Iterable[Model]) -> dict[str, list[Model]]:
 
 
 def remove_stackers(manifest: Manifest) -> Manifest:
-    """Return the manifest without the second stage: only the blend, decided by the rules in `decision.fallback`."""
+    """Return the manifest without the second stage: only the blend, decided by the rules of the fallback."""
     return dataclasses.replace(
         manifest,
         ensemble=dataclasses.replace(manifest.ensemble, stackers=(), mix={}),
         decision=dataclasses.replace(
             manifest.decision,
             groups=manifest.decision.fallback or manifest.decision.groups,
-            rule="thresholds",
+            rule="thresholds" if manifest.decision.rule == "expected_f" else manifest.decision.rule,
             calibration={},
             fallback={},
+            fitted=manifest.decision.fallback_fitted or manifest.decision.fitted,
+            fallback_fitted=None,
         ),
     )

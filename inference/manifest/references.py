@@ -3,15 +3,24 @@
 from collections.abc import Collection
 
 from inference.basics.errors import ManifestError
-from inference.manifest.records import ALL, BLEND, Decision, Manifest, Model, list_members
+from inference.manifest.decision import Decision
+from inference.manifest.records import ALL, BLEND, Manifest, Model, list_members
 from inference.manifest.schema import refuse
+from inference.manifest.task import Task
+from inference.manifest.task_checks import check_task, describe_answers, list_decision_rules
 
 
-def check_decision(decision: Decision, groups: Collection[str]) -> None:
-    """Check calibration, fallback and numbers of labels against the groups. Raises ManifestError naming the key."""
+def check_decision(decision: Decision, task: Task, groups: Collection[str]) -> None:
+    """Check that the rule suits the task, and its numbers. Raises ManifestError naming the key."""
+    suited = list_decision_rules(task)
+    if decision.rule not in suited:
+        wanted = f"{' or '.join(map(repr, suited))} for {describe_answers(task)}"
+        raise refuse("decision.rule", decision.rule, wanted)
+    if task.selects_labels and not any(decision.prior.values()):
+        raise refuse("decision.prior", decision.prior, "at least one label id in all")
     for section, given in (("calibration", decision.calibration), ("fallback", decision.fallback)):
-        wanted = set(groups) if given or (section, decision.rule) == ("calibration", "expected_f2") else set()
-        if set(given) != wanted:
+        wanted_groups = set(groups) if given or (section, decision.rule) == ("calibration", "expected_f") else set()
+        if set(given) != wanted_groups:
             raise ManifestError(
                 f"`decision.{section}`: found {', '.join(given) or 'no group'}; wanted every group of `labels.groups`"
             )
@@ -44,13 +53,18 @@ def check_references(manifest: Manifest) -> None:
                 f"models[{index}].group", model.group, f"'{ALL}' or a group of `labels.groups`: {', '.join(groups)}"
             )
         models[model.name] = model
-    for section, given in (
-        ("ensemble.weights", manifest.ensemble.weights),
-        ("decision.groups", manifest.decision.groups),
-        ("decision.prior", manifest.decision.prior),
+    check_task(manifest.task, groups)
+    if manifest.runtime.keep_top is not None and manifest.task.type != "multiclass":
+        wanted = f"null, as `task.type` is {manifest.task.type}"
+        raise refuse("runtime.keep_top", manifest.runtime.keep_top, wanted)
+    needed = manifest.task.selects_labels
+    for section, given, is_needed in (
+        ("ensemble.weights", manifest.ensemble.weights, True),
+        ("decision.groups", manifest.decision.groups, needed),
+        ("decision.prior", manifest.decision.prior, needed),
     ):
         for group in groups:
-            if group not in given:
+            if group not in given and is_needed:
                 raise ManifestError(f"`{section}.{group}`: missing; every group of `labels.groups` needs one")
         for group in given:
             if group not in groups:
@@ -64,7 +78,10 @@ def check_references(manifest: Manifest) -> None:
                     f"`ensemble.weights.{group}.{name}`: this model covers {models[name].group!r}; remove its weight"
                 )
     check_second_stage(manifest)
-    check_decision(manifest.decision, groups)
+    check_decision(manifest.decision, manifest.task, groups)
+    for name in manifest.ensemble.ranks:
+        if name not in models:
+            raise ManifestError(f"`ensemble.ranks.{name}`: no model of that name in `models`")
 
 
 def check_second_stage(manifest: Manifest) -> None:

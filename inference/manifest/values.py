@@ -34,6 +34,11 @@ def is_ascending(numbers: tuple[float, ...]) -> bool:
     return len(numbers) > 0 and all(first <= second for first, second in itertools.pairwise(numbers))
 
 
+def is_scale(numbers: tuple[float, ...]) -> bool:
+    """Return whether there are two or more finite numbers, ascending."""
+    return len(numbers) > 1 and all(map(math.isfinite, numbers)) and is_ascending(numbers)
+
+
 def is_rising(numbers: tuple[int, ...]) -> bool:
     """Return whether each number is above the one before it, so that none occurs twice; true of no numbers."""
     return all(first < second for first, second in itertools.pairwise(numbers))
@@ -58,4 +63,6 @@ Interpolation = Literal["bilinear", "bicubic"]
 View = Literal["identity", "hflip"]
 Merge = Literal["mean", "maximum"]
 PriorIds = Annotated[tuple[int, ...], Rule("ascending label ids, each once", is_rising)]
-DecisionRule = Literal["thresholds", "expected_f2"]
+Finite = Annotated[float, Rule("a finite number", math.isfinite)]
+Numbers = Annotated[tuple[float, ...], Rule("finite numbers", lambda numbers: all(map(math.isfinite, numbers)))]
+DecisionRule = Literal["thresholds", "expected_f", "ranked", "cut_points", "probabilities", "number"]

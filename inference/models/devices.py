@@ -21,6 +21,7 @@ from inference.models.wheels import DRIVER, load_libraries
 
 # CUdevice_attribute of cuda.h.
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
+MOST_TRIED = 10_000  # files, as some may be unreadable
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def try_batch(bundle: Path, images: Path) -> BatchTrial:
     from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files
     from inference.manifest.labels import read_labels
     from inference.models.sessions import ModelSession
-    from inference.task.image_places import SUFFIXES
+    from inference.task.image_places import list_images
 
     started = time.perf_counter()
     manifest = read_manifest(bundle / MANIFEST_NAME)
@@ -103,10 +104,11 @@ def try_batch(bundle: Path, images: Path) -> BatchTrial:
     model, entry = min(entries, key=lambda pair: (bundle / pair[1].file).stat().st_size)
     verify_files([(f"models.{model.name}", entry)], bundle)
     outputs = len(labels.columns(model.group))
-    session = ModelSession(model.name, bundle / entry.file, outputs, gpus=len(read_devices()))
+    bounded = manifest.task.has_probabilities
+    session = ModelSession(model.name, bundle / entry.file, outputs, gpus=len(read_devices()), bounded=bounded)
     geometry = replace(read_geometry(model), tiles=None)  # a trial needs no tiles
     runtime = manifest.runtime
-    paths = [path for path in sorted(images.iterdir()) if path.suffix.lower() in SUFFIXES]
+    paths = list_images(images, MOST_TRIED)
     read = partial(read_squares, geometries={geometry}, max_pixels=runtime.max_pixels)
     squares: list[Any] = []
     with closing(decode_ahead(paths, read, runtime.batch_size, runtime.image_seconds)) as chunks:

@@ -1,6 +1,6 @@
 """The choice of a model's precision: fp32, or one that is faster on its device and loses little.
 
-fp16 may be faster on a GPU, int8 on a CPU. The manifest allows it if it loses at most `runtime.f2_loss` of F2. A trial
+fp16 may be faster on a GPU, int8 on a CPU. The manifest allows it if it loses at most `runtime.metric_loss`. A trial
 on the model's first batch measures whether it is faster, and compares its output with that of fp32. Every stored chunk
 records the choice, so that a resumed run keeps it and writes the same bytes; `--precision` chooses without a trial.
 """
@@ -33,15 +33,15 @@ class PrecisionTrial:
     rival: float
     """Seconds per image."""
     difference: float
-    """Largest difference of their probabilities."""
+    """Largest difference of their scores."""
 
 
 def list_allowed(model: Model, limit: float) -> dict[Precision, float]:
-    """Return the parity of each precision of the model that loses at most `limit` of F2, fp32 included."""
+    """Return the parity of each precision of the model that loses at most `limit` of the metric, fp32 included."""
     return {
         precision: entry.parity
         for precision, entry in model.onnx.items()
-        if precision == "fp32" or entry.f2_loss <= limit
+        if precision == "fp32" or entry.metric_loss <= limit
     }
 
 

@@ -40,10 +40,13 @@ class ModelSession:
     operator instead, they would wait for one another after each, and for operators that use a single thread.
     """
 
-    def __init__(self, name: str, path: Path, outputs: int, gpus: int = 0, cores: int = 0) -> None:
+    def __init__(
+        self, name: str, path: Path, outputs: int, gpus: int = 0, cores: int = 0, bounded: bool = True
+    ) -> None:
         """Load `path` for the model `name` with `outputs` labels, on `gpus` GPUs, or on the CPU if that is 0.
 
-        `cores`: number of lanes on the CPU; 0: one per core. Fewer take less memory.
+        `cores`: number of lanes on the CPU; 0: one per core. Fewer take less memory. `bounded`: the scores are
+        probabilities; else any finite numbers.
 
         Raises SessionError: the model does not load; DeviceMemoryError: out of memory; DeviceLostError: ONNX Runtime
         cannot use the GPUs.
@@ -67,6 +70,7 @@ class ModelSession:
             )
         self.name = name
         self.outputs = outputs
+        self._bounded = bounded
         self.provider: str = self._lanes[0].provider
         self._warm: set[tuple[int, int]] = set()  # (images, views) of the batches that have run
 
@@ -84,7 +88,7 @@ class ModelSession:
     def predict(
         self, batch: NDArray[np.uint8], views: Sequence[View] = ("identity",), full: int = 0
     ) -> NDArray[np.float32]:
-        """Return the mean over views of the probabilities, (images, labels), of a batch (images, height, width, 3).
+        """Return the mean over views of the scores, (images, labels), of a batch (images, height, width, 3).
 
         `full`: size of a full batch. On a GPU, a smaller batch is padded with black images to this size, because CUDA
         searches for the best algorithms again for every new size.
@@ -92,10 +96,13 @@ class ModelSession:
         Raises SessionError: the model fails, or its output has a wrong shape or is not a probability;
         DeviceMemoryError: out of memory on its device; DeviceLostError: its GPU is lost.
         """
-        probabilities = self._run(batch, views, full)[: len(batch)]
-        if not (np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1):
+        scores = self._run(batch, views, full)[: len(batch)]
+        finite = np.isfinite(scores).all()
+        if self._bounded and not (finite and scores.min() >= 0 and scores.max() <= 1):
             raise SessionError(f"model {self.name}: its output is not a probability: NaN or outside [0, 1]")
-        return probabilities
+        if not finite:
+            raise SessionError(f"model {self.name}: its output is not a number: NaN or infinite")
+        return scores
 
     @property
     def lanes(self) -> int:

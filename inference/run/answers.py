@@ -1,24 +1,25 @@
-"""The labels of the images, selected chunk by chunk as soon as a chunk is predicted.
+"""The answers to the images, decided chunk by chunk as soon as a chunk is predicted.
 
 So the cost of the stackers is measured on real scores and is part of the plan, and little is left to do at the end. If
-there is no time for the stackers, the blend decides. A chunk's labels depend on its own images only: an interrupted run
-ends with the same ones.
+there is no time for the stackers, the blend decides. A chunk's answers depend on its own images only: an interrupted
+run ends with the same ones.
 """
 
 from inference.basics.errors import SessionError
 from inference.basics.memory import NO_MEMORY
 from inference.basics.run_log import format_seconds
-from inference.ensemble.second_stage import choose_labels
+from inference.ensemble.second_stage import choose_answers
 from inference.ensemble.stackers import Stage
 from inference.run.budget import PASS_MARGIN, RESTORE_MARGIN
-from inference.run.state import Answer, Job, State
+from inference.run.state import ChunkAnswers, Job, State
+from inference.task.answers import Answer
 
 # Largest shares of the time left that stackers may take: before their cost is known, and for chunks of an earlier run.
 FIRST_SHARE, EARLIER_SHARE = 0.1, 0.5
 
 
 def answer_chunk(job: Job, state: State, index: int, stacked: bool) -> float:
-    """Select the labels of a chunk, with the stackers if `stacked`; return the seconds.
+    """Decide a chunk, with the stackers if `stacked`; return the seconds.
 
     If a stacker fails, the blend decides for all images, as their rules differ, with a note in the log; if the time
     limit stops it, the blend decides for the images from here on. An earlier answer of the stackers stays if there is
@@ -34,7 +35,7 @@ def answer_chunk(job: Job, state: State, index: int, stacked: bool) -> float:
             if stage.stackers and not has_time_to_stack(job, state, images):
                 stage = alone
             began = now()
-            label_ids = choose_rows(job, stage, images)
+            answers = choose_rows(job, stage, images)
         except (SessionError, MemoryError) as error:
             if not stage.stackers:
                 raise
@@ -47,10 +48,10 @@ def answer_chunk(job: Job, state: State, index: int, stacked: bool) -> float:
                 for other in list(state.answers):
                     answer_chunk(job, state, other, stacked=False)
             stage, began = alone, now()
-            label_ids = choose_rows(job, alone, images)
+            answers = choose_rows(job, alone, images)
     earlier = state.answers.get(index)
     if stage.stackers or not (earlier and earlier.stacked and state.stage.stackers):
-        state.answers[index] = Answer(label_ids, bool(stage.stackers))
+        state.answers[index] = ChunkAnswers(answers, bool(stage.stackers))
     state.pace.note_choice(bool(stage.stackers), len(images), now() - began)
     return now() - started
 
@@ -73,14 +74,14 @@ def has_time_to_stack(job: Job, state: State, images: range) -> bool:
     return True
 
 
-def choose_rows(job: Job, stage: Stage, images: range) -> list[tuple[int, ...]]:
-    """Select the labels of consecutive images."""
+def choose_rows(job: Job, stage: Stage, images: range) -> list[Answer]:
+    """Decide consecutive images."""
     rows = slice(images.start, images.stop)
-    return choose_labels(stage, {name: array[rows] for name, array in job.predictions.items()}, job.traits[rows])
+    return choose_answers(stage, {name: kept.read(rows) for name, kept in job.predictions.items()}, job.traits[rows])
 
 
 def answer_missing(job: Job, state: State) -> None:
-    """Select the labels of all predicted chunks that have none: those of an earlier run."""
+    """Decide all predicted chunks that have no answers: those of an earlier run."""
     chunks = job.list_chunks()
     missing = sorted(state.done.keys() - state.answers.keys())
     left = sum(len(chunks[index]) for index in missing)
@@ -108,7 +109,7 @@ def choose_stage(state: State, images: int, cover: float) -> None:
 
 
 def stack_rest(job: Job, state: State) -> None:
-    """Select labels with the stackers where only the blend has decided, as far as the time allows."""
+    """Decide with the stackers where only the blend has decided, as far as the time allows."""
     chunks = job.list_chunks()
     for index, answer in sorted(state.answers.items()):
         can_stack = state.stage.stackers and state.pace.choose(True) and not state.stopped
@@ -116,10 +117,10 @@ def stack_rest(job: Job, state: State) -> None:
             answer_chunk(job, state, index, stacked=True)
 
 
-def list_label_ids(job: Job, state: State) -> list[tuple[int, ...]]:
-    """Return the labels selected so far for each image; prior labels for the others."""
-    chosen: list[tuple[int, ...]] = []
+def list_chosen(job: Job, state: State) -> list[Answer]:
+    """Return the answers so far to each image; the prior answer for the others."""
+    chosen: list[Answer] = []
     for index, images in enumerate(job.list_chunks()):
         answer = state.answers.get(index)
-        chosen += answer.label_ids if answer else [job.prior] * len(images)
+        chosen += answer.answers if answer else [job.prior] * len(images)
     return chosen

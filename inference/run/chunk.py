@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.basics.errors import ImageError, LateError, OutputError, SessionError
+from inference.ensemble.kept_scores import KeptScores
 from inference.images.geometry import Geometry
 from inference.images.read import Picture
 from inference.images.tiles import merge_tiles
@@ -144,20 +145,20 @@ def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: in
 
 
 def add_to_mean(
-    predictions: NDArray[np.float16],
-    rows: Sequence[int],
+    kept: KeptScores,
+    rows: list[int],
     views: Sequence[tuple[int, NDArray[np.float32]]],
     before: int,
 ) -> None:
-    """Add further views to the rows of the predictions, which are the mean of `before` views.
+    """Add further views to the scores of some images, which are the mean of `before` views.
 
     `views`: (number of views, their mean (images, labels)).
     """
-    total = np.sum([np.float32(count) * mean for count, mean in views], axis=0, dtype=np.float32)
+    total: NDArray[np.float32] = np.sum([np.float32(count) * mean for count, mean in views], axis=0, dtype=np.float32)
     count = before + sum(count for count, _ in views)
     if before:
-        total += np.float32(before) * predictions[rows].astype(np.float32)
-    predictions[rows] = total / np.float32(count)
+        total += np.float32(before) * kept.read(rows).astype(np.float32)
+    kept.write(rows, total / np.float32(count))
 
 
 def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str]) -> None:

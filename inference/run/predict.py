@@ -12,6 +12,8 @@ from inference.basics.errors import OutputError, SessionError
 from inference.basics.files import make_folder
 from inference.basics.memory import NO_MEMORY, require_free
 from inference.basics.run_log import RunLog, say
+from inference.ensemble.decide import answer_prior
+from inference.ensemble.kept_scores import open_scores
 from inference.ensemble.stackers import open_stage
 from inference.images.traits import TRAITS
 from inference.manifest.bundle import read_bundle
@@ -26,7 +28,6 @@ from inference.run.plan import list_passes
 from inference.run.results import finish, improve_submission, note_missing
 from inference.run.state import (
     Job,
-    Predictions,
     Request,
     State,
     exclude_model,
@@ -34,16 +35,15 @@ from inference.run.state import (
     open_state,
 )
 from inference.run.sweep import predict_images
-from inference.run.work_folder import open_store
-from inference.task.ids import read_ids
-from inference.task.image_places import find_images
+from inference.run.work_folder import check_room, open_store
+from inference.task.competition import open_competition
 from inference.task.submission import check_writable, write_submission
 
 LOW_BATCH = 4  # images, with --low-memory
 
 
 def run(request: Request) -> bool:
-    """Write submission.csv and run_log.json for every id of the sample; return False for a degraded submission.
+    """Write submission.csv and run_log.json for every image of the sample; return False for a degraded submission.
 
     Checks all input and writes a valid submission of prior labels before it loads the first model; replaces that by
     better ones during the run. Unreadable images, failing models, a full disk, too little memory and too little time
@@ -102,20 +102,18 @@ def read_job(request: Request) -> Job:
     if request.predictions:
         make_folder(request.predictions)
     manifest, labels = read_bundle(request.bundle)
-    ids = read_ids(request.sample)
-    predictions: Predictions = {
-        model.name: np.full((len(ids), len(labels.columns(model.group))), np.nan, np.float16)
-        for model in manifest.models
-    }
-    traits = np.full((len(ids), len(TRAITS)), np.nan, np.float32)
-    return Job(request, manifest, labels, ids, find_images(request.images, ids), predictions, traits)
+    sample, paths = open_competition(manifest.task, labels, request.competition, request.images, request.sample)
+    check_room(request, manifest, labels, sample)
+    predictions = open_scores(manifest, labels, len(sample.ids))
+    traits = np.full((len(sample.ids), len(TRAITS)), np.nan, np.float32)
+    return Job(request, manifest, labels, sample, paths, predictions, traits, answer_prior(manifest, labels))
 
 
 def write_first(job: Job, state: State) -> None:
     """Write a submission of prior labels, unless an earlier run left a better one."""
     started = time.monotonic()
     if not (state.done and job.request.out.exists()):
-        write_submission(job.request.out, job.ids, [job.prior] * len(job.ids))
+        write_submission(job.request.out, job.sample, [job.prior] * len(job.ids), job.labels, job.manifest.task)
     state.pace.note_submission(2 * (time.monotonic() - started))  # the next ones are checked too
 
 
@@ -151,13 +149,14 @@ def open_runner(job: Job, state: State, model: Model, gpus: Gpus) -> Runner:
     """
 
     def open_session(gpus: int, precision: Precision) -> ModelSession:
-        path, outputs = job.request.bundle / model.onnx[precision].file, job.predictions[model.name].shape[1]
-        return ModelSession(model.name, path, outputs, gpus, cores=1 if job.request.low_memory else 0)
+        path, outputs = job.request.bundle / model.onnx[precision].file, job.predictions[model.name].labels
+        cores = 1 if job.request.low_memory else 0
+        return ModelSession(model.name, path, outputs, gpus, cores, job.manifest.task.has_probabilities)
 
-    allowed, asked = list_allowed(model, job.manifest.runtime.f2_loss), job.request.precision
+    allowed, asked = list_allowed(model, job.manifest.runtime.metric_loss), job.request.precision
     if asked and asked not in allowed:
-        loss, limit = model.onnx[asked].f2_loss if asked in model.onnx else None, job.manifest.runtime.f2_loss
-        reason = "no such file" if loss is None else f"found a loss of {loss:.4f} F2; wanted at most {limit}"
+        loss, limit = model.onnx[asked].metric_loss if asked in model.onnx else None, job.manifest.runtime.metric_loss
+        reason = "no such file" if loss is None else f"found a loss of {loss:.4f} of the metric; wanted at most {limit}"
         state.log.note(f"model {model.name}: runs in fp32 instead of {asked}: {reason}")
         asked = "fp32"
     chosen = state.precisions.get(model.name, asked)

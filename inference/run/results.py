@@ -10,7 +10,7 @@ from inference.basics.errors import OutputError
 from inference.basics.files import replace_file
 from inference.basics.memory import NO_MEMORY
 from inference.basics.run_log import format_seconds, join_names
-from inference.run.answers import answer_missing, list_label_ids
+from inference.run.answers import answer_missing, list_chosen
 from inference.run.plan import list_groups
 from inference.run.state import Job, Predictions, State
 from inference.task.submission import check_submission, write_submission
@@ -45,7 +45,7 @@ def note_missing(job: Job, state: State) -> None:
         images = sum(len(chunks[index]) for index, done in state.done.items() if done and str(one) not in done)
         if images:
             state.log.note_degraded(f"{one} dropped for {images} of {total} images: {cause}")
-    images = sum(len(answer.label_ids) for answer in state.answers.values() if not answer.stacked)
+    images = sum(len(answer.answers) for answer in state.answers.values() if not answer.stacked)
     if state.stage.stackers and images:
         state.log.note_degraded(f"stackers dropped for {images} of {total} images: {cause}")
 
@@ -67,7 +67,7 @@ def find_predicted(job: Job, group: str) -> NDArray[np.bool_]:
     predicted = np.zeros(len(job.ids), np.bool_)
     for name, weight in job.manifest.ensemble.weights[group].items():
         if weight > 0:
-            predicted |= ~np.isnan(job.predictions[name][:, 0])
+            predicted |= job.predictions[name].find_known()
     return predicted
 
 
@@ -78,8 +78,8 @@ def submit(job: Job, state: State) -> None:
         now = state.pace.deadline.now
         started = now()
         with state.log.time_stage("write"):
-            write_submission(job.request.out, job.ids, list_label_ids(job, state))
-            check_submission(job.request.out, job.ids, job.labels)
+            write_submission(job.request.out, job.sample, list_chosen(job, state), job.labels, job.manifest.task)
+            check_submission(job.request.out, job.sample, job.labels, job.manifest.task)
         state.pace.note_submission(now() - started)
     except MemoryError as error:
         raise OutputError(f"{job.request.out}: {NO_MEMORY} while writing the submission: {error}") from error
@@ -112,15 +112,15 @@ def finish(job: Job, state: State) -> None:
 
 
 def write_predictions(folder: Path, ids: Sequence[str], predictions: Predictions, state: State) -> None:
-    """Write MODEL.npy, float16 (images, labels of the model's group), per model, and the image ids to ids.txt.
+    """Write MODEL.npy, the `array` of its scores, per model, and the image ids to ids.txt.
 
-    After the deadline, the remaining models are skipped.
+    After the deadline, the remaining models are skipped. inference/ensemble/kept_scores.py reads the files.
     """
     with replace_file(folder / "ids.txt") as temporary:
         temporary.write_text("".join(f"{image_id}\n" for image_id in ids), encoding="utf-8")
-    for name, scores in predictions.items():
+    for name, kept in predictions.items():
         if state.pace.deadline.left() <= 0:
             state.log.note(f"{folder}: no time left to write the predictions of {name} and later models")
             return
         with replace_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, scores)
+            np.save(file, kept.array)

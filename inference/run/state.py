@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from inference.basics.deadline import Deadline
 from inference.basics.errors import OptionError, SessionError
 from inference.basics.run_log import RunLog
+from inference.ensemble.kept_scores import KeptScores
 from inference.ensemble.stackers import Stage
 from inference.images.read_ahead import CHUNKS_AHEAD
 from inference.manifest.labels import Labels
@@ -20,9 +21,11 @@ from inference.models.runners import Runner
 from inference.run.budget import Pace
 from inference.run.plan import Plan, list_passes
 from inference.run.store import Store
+from inference.task.answers import Answer
+from inference.task.sample import Sample
 
 TRAITS_NAME = "image traits"  # name of their array in the store; model names have no space
-Predictions = dict[str, NDArray[np.float16]]  # model name -> (images, labels of its group); NaN where unknown
+Predictions = dict[str, KeptScores]  # by model name
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,19 @@ class Request:
     """The options of one run."""
 
     bundle: Path
-    images: Path
-    sample: Path
     out: Path
+    competition: Path | None = None
+    """The competition's folder, where `task` of the manifest places the images and the sample."""
+    images: Path | None = None
+    """Folder of the images; None: that of the task, in `competition`."""
+    sample: Path | None = None
+    """None: that of the task, in `competition`."""
     time_limit: float | None = None
     """Seconds from `started_at`; None: the manifest's, less its notebook reserve."""
     started_at: float | None = None
     """By time.monotonic(); None: now."""
     predictions: Path | None = None
-    """Folder for the probabilities; None: do not keep them."""
+    """Folder for the scores of each model; None: do not keep them."""
     fresh: bool = False
     """Start over instead of continuing an earlier run."""
     strict: bool = False
@@ -56,17 +63,20 @@ class Job:
     request: Request
     manifest: Manifest
     labels: Labels
-    ids: Sequence[str]
+    sample: Sample
     paths: Sequence[Path | None]
     """File of each id; None if it is missing."""
     predictions: Predictions
     traits: NDArray[np.float32]
     """(images, 4); NaN where unknown."""
 
+    prior: Answer
+    """The answer to an image without predictions."""
+
     @property
-    def prior(self) -> tuple[int, ...]:
-        """Return the prior labels of all groups: the label ids of an image without predictions, ascending."""
-        return self.manifest.decision.whole_prior
+    def ids(self) -> tuple[str, ...]:
+        """Return the ids of the images, in the order of the sample."""
+        return self.sample.ids
 
     def list_chunks(self) -> list[range]:
         """Return the rows of each chunk; a chunk is decoded once, run through all models, and saved."""
@@ -75,12 +85,12 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The labels selected for the images of a chunk."""
+class ChunkAnswers:
+    """The answers to the images of a chunk."""
 
-    label_ids: Sequence[tuple[int, ...]]
+    answers: Sequence[Answer]
     stacked: bool
-    """Selected with the stackers, not by the blend alone."""
+    """Decided with the stackers, not by the blend alone."""
 
 
 @dataclass
@@ -97,8 +107,8 @@ class State:
     """The blend alone until the stackers are loaded, and after one has failed."""
     stacked: bool = True
     """There is time for the stackers of `stage`."""
-    answers: dict[int, Answer] = field(default_factory=dict)
-    """Of the chunks whose labels have been selected."""
+    answers: dict[int, ChunkAnswers] = field(default_factory=dict)
+    """Of the chunks that have been decided."""
     runners: dict[str, Runner] = field(default_factory=dict)
     done: dict[int, set[str]] = field(default_factory=dict)
     """Index in `list_chunks` -> names of the passes that the predictions include."""

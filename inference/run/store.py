@@ -29,7 +29,7 @@ from inference.basics.files import append_bytes, make_folder, open_regular, repl
 from inference.basics.seal import seal, unseal
 from inference.manifest.schema import parse_record
 
-Arrays = Mapping[str, NDArray[np.floating[Any]]]  # name -> (images, columns); NaN where unknown
+Arrays = Mapping[str, NDArray[Any]]  # name -> (images, columns); NaN where unknown
 Mark = dict[str, Any]  # what the run saves with a commit
 RUN, DATA, MARKS = "run.json", "chunks.data", "chunks.jsonl"
 MARKS_SHARE, MARKS_BYTES = 50, 65536  # the lines take less than 1/50 of the rows, plus these bytes

@@ -15,9 +15,9 @@ from typing import IO, Any
 
 from inference.basics.deadline import Deadline
 from inference.basics.errors import VitrineError
-from inference.manifest.file import MANIFEST_NAME, read_manifest
-from inference.manifest.labels import read_labels
-from inference.task.ids import read_ids
+from inference.ensemble.decide import answer_prior
+from inference.manifest.bundle import read_declared
+from inference.task.sample import read_sample
 from inference.task.submission import check_submission, write_submission
 
 ENDED = (0, 3)  # exit codes of the script after a complete or a degraded submission
@@ -47,9 +47,9 @@ WAYS = (
 
 def write_prior(bundle: Path, sample: Path, out: Path) -> None:
     """Write a submission of prior labels, so that there is a valid one whatever happens. Raises VitrineError."""
-    prior = read_manifest(bundle / MANIFEST_NAME).decision.whole_prior
-    ids = read_ids(sample)
-    write_submission(out, ids, [prior] * len(ids))
+    manifest, labels = read_declared(bundle)
+    wanted = read_sample(sample, manifest.task, labels)
+    write_submission(out, wanted, [answer_prior(manifest, labels)] * len(wanted.ids), labels, manifest.task)
 
 
 def run_trial(
@@ -162,13 +162,12 @@ def check_result(bundle: Path, sample: Path, out: Path, warn: Warn) -> int:
 
     Raises VitrineError: that cannot be written either.
     """
-    manifest = read_manifest(bundle / MANIFEST_NAME)
-    labels = read_labels(bundle / manifest.labels.file, manifest.labels.groups)
-    ids = read_ids(sample)
+    manifest, labels = read_declared(bundle)
+    wanted = read_sample(sample, manifest.task, labels)
     try:
-        check_submission(out, ids, labels)
+        check_submission(out, wanted, labels, manifest.task)
     except VitrineError as error:
         warn(f"{error}; replaced by prior labels")
         write_prior(bundle, sample, out)
-        check_submission(out, ids, labels)
-    return len(ids)
+        check_submission(out, wanted, labels, manifest.task)
+    return len(wanted.rows)

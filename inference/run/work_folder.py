@@ -1,19 +1,28 @@
-"""The work folder of a run, beside its output: what identifies the run, and what its marks may contain."""
+"""The work folder of a run, beside its output: the room for it, what identifies the run, what its marks may hold."""
 
 import shutil
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 
-from inference.basics.errors import OutputError
+import numpy as np
+
+from inference.basics.errors import ManifestError, OutputError
 from inference.basics.files import hash_file, hash_texts
+from inference.basics.memory import measure_available
+from inference.ensemble.kept_scores import measure_scores
 from inference.manifest.file import MANIFEST_NAME, list_bundle_files
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest
+from inference.manifest.task import Task
 from inference.manifest.values import Precision
 from inference.run.plan import list_passes
-from inference.run.state import TRAITS_NAME, Job
+from inference.run.state import TRAITS_NAME, Job, Request
 from inference.run.store import Checks, Mark, Store
+from inference.task.sample import Sample
 
-ROW_BYTES = 128  # upper estimate for a row of a submission
+# Upper estimates for a row of a submission without the names of its labels, a number and a label id in it.
+ROW_BYTES, CELL_BYTES, ID_BYTES = 128, 18, 12
 
 
 def open_store(job: Job) -> Store:
@@ -30,12 +39,12 @@ def open_store(job: Job) -> Store:
         "folder of images": hash_texts(name_and_size for name_and_size, _ in files),
         "precision": job.request.precision or "the faster",
     }
-    arrays = job.predictions | {TRAITS_NAME: job.traits}
-    folder = out.with_name(f"{out.name}.work")
+    arrays = {name: kept.array for name, kept in job.predictions.items()} | {TRAITS_NAME: job.traits}
+    folder = name_folder(out)
     store = Store(folder, identity, arrays, job.request.fresh, make_checks(job, [times for _, times in files]))
-    needed = store.measure_need() + 2 * ROW_BYTES * len(job.ids)  # a new submission is written beside the old one
+    needed = store.measure_need() + 2 * measure_submission(job.manifest.task, job.labels, job.sample)
     if job.request.predictions:
-        needed += sum(array.nbytes for array in job.predictions.values())
+        needed += sum(kept.array.nbytes for kept in job.predictions.values())
     free = shutil.disk_usage(store.folder).free
     if free < needed:
         store.close() if store.marks else store.remove()
@@ -44,6 +53,44 @@ def open_store(job: Job) -> Store:
             "submission; free some space or choose another folder with --out"
         )
     return store
+
+
+def name_folder(out: Path) -> Path:
+    """Return the work folder of the submission `out`."""
+    return out.with_name(f"{out.name}.work")
+
+
+def measure_submission(task: Task, labels: Labels, sample: Sample) -> int:
+    """Return an upper estimate of the bytes of a submission; a new one is written beside the old one."""
+    form = task.submission
+    columns = len(labels.ids) if form.layout == "wide" else 0
+    names = (form.top_k or 0) * (max(map(len, labels.names)) if form.content == "label_name" else ID_BYTES)
+    return len(sample.rows) * (ROW_BYTES + CELL_BYTES * columns + names)
+
+
+def check_room(request: Request, manifest: Manifest, labels: Labels, sample: Sample) -> None:
+    """Raise ManifestError if the scores of all images need more memory or disk than is free, before any is allocated.
+
+    `open_store` checks the disk more exactly, as an earlier run may have saved scores there; here it is checked where
+    keeping fewer scores helps.
+    """
+    images, task, is_one = len(sample.ids), manifest.task, manifest.task.type == "multiclass"
+    scores = measure_scores(manifest, labels, images)
+    numbers = 0 if task.submission.holds_labels else images * len(labels.ids) * np.dtype(np.float64).itemsize
+    memory = scores + numbers
+    disk = scores * (2 if request.predictions else 1) + 2 * measure_submission(task, labels, sample)
+    free_memory, free_disk = measure_available(), float(shutil.disk_usage(request.out.parent).free)
+    if memory <= free_memory and (not is_one or disk <= free_disk or name_folder(request.out).exists()):
+        return
+    key, remedy = f"`models`: found {len(manifest.models)}", "remove models, or use a larger machine"
+    if is_one:
+        found = "null" if manifest.runtime.keep_top is None else manifest.runtime.keep_top
+        key, remedy = f"`runtime.keep_top`: found {found}", "keep fewer scores per image, such as 100"
+    raise ManifestError(
+        f"{MANIFEST_NAME}: {key}; the scores of {images} images, {len(labels.ids)} labels and {len(manifest.models)} "
+        f"models need {memory / 1e6:,.0f} MB of memory and {disk / 1e6:,.0f} MB of disk; found "
+        f"{free_memory / 1e6:,.0f} MB of memory and {free_disk / 1e6:,.0f} MB of disk free; {remedy}"
+    )
 
 
 def describe_file(path: Path | None) -> tuple[str, str]:

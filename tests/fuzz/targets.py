@@ -16,11 +16,14 @@ from PIL import Image
 from inference.basics.errors import ImageError, ManifestError, SessionError, TableError
 from inference.images.geometry import Draft, Geometry
 from inference.images.read import read_squares
+from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.file import read_manifest, write_manifest
 from inference.manifest.labels import read_group_prefixes, read_labels
-from inference.manifest.records import Decision, Ensemble, GroupDecision, LabelsEntry, Manifest, Model, Resize
+from inference.manifest.records import Ensemble, LabelsEntry, Manifest, Model, Resize
+from inference.manifest.task import Task
 from inference.models.graphs import check_graph
 from inference.task.ids import read_ids
+from inference.task.sample import Sample
 from inference.task.submission import check_submission
 
 Target = Callable[[bytes], None]
@@ -73,7 +76,7 @@ def fuzz_table(content: bytes) -> None:
             assert sorted(column for columns in labels.groups.values() for column in columns) == list(
                 range(len(labels.ids))
             )
-            check_submission(path, ["a"], labels)
+            check_submission(path, Sample(("id", "attribute_ids"), ("a",)), labels, Task())
         except TableError as error:
             assert str(path) in str(error)
 

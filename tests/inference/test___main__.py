@@ -36,7 +36,7 @@ def test_times_are_finite_numbers_above_0(option: str, text: str, capsys: pytest
 
 def test_each_option_is_a_field_of_the_request() -> None:
     given = script.build_parser().parse_args(OPTIONS)
-    assert Request(**vars(given)) == Request(Path("b"), Path("i"), Path("s"), Path("o"))
+    assert Request(**vars(given)) == Request(Path("b"), Path("o"), images=Path("i"), sample=Path("s"))
     more = ["--low-memory", "--fresh", "--strict", "--time-limit", "9", "--started-at", "8.5", "--precision", "fp16"]
     request = Request(**vars(script.build_parser().parse_args([*OPTIONS, *more])))
     assert request.low_memory and request.fresh and request.strict
@@ -147,8 +147,8 @@ sys.exit(main(arguments))
             "own/bundle/dataset/tag.onnx",
             "weights_manifest.json: `models[2].onnx.fp32.file`: {path}: cannot be read: Permission denied",
         ),
-        ("own/sample_submission.csv", "{path}: cannot be read: Permission denied"),
-        ("own/images", "{path}: cannot be listed: Permission denied"),
+        ("own/competition/sample_submission.csv", "{path}: cannot be read: Permission denied"),
+        ("own/competition/test", "{path}: cannot be listed: Permission denied"),
         ("out", "{path}/s.csv: cannot be written: Permission denied"),
         (
             "out/s.csv.work",

@@ -11,24 +11,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inference.basics.errors import SessionError
 from inference.ensemble.blend import blend
-from inference.ensemble.decide import decide, list_label_ids
+from inference.ensemble.decide import decide
 from inference.ensemble.pairs import find_pairs, name_features
-from inference.ensemble.second_stage import choose_labels, mix_scores
+from inference.ensemble.second_stage import choose_answers, mix_scores
 from inference.ensemble.stackers import Inputs, StackerSession, Stage, list_used_stackers
+from inference.manifest.decision import Calibration, Decision, GroupDecision
 from inference.manifest.labels import Labels
-from inference.manifest.records import (
-    ALL,
-    BLEND,
-    Calibration,
-    Decision,
-    Ensemble,
-    FileEntry,
-    GroupDecision,
-    LabelsEntry,
-    Manifest,
-    Model,
-    Stacker,
-)
+from inference.manifest.records import ALL, BLEND, Ensemble, FileEntry, LabelsEntry, Manifest, Model, Stacker
+from inference.manifest.task import Task
+from inference.task.answers import list_answers
 
 LABELS = Labels((10, 11, 12, 20, 21), ("c::a", "t::b", "c::d", "t::e", "t::f"), {"c": (0, 2), "t": (1, 3, 4)})
 COUNTS = [5, 4, 3, 2, 1]
@@ -128,7 +119,7 @@ def test_a_group_without_scores_gets_its_prior_labels_and_the_other_group_is_dec
     scores["three"][2] = np.nan  # no tag
     scores["two"][3] = np.nan  # no culture
     scores["two"][4] = scores["three"][4] = np.nan  # nothing
-    found = choose_labels(Stage(manifest, LABELS, (cnn,)), scores, np.zeros((5, 4), np.float32))
+    found = choose_answers(Stage(manifest, LABELS, (cnn,)), scores, np.zeros((5, 4), np.float32))
     blended = blend(scores, manifest, LABELS)
     assert set(found[0]) & {10, 12} == {10}, "the stacker"
 
@@ -148,25 +139,25 @@ def test_rows_do_not_depend_on_the_others(cnn: StackerSession, trees: StackerSes
     scores, traits = draw_scores(9), np.random.default_rng(3).random((9, 4)).astype(np.float32)
     scores["two"][4] = scores["one"][4] = np.nan
     apart = [
-        choose_labels(stage, {name: array[row : row + 1] for name, array in scores.items()}, traits[row : row + 1])
+        choose_answers(stage, {name: array[row : row + 1] for name, array in scores.items()}, traits[row : row + 1])
         for row in range(9)
     ]
-    assert choose_labels(stage, scores, traits) == [labels for (labels,) in apart]
+    assert choose_answers(stage, scores, traits) == [labels for (labels,) in apart]
 
 
 def test_without_stackers_the_rule_of_the_manifest_decides() -> None:
     curve = Calibration((0.0, 1.0), (0.0, 1.0))
     manifest = make_manifest((), {})
-    decision = dataclasses.replace(manifest.decision, rule="expected_f2", calibration={"c": curve, "t": curve})
+    decision = dataclasses.replace(manifest.decision, rule="expected_f", calibration={"c": curve, "t": curve})
     manifest = dataclasses.replace(manifest, decision=decision)
     stage = Stage(manifest, LABELS, ())
     assert stage.drop_stackers() == stage
     scores = draw_scores(6)
-    wanted = list_label_ids(decide(blend(scores, manifest, LABELS), LABELS, decision), LABELS)
-    assert choose_labels(stage, scores, np.zeros((6, 4), np.float32)) == wanted
+    wanted = list_answers(decide(blend(scores, manifest, LABELS), LABELS, decision), LABELS, Task())
+    assert choose_answers(stage, scores, np.zeros((6, 4), np.float32)) == wanted
 
 
-@pytest.mark.parametrize("rule", ["thresholds", "expected_f2"])
+@pytest.mark.parametrize("rule", ["thresholds", "expected_f"])
 def test_an_image_gets_at_least_one_label_if_the_prior_of_its_lost_group_is_empty(rule: str) -> None:
     curve = Calibration((0.0, 1.0), (0.0, 1.0))
     decision = Decision(
@@ -176,7 +167,7 @@ def test_an_image_gets_at_least_one_label_if_the_prior_of_its_lost_group_is_empt
         calibration={"c": curve, "t": curve},
     )
     scores = np.array([[np.nan, 0.1, np.nan, 0.2, 0.1], [0.2, np.nan, 0.1, np.nan, np.nan]], np.float32)
-    first, second = list_label_ids(decide(scores, LABELS, decision), LABELS)
+    first, second = list_answers(decide(scores, LABELS, decision), LABELS, Task())
     assert first[0] in (11, 20) and set(first) <= {11, 20, 21}
     assert 20 in second
     if rule == "thresholds":

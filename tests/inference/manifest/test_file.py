@@ -61,7 +61,7 @@ def stack_twice(document: Document) -> None:
 
 def calibrate(document: Document) -> None:
     document["decision"] |= {
-        "rule": "expected_f2",
+        "rule": "expected_f",
         "calibration": {group: {"scores": [0.1, 0.2], "chances": [0.3]} for group in ("culture", "tag")},
     }
 
@@ -80,7 +80,7 @@ BROKEN = [
     (put("models.0.image_sise", 3), "`models[0].image_sise`: unknown key; did you mean `models[0].image_size`?"),
     (
         put("qqq", 3),
-        "`qqq`: unknown key; known keys: decision, ensemble, labels, models, runtime, schema_version",
+        "`qqq`: unknown key; known keys: decision, ensemble, labels, models, runtime, schema_version, task",
     ),
     (put("models.0.image_size", "64"), '`models[0].image_size`: found "64"; wanted a whole number'),
     (put("models.0.image_size", True), "`models[0].image_size`: found true; wanted a whole number"),
@@ -131,11 +131,11 @@ BROKEN = [
         "`models[0].onnx.fp8`: found \"fp8\"; wanted 'fp32' or 'fp16' or 'int8'",
     ),
     (
-        put("models.0.onnx.fp32.f2_loss", 2),
-        "`models[0].onnx.fp32.f2_loss`: found 2; wanted a number from -1 to 1",
+        put("models.0.onnx.fp32.metric_loss", 2),
+        "`models[0].onnx.fp32.metric_loss`: found 2; wanted a number from -1 to 1",
     ),
     (put("models.0.onnx.fp32.flips", -1), "`models[0].onnx.fp32.flips`: found -1; wanted a number of at least 0"),
-    (put("runtime.f2_loss", -1), "`runtime.f2_loss`: found -1; wanted a number from 0 to 1"),
+    (put("runtime.metric_loss", -1), "`runtime.metric_loss`: found -1; wanted a number from 0 to 1"),
     (put("models.0.onnx", {}), "`models[0].onnx.fp32`: missing; export model everything, then pack"),
     (put("decision.prior", [0, 2]), "`decision.prior`: found [0, 2]; wanted an object"),
     (put("decision.prior.tag", [99]), "`decision.prior.tag`: found 99; wanted label ids of this group in labels.csv"),
@@ -185,7 +185,7 @@ BROKEN = [
         "`ensemble.values.nobody.hflip`: no model of that name and view in `models`",
     ),
     (
-        put("decision.rule", "expected_f2"),
+        put("decision.rule", "expected_f"),
         "`decision.calibration`: found no group; wanted every group of `labels.groups`",
     ),
     (calibrate, "`decision.calibration.culture`: found 2 scores and 1 probabilities; wanted equal numbers"),
@@ -380,7 +380,7 @@ def test_a_manifest_is_unchanged_after_writing_and_reading(workshop: Workshop, t
             "label 0 'a': found no group; wanted one of: culture ('culture::'), tag ('tag::')",
         ),
         ("attribute_id,name\n0,a\n", "no `attribute_name` column; found attribute_id, name"),
-        ("", "found an empty file; wanted a header line with attribute_id, attribute_name"),
+        ("", "found an empty file; wanted a header line with label_id, label_name"),
     ],
 )
 def test_broken_labels_are_named(rows: str, message: str, tmp_path: Path) -> None:

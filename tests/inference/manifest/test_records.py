@@ -1,6 +1,7 @@
 import pytest
 
-from inference.manifest.records import Decision, Runtime
+from inference.manifest.decision import Decision
+from inference.manifest.records import Runtime
 
 
 def test_a_limit_of_zero_is_a_limit_and_only_a_missing_one_is_the_manifests() -> None:

@@ -69,7 +69,7 @@ def test_a_trial_is_won_by_speed_and_lost_by_different_output(
 
 def test_a_precision_is_allowed_up_to_the_limit_of_its_loss_and_fp32_always() -> None:
     def entry(loss: float, parity: float) -> Any:
-        return SimpleNamespace(f2_loss=loss, parity=parity)
+        return SimpleNamespace(metric_loss=loss, parity=parity)
 
     files = {"fp32": entry(0.5, 1e-6), "fp16": entry(0.002, 0.01), "int8": entry(0.0021, 0.03)}
     model: Any = SimpleNamespace(onnx=files)

@@ -7,6 +7,8 @@ import numpy as np
 
 from inference.basics.deadline import Deadline
 from inference.basics.run_log import RunLog
+from inference.ensemble.decide import answer_prior
+from inference.ensemble.kept_scores import open_scores
 from inference.ensemble.stackers import Stage
 from inference.images.geometry import Geometry
 from inference.images.read import Picture
@@ -16,6 +18,7 @@ from inference.manifest.records import Resize
 from inference.run.budget import SMALLEST_RESERVE, Pace
 from inference.run.plan import list_passes
 from inference.run.state import Job, Request, State
+from inference.task.sample import Sample
 
 IDS = ("a", "b", "c", "d", "e", "f")
 LABELS = Labels((0, 1, 2, 3), ("c::x", "c::y", "t::x", "t::y"), {"c": (0, 1), "t": (2, 3)})
@@ -62,12 +65,10 @@ class Stacker:
 def open_run(left: float, stackers: int = 0, changes: Mapping[str, object] | None = None) -> tuple[Job, State, Clock]:
     """Return a run with `left` seconds for its work, at its start; `changes`: keys of the manifest."""
     manifest, clock = parse_manifest(MANIFEST | dict(changes or {})), Clock()
-    predictions = {
-        model.name: np.full((len(IDS), len(LABELS.columns(model.group))), np.nan, np.float16)
-        for model in manifest.models
-    }
-    request = Request(Path("bundle"), Path("images"), Path("sample.csv"), Path("submission.csv"))
-    job = Job(request, manifest, LABELS, IDS, [None] * len(IDS), predictions, np.full((len(IDS), 4), np.nan))
+    request = Request(Path("bundle"), Path("submission.csv"), images=Path("images"), sample=Path("sample.csv"))
+    predictions, traits = open_scores(manifest, LABELS, len(IDS)), np.full((len(IDS), 4), np.nan, np.float32)
+    sample, prior = Sample(("id", "attribute_ids"), IDS), answer_prior(manifest, LABELS)
+    job = Job(request, manifest, LABELS, sample, [None] * len(IDS), predictions, traits, prior)
     stage = Stage(manifest, LABELS, tuple(Stacker() for _ in range(stackers)))  # type: ignore[misc]
     pace = Pace(Deadline(clock.time, left + SMALLEST_RESERVE, now=clock))
     return job, State(RunLog(), pace, None, list_passes(manifest), stage), clock

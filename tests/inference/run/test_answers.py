@@ -8,8 +8,8 @@ import pytest
 from inference.basics.errors import SessionError
 from inference.ensemble.stackers import Stage
 from inference.run import answers
-from inference.run.answers import answer_chunk, answer_missing, choose_stage, list_label_ids, stack_rest
-from inference.run.state import Answer
+from inference.run.answers import answer_chunk, answer_missing, choose_stage, list_chosen, stack_rest
+from inference.run.state import ChunkAnswers
 from tests.inference.run.small_run import Clock, open_run
 
 STACKED, BLENDED = (0,), (2,)
@@ -42,7 +42,7 @@ def choose_slowly(
             raise fault
         return [STACKED] * images
 
-    monkeypatch.setattr(answers, "choose_labels", choose)
+    monkeypatch.setattr(answers, "choose_answers", choose)
     return calls
 
 
@@ -53,7 +53,7 @@ def test_before_their_cost_is_known_the_stackers_may_take_a_tenth_of_the_time_le
     job, state, clock = open_run(100, stackers=1)
     choose_slowly(monkeypatch, clock, seconds)
     answer_chunk(job, state, 0, stacked=True)
-    assert state.answers == {0: Answer([STACKED if stacked else BLENDED] * 2, stacked)}
+    assert state.answers == {0: ChunkAnswers([STACKED if stacked else BLENDED] * 2, stacked)}
     assert state.pace.choose(True) == pytest.approx(seconds), "the cost is known from now on"
 
 
@@ -93,7 +93,7 @@ def test_after_a_failure_of_a_stacker_the_blend_decides_for_all_images(
     answer_chunk(job, state, 0, stacked=True)
     assert state.answers[0].stacked
     answer_chunk(job, state, 1, stacked=True)
-    assert state.answers == {0: Answer([BLENDED] * 2, False), 1: Answer([BLENDED] * 2, False)}
+    assert state.answers == {0: ChunkAnswers([BLENDED] * 2, False), 1: ChunkAnswers([BLENDED] * 2, False)}
     assert state.log.degraded == [f"{reason}; the blend decides instead"] and not state.stage.stackers
 
 
@@ -103,7 +103,7 @@ def test_stackers_that_the_time_limit_stops_keep_their_earlier_answers(monkeypat
     answer_chunk(job, state, 0, stacked=True)
     state.stopped = True
     answer_chunk(job, state, 1, stacked=True)
-    assert state.answers == {0: Answer([STACKED] * 2, True), 1: Answer([BLENDED] * 2, False)}
+    assert state.answers == {0: ChunkAnswers([STACKED] * 2, True), 1: ChunkAnswers([BLENDED] * 2, False)}
     assert state.log.degraded == [] and not state.stacked
 
 
@@ -114,7 +114,7 @@ def test_nothing_replaces_a_blend_that_fails(fault: Exception, monkeypatch: pyte
     def fail(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(answers, "choose_labels", fail)
+    monkeypatch.setattr(answers, "choose_answers", fail)
     with pytest.raises(type(fault), match=str(fault)):
         answer_chunk(job, state, 0, stacked=False)
 
@@ -124,7 +124,7 @@ def test_an_answer_of_the_stackers_is_not_replaced_by_one_of_the_blend(monkeypat
     choose_slowly(monkeypatch, clock, 1)
     for stacked in (True, False):
         answer_chunk(job, state, 0, stacked)
-    assert state.answers[0] == Answer([STACKED] * 2, True)
+    assert state.answers[0] == ChunkAnswers([STACKED] * 2, True)
     for stacked in (False, True):
         answer_chunk(job, state, 1, stacked)
     assert state.answers[1].stacked, "the stackers replace the blend"
@@ -146,10 +146,10 @@ def test_stacking_the_chunks_of_an_earlier_run_takes_at_most_half_of_the_time_le
 def test_only_predicted_chunks_without_an_answer_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     job, state, clock = open_run(1000, stackers=1)
     calls = choose_slowly(monkeypatch, clock, 0)
-    state.done, state.answers, state.stacked = {0: set(), 2: set()}, {0: Answer([STACKED] * 2, True)}, False
+    state.done, state.answers, state.stacked = {0: set(), 2: set()}, {0: ChunkAnswers([STACKED] * 2, True)}, False
     answer_missing(job, state)
-    assert calls == [(False, 2)] and state.answers[2] == Answer([BLENDED] * 2, False)
-    assert list_label_ids(job, state) == [STACKED] * 2 + [(1, 3)] * 2 + [BLENDED] * 2, "prior labels for the others"
+    assert calls == [(False, 2)] and state.answers[2] == ChunkAnswers([BLENDED] * 2, False)
+    assert list_chosen(job, state) == [STACKED] * 2 + [(1, 3)] * 2 + [BLENDED] * 2, "prior labels for the others"
 
 
 def test_stackers_are_dropped_if_they_leave_no_time_for_a_model_of_each_group_and_restored_with_a_margin() -> None:
@@ -174,7 +174,7 @@ def test_without_stackers_there_is_nothing_to_drop() -> None:
 def test_the_rest_is_stacked_as_far_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     job, state, clock = open_run(20, stackers=1)
     choose_slowly(monkeypatch, clock, 3)
-    blended = {index: Answer([BLENDED] * 2, False) for index in range(3)}
+    blended = {index: ChunkAnswers([BLENDED] * 2, False) for index in range(3)}
     state.answers = dict(blended)
     stack_rest(job, state)
     assert state.answers == blended, "the cost is not known"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from inference.basics.errors import ImageError, LateError, OutputError, SessionError
+from inference.ensemble.kept_scores import AllScores
 from inference.images.read import Picture
 from inference.run.chunk import add_to_mean, has_time_to_measure, join_views, run_chunk
 from inference.run.plan import Plan
@@ -20,14 +21,14 @@ FIRST = {"one/identity", "two/identity"}
 def test_further_views_join_the_mean_with_their_number(before: int) -> None:
     random = np.random.default_rng(before)
     views = random.random((6, 4, 2)).astype(np.float32)  # (views, rows, labels)
-    predictions = np.full((9, 2), np.nan, np.float16)
+    kept = AllScores(9, 2, "float16")
     rows = [1, 3, 4, 8]
     if before:
-        predictions[rows] = views[:before].mean(axis=0)
+        kept.write(rows, views[:before].mean(axis=0))
     parts = [(1, views[before]), (5 - before, views[before + 1 :].mean(axis=0))]
-    add_to_mean(predictions, rows, parts, before)
-    np.testing.assert_allclose(predictions[rows], views.mean(axis=0), atol=1e-3)
-    assert np.isnan(predictions[[0, 2, 5, 6, 7]]).all()
+    add_to_mean(kept, rows, parts, before)
+    np.testing.assert_allclose(kept.read(rows), views.mean(axis=0), atol=1e-3)
+    assert np.isnan(kept.read([0, 2, 5, 6, 7])).all()
 
 
 class Store:
@@ -67,7 +68,8 @@ def test_a_chunk_runs_all_views_of_a_model_together_and_is_saved() -> None:
     assert show(job, state, paint(0), paint(255)) == (True, 8 + 100), "and 50 s per model to warm up"
     assert [state.runners[name].shown for name in ("two", "one")] == [[(2, ("identity", "hflip"))]] * 2  # type: ignore[attr-defined]
     for name in ("one", "two"):
-        assert (job.predictions[name][2:4] == 0.5).all() and np.isnan(job.predictions[name][[0, 1, 4, 5]]).all()
+        assert (job.predictions[name].read(slice(2, 4)) == 0.5).all()
+        assert np.isnan(job.predictions[name].read([0, 1, 4, 5])).all()
     assert (job.traits[2:4] == [[0] * 4, [255] * 4]).all()
     assert state.done == {1: FIRST | SPARE}
     facts = {
@@ -86,10 +88,10 @@ def test_further_passes_of_a_chunk_join_the_mean_and_are_saved_without_the_trait
     job, state, _ = open_chunk()
     first, spare = state.passes[:2], state.passes[2:]
     show(job, state, paint(51), paint(255), plan=first)
-    np.testing.assert_allclose(job.predictions["one"][2:4], [[0.2, 0.2], [1, 1]], atol=1e-3)
+    np.testing.assert_allclose(job.predictions["one"].read(slice(2, 4)), [[0.2, 0.2], [1, 1]], atol=1e-3)
     show(job, state, paint(51), paint(255), plan=(*first, spare[0]))
-    assert (job.predictions[spare[0].model][2:4] == 0.5).all()
-    assert (job.predictions[spare[1].model][3] == 1).all(), "its second view was not in the plan"
+    assert (job.predictions[spare[0].model].read(slice(2, 4)) == 0.5).all()
+    assert (job.predictions[spare[1].model].read([3]) == 1).all(), "its second view was not in the plan"
     assert state.done == {1: FIRST | {str(spare[0])}}
     assert [given[2] for given in state.store.commits] == [["one", "two", TRAITS_NAME], [spare[0].model]]  # type: ignore[union-attr]
     assert len(state.runners[spare[1].model].shown) == 1  # type: ignore[attr-defined]
@@ -98,7 +100,7 @@ def test_further_passes_of_a_chunk_join_the_mean_and_are_saved_without_the_trait
 def test_a_chunk_with_late_images_is_predicted_and_not_saved() -> None:
     job, state, _ = open_chunk()
     assert show(job, state, LateError("late"), paint(255))[0] is False
-    assert np.isnan(job.predictions["one"][2]).all() and (job.predictions["one"][3] == 0.5).all()
+    assert np.isnan(job.predictions["one"].read([2])).all() and (job.predictions["one"].read([3]) == 0.5).all()
     assert state.done == {} and state.store.commits == [] and state.log.unreadable == {}  # type: ignore[union-attr]
     assert show(job, state, LateError("late"), LateError("late")) == (False, 0.0)
     assert state.done == {}
@@ -117,7 +119,7 @@ def test_an_image_that_was_unreadable_stays_without_predictions_and_damage_is_no
     state.log.unreadable["c"] = "too slow"
     state.log.unreadable["f"] = "of another chunk"
     show(job, state, paint(0), paint(255, note="ends early"))
-    assert np.isnan(job.predictions["one"][2]).all() and not np.isnan(job.predictions["one"][3]).any()
+    assert np.isnan(job.predictions["one"].read([2])).all() and not np.isnan(job.predictions["one"].read([3])).any()
     assert state.log.damaged == {"d": "ends early"}
     assert state.store.commits[0][3]["unreadable"] == {"c": "too slow"}  # type: ignore[union-attr, index]
 

@@ -29,6 +29,7 @@ class Session:
     outputs: int
     gpus: int
     cores: int
+    bounded: bool
     lanes: int = 1
     provider: str = "CPUExecutionProvider"
 
@@ -54,7 +55,7 @@ def open_exported(left: float = 1000.0, **options: Any) -> tuple[Job, State, Clo
         dataclasses.replace(
             model,
             onnx={
-                precision: OnnxEntry(f"{model.name}.{precision}.onnx", "0" * 64, 18, 0.01, "0" * 64, f2_loss=loss)
+                precision: OnnxEntry(f"{model.name}.{precision}.onnx", "0" * 64, 18, 0.01, "0" * 64, metric_loss=loss)
                 for precision, loss in LOSSES.items()
             },
         )
@@ -93,8 +94,8 @@ def test_the_precision_is_that_of_the_earlier_run_or_of_the_request_or_left_to_a
         state.precisions["two"] = earlier
     runner = open_runner(job, state, job.manifest.models[1], Gpus(["T4"] * gpus, RunLog()))
     assert (runner.precision, runner.is_settled) == (chosen, is_settled)
-    assert opened == [Session("two", Path(f"bundle/two.{chosen}.onnx"), 4, gpus, cores=0)]
-    reason = "model two: runs in fp32 instead of int8: found a loss of 0.0040 F2; wanted at most 0.003"
+    assert opened == [Session("two", Path(f"bundle/two.{chosen}.onnx"), 4, gpus, cores=0, bounded=True)]
+    reason = "model two: runs in fp32 instead of int8: found a loss of 0.0040 of the metric; wanted at most 0.003"
     assert state.log.notes == ([reason] if asked == "int8" else [])
 
 
@@ -169,5 +170,5 @@ def test_a_log_that_cannot_be_written_degrades_the_run(
     monkeypatch.setattr(predict, "predict_images", lambda *_: None)
     monkeypatch.setattr(predict, "note_missing", lambda *_: None)
     out = tmp_path / "submission.csv"
-    assert not run(Request(workshop.dataset, workshop.images, workshop.sample, out))
+    assert not run(Request(workshop.dataset, out, images=workshop.images, sample=workshop.sample))
     assert [path.name for path in tmp_path.iterdir()] == ["submission.csv"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference.run.results import find_predicted, note_missing, write_predictions
-from inference.run.state import Answer, Job, State
+from inference.run.state import ChunkAnswers, Job, State
 from tests.inference.run.small_run import IDS, Clock, open_run
 
 LIMIT = "not enough time before the time limit of 0:11"
@@ -15,10 +15,10 @@ LIMIT = "not enough time before the time limit of 0:11"
 def open_predicted(left: float = 10.0, stackers: int = 0) -> tuple[Job, State, Clock]:
     """Return a run in which every pass has run on every image."""
     job, state, clock = open_run(left, stackers)
-    for array in job.predictions.values():
-        array[:] = 0.5
+    for kept in job.predictions.values():
+        kept.array[:] = 0.5
     state.done = {index: {str(one) for one in state.passes} for index in range(3)}
-    state.answers = {index: Answer([(0,)] * 2, bool(stackers)) for index in range(3)}
+    state.answers = {index: ChunkAnswers([(0,)] * 2, bool(stackers)) for index in range(3)}
     return job, state, clock
 
 
@@ -32,7 +32,7 @@ def test_a_complete_run_has_no_notes() -> None:
 def test_images_without_predictions_get_the_prior_labels_for_want_of_time() -> None:
     job, state, clock = open_predicted()
     for name, rows in (("one", [4, 5]), ("two", [2, 3, 4, 5])):
-        job.predictions[name][rows] = np.nan
+        job.predictions[name].array[rows] = np.nan
     state.done = {0: state.done[0], 1: {"one/identity", "one/hflip"}, 2: set()}
     clock.time += 10
     note_missing(job, state)
@@ -46,8 +46,8 @@ def test_images_without_predictions_get_the_prior_labels_for_want_of_time() -> N
 
 def test_unreadable_images_are_not_lost_for_want_of_time() -> None:
     job, state, _ = open_predicted()
-    for array in job.predictions.values():
-        array[1] = np.nan
+    for kept in job.predictions.values():
+        kept.array[1] = np.nan
     state.log.unreadable["b"] = "out of memory while decoding"
     note_missing(job, state)
     assert state.log.degraded == ["1 of 6 images get the prior labels: out of memory while reading them"]
@@ -83,7 +83,7 @@ def test_the_cause_is_memory_only_if_time_was_left(starved: bool, stopped: bool,
 def test_a_group_whose_models_failed_is_named(lost: str, late: float, reason: str) -> None:
     job, state, clock = open_predicted()
     for name in ("two", "one")[: len(lost)]:
-        job.predictions[name][:] = np.nan
+        job.predictions[name].array[:] = np.nan
         state.passes = tuple(one for one in state.passes if one.model != name)
     clock.time += late  # if time ran out while loading, the models may work
     note_missing(job, state)
@@ -92,7 +92,7 @@ def test_a_group_whose_models_failed_is_named(lost: str, late: float, reason: st
 
 def test_images_that_the_stackers_did_not_see_are_counted() -> None:
     job, state, _ = open_predicted(stackers=1)
-    state.answers |= {index: Answer([(0,)] * 2, False) for index in (0, 2)}
+    state.answers |= {index: ChunkAnswers([(0,)] * 2, False) for index in (0, 2)}
     note_missing(job, state)
     assert state.log.degraded == [f"stackers dropped for 4 of 6 images: {LIMIT}"]
 
@@ -100,8 +100,8 @@ def test_images_that_the_stackers_did_not_see_are_counted() -> None:
 def test_a_model_without_a_weight_in_a_group_predicts_nothing_of_it() -> None:
     weights = {"weights": {"c": {"one": 0, "two": 1}, "t": {"two": 1}}}
     job, _, _ = open_run(10, changes={"ensemble": weights})
-    job.predictions["one"][:] = 0.5
-    job.predictions["two"][[1, 4]] = 0.5
+    job.predictions["one"].array[:] = 0.5
+    job.predictions["two"].array[[1, 4]] = 0.5
     assert np.flatnonzero(find_predicted(job, "c")).tolist() == [1, 4]
 
 
@@ -111,7 +111,7 @@ def test_predictions_are_written_until_the_deadline(tmp_path: Path) -> None:
     assert (tmp_path / "ids.txt").read_text().split() == list(IDS)
     for name, wanted in job.predictions.items():
         found = np.load(tmp_path / f"{name}.npy")
-        assert found.dtype == np.float16 and (found == wanted).all()
+        assert found.dtype == np.float16 and (found == wanted.array).all()
     clock.time += 11
     late = tmp_path / "late"
     late.mkdir()

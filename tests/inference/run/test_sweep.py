@@ -146,7 +146,7 @@ def test_a_sweep_predicts_every_chunk_and_selects_its_labels(monkeypatch: pytest
     run = Sweep(1000, monkeypatch)
     assert run.run()
     assert run.state.done.keys() == run.state.answers.keys() == {0, 1, 2}
-    assert not any(np.isnan(array).any() for array in run.job.predictions.values())
+    assert not any(np.isnan(kept.array).any() for kept in run.job.predictions.values())
     assert run.state.pace.other() == 0, "the warm-up and the passes are no other work"
 
 

@@ -2,19 +2,25 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from inference.basics.errors import OutputError, StoreError
+from inference.basics.errors import ManifestError, OutputError, StoreError
 from inference.basics.seal import seal, unseal
+from inference.manifest.file import parse_manifest
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest
 from inference.run import work_folder
 from inference.run.predict import read_job
 from inference.run.state import TRAITS_NAME, Job, Request
 from inference.run.store import MARKS
-from inference.run.work_folder import describe_file, open_store
+from inference.run.work_folder import check_room, describe_file, measure_submission, open_store
+from inference.task.sample import Sample
 from tests.conftest import Workshop
+from tests.inference.run.small_run import MANIFEST, MODEL
 
 CHUNK = 4
 MARK = {"passes": ["tag/identity"], "precisions": {"tag": "fp16"}, "unreadable": {}}
@@ -22,7 +28,7 @@ MARK = {"passes": ["tag/identity"], "precisions": {"tag": "fp16"}, "unreadable":
 
 @pytest.fixture
 def request_own(own_workshop: Workshop, tmp_path: Path) -> Request:
-    return Request(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "s.csv")
+    return Request(own_workshop.dataset, tmp_path / "s.csv", images=own_workshop.images, sample=own_workshop.sample)
 
 
 def open_job(request: Request) -> Job:
@@ -36,7 +42,7 @@ def commit_all(request: Request, **changes: Any) -> None:
     job = open_job(request)
     store = open_store(job)
     for index, rows in enumerate(job.list_chunks()):
-        job.predictions["tag"][rows.start : rows.stop] = index
+        job.predictions["tag"].array[rows.start : rows.stop] = index
         job.traits[rows.start : rows.stop] = index
         mark = {"chunk": index, **MARK, **(changes if index == 1 else {})}
         store.commit(rows.start, rows.stop, ["tag", TRAITS_NAME], mark)
@@ -50,7 +56,7 @@ def list_saved(request: Request) -> tuple[list[int], int, int]:
     store.close()
     saved = [mark["chunk"] for mark in store.marks]
     for index, rows in enumerate(job.list_chunks()):
-        assert (job.predictions["tag"][rows.start : rows.stop] == index).all() == (index in saved)
+        assert (job.predictions["tag"].array[rows.start : rows.stop] == index).all() == (index in saved)
         assert np.isnan(job.traits[rows.start : rows.stop]).all() == (index not in saved)
     return saved, store.damaged, store.changed
 
@@ -77,11 +83,12 @@ def test_chunks_of_images_that_were_exchanged_for_others_of_the_same_size_are_pr
     assert list_saved(request_own) == ([0, 2, 3], 0, 2)
 
 
-def test_the_target_of_a_linked_image_counts(request_own: Request, tmp_path: Path) -> None:
-    elsewhere = Path(shutil.copytree(request_own.images, tmp_path / "elsewhere"))
-    for path in request_own.images.iterdir():
-        path.unlink()
-        path.symlink_to(elsewhere / path.name)
+def test_the_target_of_a_linked_image_counts(request_own: Request) -> None:
+    assert request_own.images
+    elsewhere = request_own.images / "originals"
+    elsewhere.mkdir()
+    for path in list(request_own.images.glob("*.png")):
+        path.symlink_to(path.rename(elsewhere / path.name))
     commit_all(request_own)
     exchange(elsewhere, [path.name for path in elsewhere.iterdir()], keep_times=True)
     assert list_saved(request_own) == ([], 0, 5)
@@ -154,7 +161,7 @@ def test_another_run_is_refused_by_name(change: str, request_own: Request) -> No
     if change == "precision":
         job = dataclasses.replace(job, request=dataclasses.replace(request, precision="fp32"))
     elif change == "list of images":
-        job = dataclasses.replace(job, ids=list(reversed(job.ids)))
+        job = dataclasses.replace(job, sample=dataclasses.replace(job.sample, ids=job.ids[::-1]))
     else:
         path = request.bundle / "weights_manifest.json"
         path.write_bytes(path.read_bytes() + b"\n")
@@ -191,10 +198,10 @@ def test_predictions_need_space_beside_the_saved_rows_and_two_submissions(
 ) -> None:
     job = open_job(request_own)
     store = open_store(job)
-    needed = store.measure_need() + 2 * work_folder.ROW_BYTES * len(job.ids)
+    needed = store.measure_need() + 2 * measure_submission(job.manifest.task, job.labels, job.sample)
     store.remove()
     kept = dataclasses.replace(job, request=dataclasses.replace(request_own, predictions=request_own.out.parent))
-    size = sum(array.nbytes for array in job.predictions.values())
+    size = sum(kept.array.nbytes for kept in job.predictions.values())
     usage = shutil.disk_usage(request_own.out.parent)
     for own, enough in ((job, needed), (kept, needed + size)):
         monkeypatch.setattr(work_folder.shutil, "disk_usage", lambda _, free=enough - 1: usage._replace(free=free))
@@ -210,3 +217,67 @@ def test_files_of_the_user_in_the_work_folder_are_never_deleted(request_own: Req
     (folder / "thesis.txt").touch()
     open_store(open_job(request_own)).remove()
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def open_large(keep_top: int | None, kind: str = "multiclass") -> tuple[Manifest, Labels, Sample]:
+    """Return the declaration and the sample of 40,000 images and 64,500 classes; nothing of that size is allocated."""
+    names = tuple(f"c{column}" for column in range(64_500))
+    groups = {"labels": {"file": "labels.csv", "sha256": "0" * 64, "groups": {"labels": ""}}}
+    manifest = parse_manifest(
+        MANIFEST
+        | groups
+        | {
+            "models": [{"name": name, "group": "labels", **MODEL} for name in ("one", "two")],
+            "ensemble": {"weights": {"labels": {"one": 1, "two": 1}}},
+            "task": {
+                "type": kind,
+                "submission": {"top_k": 1} if kind == "multiclass" else {},
+                "metric": {"average": "macro"} if kind == "multiclass" else {},
+            },
+            "decision": (
+                {"rule": "ranked", "groups": {}, "prior": {}, "prior_scores": [0.0]}
+                if kind == "multiclass"
+                else {"groups": {"labels": {"threshold": 0.5, "minimum": 0, "maximum": 2}}, "prior": {"labels": [1]}}
+            ),
+            "runtime": {"keep_top": keep_top},
+        }
+    )
+    labels = Labels(tuple(range(64_500)), names, {"labels": tuple(range(64_500))})
+    return manifest, labels, Sample(("id", "attribute_ids"), tuple(map(str, range(40_000))))
+
+
+KEEP = "keep fewer scores per image, such as 100"
+FOUND = "found 4,000 MB of memory and 2,000 MB of disk free"
+
+
+@pytest.mark.parametrize(
+    ("kind", "keep", "key", "needed", "remedy"),
+    [
+        ("multiclass", None, "`runtime.keep_top`: found null", (10_320, 10_331), KEEP),
+        ("multiclass", 9000, "`runtime.keep_top`: found 9000", (4320, 4331), KEEP),
+        ("multilabel", None, "`models`: found 2", (10_320, 10_330), "remove models, or use a larger machine"),
+    ],
+)
+def test_too_many_scores_for_the_memory_are_refused_with_the_need_before_they_are_allocated(
+    kind: str, keep: int | None, key: str, needed: tuple[int, int], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_folder, "measure_available", lambda: 4e9)
+    monkeypatch.setattr(work_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 10**9))
+    with pytest.raises(ManifestError) as error:
+        check_room(Request(Path("bundle"), Path("s.csv")), *open_large(keep, kind))
+    assert str(error.value) == (
+        f"weights_manifest.json: {key}; the scores of 40000 images, 64500 labels and 2 models need {needed[0]:,} MB of "
+        f"memory and {needed[1]:,} MB of disk; {FOUND}; {remedy}"
+    )
+
+
+def test_a_few_scores_per_image_fit_and_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    request = Request(Path("bundle"), tmp_path / "s.csv", predictions=tmp_path)
+    monkeypatch.setattr(work_folder, "measure_available", lambda: 49e6)  # 2 models of 100 * 6 bytes per image
+    monkeypatch.setattr(work_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=108 * 10**6))
+    check_room(request, *open_large(100))
+    monkeypatch.setattr(work_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=106 * 10**6))
+    with pytest.raises(ManifestError, match=r"need 48 MB of memory and 107 MB of disk; found 49 MB of memory and 106 "):
+        check_room(request, *open_large(100))
+    (tmp_path / "s.csv.work").mkdir()
+    check_room(request, *open_large(100))  # an earlier run's scores may be in the folder; `open_store` looks

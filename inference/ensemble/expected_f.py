@@ -1,4 +1,4 @@
-"""Selection of labels from probabilities: for each image the set of labels with the highest expected F2."""
+"""Selection of labels from probabilities: for each image the set of labels with the highest expected F-beta."""
 
 import math
 from typing import Any
@@ -11,20 +11,20 @@ CHUNK = 256  # images per step, so that the distributions fit into a core's cach
 SMALLEST_GAIN = 1e-12  # smaller differences are rounding errors of float64
 
 
-def decide_expected(probabilities: Probabilities, maximum: int) -> NDArray[np.bool_]:
-    """Select the 1 to `maximum` labels of each image that maximise its expected F2, (images, labels).
+def decide_expected(probabilities: Probabilities, maximum: int, beta: float) -> NDArray[np.bool_]:
+    """Select the 1 to `maximum` labels of each image that maximise its expected F-beta, (images, labels).
 
     `probabilities`: from 0 to 1, (images, labels), assumed to be independent. Then the best k labels are the k most
-    probable, and the expected F2 for each k follows from the numbers of true labels among them and among the others
+    probable, and the expected F for each k follows from the numbers of true labels among them and among the others
     (Ye, Chai, Lee and Chieu 2012, Optimizing F-measures: a tale of two approaches; for dependent labels
     Dembczyński, Waegeman, Cheng and Hüllermeier 2011, An exact algorithm for F-measure maximization). Equal
-    probabilities rank in label order; of equal F2, the smaller set is selected. Without true labels, F2 is 0.
+    probabilities rank in label order; of equal F, the smaller set is selected. Without true labels, F is 0.
     """
     selected = np.zeros(probabilities.shape, np.bool_)
     for start in range(0, len(probabilities), CHUNK):
         part = probabilities[start : start + CHUNK].astype(np.float64)
         ranked = rank_likeliest(part, min(maximum, part.shape[1]))
-        expected = expect_f2(part, ranked)
+        expected = expect_f(part, ranked, beta)
         best = (expected >= expected.max(axis=0) - SMALLEST_GAIN).argmax(axis=0)
         keep = np.arange(ranked.shape[1]) <= best[:, None]
         np.put_along_axis(selected[start : start + CHUNK], ranked, keep, axis=1)
@@ -44,8 +44,8 @@ def rank_likeliest(probabilities: NDArray[np.float64], count: int) -> NDArray[np
     return ranked
 
 
-def expect_f2(probabilities: NDArray[np.float64], ranked: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the expected F2 of the first 1, 2, ... `ranked` columns of each image, (ranked, images).
+def expect_f(probabilities: NDArray[np.float64], ranked: NDArray[np.int64], beta: float) -> NDArray[np.float64]:
+    """Return the expected F-beta of the first 1, 2, ... `ranked` columns of each image, (ranked, images).
 
     `probabilities`: (images, labels); `ranked`: (images, ranked).
     """
@@ -65,8 +65,8 @@ def expect_f2(probabilities: NDArray[np.float64], ranked: NDArray[np.int64]) -> 
     misses = np.arange(len(others))
     for count in range(len(first), 0, -1):
         right = np.arange(1, count + 1)[:, None]
-        f2 = 5 * right / (count + 4 * (right + misses))
-        expected[count - 1] = (hits[count][1 : count + 1] * (f2 @ others)).sum(axis=0)
+        scores = (1 + beta**2) * right / (count + beta**2 * (right + misses))
+        expected[count - 1] = (hits[count][1 : count + 1] * (scores @ others)).sum(axis=0)
         add_label(others, first[count - 1])
     return expected
 
