@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from training.fit.command import FIT, OOF
 from training.pages.command import COMPARE, EXPLAIN, EXPLORE, SLICES
+from training.scoring.command import SCORE
 from zoo.commands import build_parser, run_command
 
 PARSER = build_parser(
     "python -m training",
     "From images to a zoo of checkpoints with out-of-fold predictions.",
-    (FIT, OOF, EXPLORE, EXPLAIN, SLICES, COMPARE),
+    (FIT, OOF, EXPLORE, EXPLAIN, SLICES, COMPARE, SCORE),
 )
 
 

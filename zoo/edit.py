@@ -7,42 +7,35 @@ import numpy as np
 
 from inference.basics.errors import ManifestError
 from inference.basics.files import hash_file, read_text
+from inference.manifest.decision import Decision, Fitted, GroupDecision
 from inference.manifest.file import read_manifest, verify_files, write_manifest
 from inference.manifest.labels import Labels, read_group_prefixes, read_labels
-from inference.manifest.records import (
-    Decision,
-    Ensemble,
-    FileEntry,
-    GroupDecision,
-    LabelsEntry,
-    Manifest,
-    Model,
-    OutOfFold,
-)
-from zoo.f2 import score_counts
-from zoo.train_table import Table, read_table
+from inference.manifest.records import Ensemble, FileEntry, LabelsEntry, Manifest, Model, OutOfFold
+from inference.manifest.task import Task
+from inference.manifest.task_checks import list_decision_rules
+from zoo.metrics.f_beta import score_counts
+from zoo.tables.out_of_fold import split_lines
+from zoo.tables.train_table import Table, read_table
 
-# Decision until `build_kernel.py ensemble` fits one. The 1st place of iMet 2019 selected culture above 0.28 and tag
-# above 0.10, up to eight labels.
-UNFITTED = GroupDecision(threshold=0.2, minimum=0, maximum=8)
 LONGEST_PRIOR = 20
+SURE = 1e-6  # distance of unfitted probabilities from 0 and 1, which log loss would punish without limit
 
 
 def open_manifest(path: Path, labels: Path | None, train: Path | None) -> Manifest:
-    """Read the manifest at `path`, or create one without models from labels.csv and train.csv if it is missing.
+    """Read the manifest at `path`, or create one of iMet 2019 without models from its tables if it is missing.
 
     Writes nothing. Raises ManifestError, LabelsError or TableError naming the file.
     """
     if not path.exists():
         if not (labels and train):
             raise ManifestError(f"{path}: no such file; give --labels labels.csv and --train train.csv to start one")
-        return create_manifest(path, labels, train)
+        return create_manifest(path, labels, train, Task())
     manifest = read_manifest(path)
     verify_files([("labels", manifest.labels)], path.parent)
     return manifest
 
 
-def create_manifest(path: Path, labels: Path, train: Path) -> Manifest:
+def create_manifest(path: Path, labels: Path, train: Path, task: Task) -> Manifest:
     """Create a manifest without models; the prefixes in labels.csv are its groups, train.csv gives its prior.
 
     Writes nothing. Raises LabelsError or TableError naming the file.
@@ -53,23 +46,43 @@ def create_manifest(path: Path, labels: Path, train: Path) -> Manifest:
         labels=LabelsEntry(**dataclasses.asdict(declare_file(labels, path.parent)), groups=prefixes),
         models=(),
         ensemble=Ensemble({group: {} for group in prefixes}),
-        decision=Decision(dict.fromkeys(prefixes, UNFITTED), choose_prior(read_table(train, names), names)),
+        decision=choose_decision(task, names, read_table(train, names, task)),
+        task=task,
     )
 
 
-def choose_prior(table: Table, labels: Labels) -> dict[str, tuple[int, ...]]:
-    """Return the prior labels by group: the k most frequent of all, with the k that has the highest F2 on train.csv.
+def choose_decision(task: Task, labels: Labels, table: Table) -> Decision:
+    """Return the decision until `build_kernel.py ensemble` fits one: plain rules, and the prior of train.csv.
+
+    The threshold of labels is 1 / (1 + beta²), which is best for F-beta if probabilities are right and most images are
+    predicted well: 0.5 for F1, 0.2 for F2. There are at most as many labels as a training image has.
+    """
+    if task.selects_labels:
+        counts = {group: table.targets[:, columns].sum(axis=1) for group, columns in labels.groups.items()}
+        threshold = round(1 / (1 + task.metric.beta**2), 3)
+        groups = {group: GroupDecision(threshold, 0, max(int(own.max()), 1)) for group, own in counts.items()}
+        return Decision(groups, choose_prior(table, labels, task.metric.beta))
+    rule = list_decision_rules(task)[0]
+    means = table.targets.mean(axis=0, dtype=np.float64)
+    fitted = Fitted(
+        clip=SURE if task.metric.name in ("log_loss", "kl_divergence") else 0.0, normalise=task.submission.sum_to_one
+    )
+    return Decision({}, {}, rule, fitted=fitted, prior_scores=tuple(round(float(mean), 9) for mean in means))
+
+
+def choose_prior(table: Table, labels: Labels, beta: float) -> dict[str, tuple[int, ...]]:
+    """Return the prior labels by group: the k most frequent of all, with the k that has the best F-beta on train.csv.
 
     All groups together are the best prediction for an image that cannot be read. A group alone serves an image whose
     other groups are predicted. It then has more labels than the best few, but lacks none that would help: with p the
-    share of images that have a label, one more label raises F2, 5 hits / (4 true + predicted), if p is above
-    hits / (4 true + predicted), which is lowest when nothing is predicted.
+    share of images that have a label, one more label raises F, (1 + b²) hits / (b² true + predicted), if p is above
+    hits / (b² true + predicted), which is lowest when nothing is predicted.
     """
     counts = table.targets.sum(axis=0)
-    ranked = np.lexsort((labels.ids, -counts))[: min(LONGEST_PRIOR, int((counts > 0).sum()))]
+    ranked = np.lexsort((labels.ids, -counts))[: min(LONGEST_PRIOR, max(int((counts > 0).sum()), 1))]
     hits = table.targets[:, ranked].cumsum(axis=1)  # (images, labels predicted)
     predicted = np.arange(1, len(ranked) + 1)
-    scores = score_counts(hits, predicted, table.targets.sum(axis=1, keepdims=True)).mean(axis=0)
+    scores = score_counts(hits, predicted, table.targets.sum(axis=1, keepdims=True), beta).mean(axis=0)
     chosen = set(ranked[: int(scores.argmax()) + 1].tolist())
     return {
         group: tuple(sorted(labels.ids[column] for column in chosen.intersection(columns)))
@@ -104,7 +117,7 @@ def declare_file(file: Path, folder: Path) -> FileEntry:
     return FileEntry(inside.as_posix(), hash_file(file))
 
 
-def declare_out_of_fold(scores: Path, folder: Path, outputs: int) -> OutOfFold:
+def declare_out_of_fold(scores: Path, folder: Path, outputs: int, task: Task) -> OutOfFold:
     """Return the entry of NAME.oof.npy and NAME.oof.ids.txt in the manifest's `folder`; `outputs`: labels of the group.
 
     Raises ManifestError: a file is missing or elsewhere, or its shape or dtype is wrong.
@@ -115,7 +128,9 @@ def declare_out_of_fold(scores: Path, folder: Path, outputs: int) -> OutOfFold:
         array = np.load(scores, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise ManifestError(f"{scores}: not an array: {error}") from error
-    wanted = (len(read_text(ids).split()), outputs)
-    if array.shape != wanted or array.dtype != np.float16:
-        raise ManifestError(f"{scores}: found {array.dtype} {array.shape}; wanted float16 {wanted} after {ids.name}")
+    wanted = (len(split_lines(read_text(ids))), outputs)
+    if array.shape != wanted or array.dtype != task.score_dtype:
+        raise ManifestError(
+            f"{scores}: found {array.dtype} {array.shape}; wanted {task.score_dtype} {wanted} after {ids.name}"
+        )
     return entry

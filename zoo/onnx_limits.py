@@ -4,4 +4,4 @@ OPSET = 18
 NEWEST_IR = 10
 """Newest IR version that every ONNX Runtime since 1.20 loads."""
 PARITY_LIMIT = 1e-4
-"""Largest accepted difference in probability between a graph and its torch module."""
+"""Largest accepted difference in score between a graph and its torch module: a probability, or a share of the range."""

@@ -1,1 +1,1 @@
-"""F2 with fitted thresholds, and bootstrap intervals."""
+"""The metric of a task, decision rules fitted to it, and bootstrap intervals."""

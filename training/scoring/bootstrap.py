@@ -3,7 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.metrics.scoring import Scoring, Summary
+
 RESAMPLES = 9999
+"""Of the mean of a figure per image."""
+FEWEST, MOST = 99, 999
+"""Of other metrics, as each resample costs a whole computation of the metric."""
+MOST_CELLS = 2_000_000_000
+"""Numbers in all resamples of one summary; about 20 s."""
 CONFIDENCE = 0.95
 
 
@@ -26,3 +33,29 @@ def bootstrap_mean(values: NDArray[np.float64], seed: int) -> tuple[float, float
         rng=np.random.default_rng(seed),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def bootstrap_difference(scoring: Scoring, one: Summary, other: Summary, seed: int) -> tuple[float, float, float]:
+    """Return by how much `one` is better than `other`, and the 95 % confidence interval, by a paired bootstrap.
+
+    `one`, `other`: summaries of the same images. For a metric that is no mean, the interval is from the percentiles of
+    the differences of 999 resamples of the images, or fewer (`count_resamples`). Equal summaries differ by 0.
+    """
+    if np.array_equal(one, other):
+        return 0.0, 0.0, 0.0
+    if scoring.is_mean:
+        gains = one - other if scoring.higher_is_better else other - one
+        return float(gains.mean()), *bootstrap_mean(gains, seed)
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(count_resamples(scoring, one)):
+        drawn = random.integers(len(one), size=len(one))
+        found.append(scoring.find_gain(scoring.total(one[drawn]), scoring.total(other[drawn])))
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.nanpercentile(found, [tail, 100 - tail])
+    return scoring.find_gain(scoring.total(one), scoring.total(other)), float(low), float(high)
+
+
+def count_resamples(scoring: Scoring, summary: Summary) -> int:
+    """Return the number of resamples of `bootstrap_difference`, fewer for large summaries."""
+    return RESAMPLES if scoring.is_mean else int(np.clip(MOST_CELLS // summary.size, FEWEST, MOST))

@@ -1,4 +1,4 @@
-"""F2 of predictions over all labels and per group, with thresholds fitted to the same images or cross-fitted."""
+"""The metric over all labels and per group, with rules fitted to the same images or cross-fitted."""
 
 from collections.abc import Mapping
 
@@ -6,56 +6,92 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.ensemble.blend import Scores
+from inference.ensemble.decide import decide
 from inference.manifest.labels import Labels
 from inference.manifest.records import ALL
-from training.scoring.thresholds import (
-    decide_crossed,
-    declare_rules,
-    rank_groups,
-    score_decision,
-    search_groups,
-    search_single,
-)
-from zoo.f2 import find_threshold, score_samples
+from inference.manifest.task import Task
+from training.scoring.rules import decide_crossed, fit_plainest, fit_thresholds_apart
+from zoo.metrics.f_beta import find_threshold
+from zoo.metrics.scoring import Summary, find_scoring, harden_truth
+from zoo.metrics.selection import Truth
 
 
-def score_network(scores: Scores, truth: NDArray[np.bool_], labels: Labels, group: str) -> dict[str, float]:
-    """Return sample-mean F2 at the best threshold of each group: `f2` over all labels, `f2_GROUP` over a group's.
+def score_network(scores: Scores, truth: Truth, labels: Labels, group: str, task: Task) -> dict[str, float]:
+    """Return the metric of a network: `KEY` over all labels, as in `f2`, and `KEY_GROUP` over those of a group.
 
-    `scores`, `truth`: (images, labels of the network's group). The thresholds are fitted to these images. A group's
-    figure skips images without a true label of the group: no label predicted for them can be right. A network of one
-    group has only that group's figure.
+    `scores`, `truth`: (images, labels of the network's `group`). Labels above a threshold are decided by the best
+    threshold of each group on these images, and each group has a figure; other answers are those of the plainest rule,
+    without any fit. A network of one group among several has only that group's figure.
     """
+    key = find_scoring(task).key
+    if len(labels.groups) == 1:
+        return {key: score_plainly(scores, truth, labels, task)}
+    if not task.selects_labels or group != ALL:
+        named = key if group == ALL else f"{key}_{group}"
+        return {named: score_group(scores, truth, labels if group == ALL else narrow_labels(labels, group), task)}
     figures = {}
-    for name in labels.groups if group == ALL else (group,):
-        columns = np.searchsorted(labels.columns(group), labels.columns(name))
-        true = truth[:, columns]
-        rows = np.flatnonzero(true.any(axis=1))
-        figures[f"f2_{name}"] = find_threshold(scores[rows][:, columns], true[rows])[1] if len(rows) else float("nan")
-    if group != ALL:
-        return figures
-    evidence = rank_groups(scores, truth, labels)
-    rules = search_groups(evidence, search_single(evidence), minima=(0,), maxima=())
-    return {"f2": score_decision(declare_rules(rules), scores, truth, labels), **figures}
+    for name in labels.groups:
+        columns = np.array(labels.columns(name))
+        figures[f"{key}_{name}"] = score_group(scores[:, columns], truth[:, columns], narrow_labels(labels, name), task)
+    return {key: score_plainly(scores, truth, labels, task), **figures}
 
 
-def describe_f2(figures: Mapping[str, float]) -> str:
+def score_group(scores: Scores, truth: Truth, labels: Labels, task: Task) -> float:
+    """Return the metric over the labels of a group; `labels`: those of the group, `scores`, `truth`: (images, labels).
+
+    F-beta of samples is that of the labels above the best threshold, over the images with a true label of the group:
+    no label predicted for others can be right. NaN without any.
+    """
+    rows = find_rows(truth, task)
+    if not len(rows):
+        return float("nan")
+    if task.selects_labels and task.metric.average == "samples":
+        return find_threshold(scores[rows], harden_truth(truth[rows], task), task.metric.beta)[1]
+    return score_plainly(scores[rows], truth[rows], labels, task)
+
+
+def score_plainly(scores: Scores, truth: Truth, labels: Labels, task: Task) -> float:
+    """Return the metric with a threshold per group or the plainest other rule, fitted to these images."""
+    fit = fit_thresholds_apart if task.selects_labels else fit_plainest
+    return find_scoring(task).score(decide(scores, labels, fit(task, scores, truth, labels)), truth)
+
+
+def describe_figures(figures: Mapping[str, float], task: Task) -> str:
     """Return the figures of score_network in one line."""
-    named = {"f2": "F2", **{name: f"F2 of {name.removeprefix('f2_')}" for name in figures if name != "f2"}}
-    return ", ".join(f"{named[name]} {value:.4f}" for name, value in figures.items())
+    scoring = find_scoring(task)
+    return ", ".join(
+        f"{scoring.title}{name.removeprefix(scoring.key).replace('_', ' of ', 1)} {value:.4f}"
+        for name, value in figures.items()
+    )
 
 
-def score_kind(scores: Scores, truth: NDArray[np.bool_], labels: Labels, kind: str) -> NDArray[np.float64]:
-    """Return F2 of each image by cross-fitted rules; `kind`: 'all' labels, or only those of a group.
+def score_kind(scores: Scores, truth: Truth, labels: Labels, kind: str, task: Task) -> NDArray[np.float64] | None:
+    """Return the metric of each image by cross-fitted rules, (images,); None if the metric is no mean over images.
 
-    `scores`, `truth`: (images, labels). For a group, images without a true label of the group are skipped.
+    See `summarise_kind`.
+    """
+    return summarise_kind(scores, truth, labels, kind, task) if find_scoring(task).is_mean else None
+
+
+def summarise_kind(scores: Scores, truth: Truth, labels: Labels, kind: str, task: Task) -> Summary:
+    """Return the metric's summary of the images by cross-fitted rules; `kind`: 'all' labels, or those of a group.
+
+    `scores`, `truth`: (images, labels). For F-beta of samples of a group, images without a true label of the group are
+    skipped (`find_rows` of the group's truth).
     """
     if kind != ALL:
         columns = np.array(labels.columns(kind))
-        kept = np.flatnonzero(truth[:, columns].any(axis=1))
         labels = narrow_labels(labels, kind)
+        kept = find_rows(truth[:, columns], task)
         scores, truth = scores[np.ix_(kept, columns)], truth[np.ix_(kept, columns)]
-    return score_samples(decide_crossed(scores, truth, labels), truth)
+    return find_scoring(task).summarise(decide_crossed(scores, truth, labels, task), truth)
+
+
+def find_rows(truth: Truth, task: Task) -> NDArray[np.int64]:
+    """Return the rows of the images that count for a group; `truth`: (images, labels of the group)."""
+    if task.selects_labels and task.metric.average == "samples":
+        return np.flatnonzero(harden_truth(truth, task).any(axis=1))
+    return np.arange(len(truth))
 
 
 def narrow_labels(labels: Labels, group: str) -> Labels:

@@ -1,4 +1,4 @@
-"""Thresholds and limits on the number of labels, fitted to out-of-fold predictions by the kernel's decision rule."""
+"""Thresholds and label counts per group for F-beta of samples or of all pairs, by the kernel's decision rule."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,19 @@ from numpy.typing import NDArray
 
 from inference.ensemble.blend import Scores
 from inference.ensemble.decide import decide
+from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.labels import Labels
-from inference.manifest.records import Decision, GroupDecision
-from zoo.f2 import THRESHOLDS, count_above, score_counts, score_samples
+from inference.manifest.task import Average
+from zoo.metrics.f_beta import (
+    BETA,
+    SMALL_SQUARE,
+    THRESHOLDS,
+    count_above,
+    count_pairs,
+    score_counts,
+    score_pairs,
+    score_samples,
+)
 
 MINIMA = (0, 1, 2)
 MAXIMA = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15)  # and the size of the group, which is tried first
@@ -72,13 +82,21 @@ class RankedScores:
     groups: Mapping[str, RankedGroup]
     true: NDArray[np.integer[Any]]
     """(images, 1): true labels."""
-    bare: NDArray[np.float64]
-    """(images, 1): F2 if no rule selects a label, so that the kernel predicts the one with the highest score."""
+    bare: NDArray[np.integer[Any]]
+    """(images, 1): hits if no rule selects a label, so that the kernel predicts the one with the highest score."""
+    beta: float = BETA
+    average: Average = "samples"
 
     def score(self, counts: Counts) -> NDArray[np.float64]:
-        """Return mean F2 over the images for each rule, from its counts over all groups, (rules,)."""
-        f2 = score_counts(counts.hits, counts.selected, self.true)
-        means: NDArray[np.float64] = np.where(counts.selected > 0, f2, self.bare).mean(axis=0)
+        """Return F-beta over the images for each rule, from its counts over all groups, (rules,)."""
+        some = counts.selected > 0
+        if self.average == "micro":
+            hits = np.where(some, counts.hits, self.bare).sum(axis=0, dtype=np.int64)
+            selected = np.maximum(counts.selected, 1).sum(axis=0, dtype=np.int64)
+            return score_counts(hits, selected, self.true.sum(dtype=np.int64), self.beta)
+        found = score_counts(counts.hits, counts.selected, self.true, self.beta)
+        bare = score_counts(self.bare, np.ones_like(self.true), self.true, self.beta)
+        means: NDArray[np.float64] = np.where(some, found, bare).mean(axis=0)
         return means
 
 
@@ -88,8 +106,8 @@ class FittedDecision:
 
     stages: tuple[Mapping[str, GroupDecision], Mapping[str, GroupDecision], Mapping[str, GroupDecision]]
     """By group: one threshold for all groups; one per group; thresholds and limits per group."""
-    f2: tuple[float, float, float]
-    """Mean F2 of each stage; never below the previous stage's."""
+    figures: tuple[float, float, float]
+    """F-beta of each stage; never below the previous stage's."""
 
     @property
     def groups(self) -> Mapping[str, GroupDecision]:
@@ -97,62 +115,61 @@ class FittedDecision:
         return self.stages[-1]
 
 
-def fit_decision(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> FittedDecision:
-    """Return the decision with the best sample-mean F2 over all labels, by coordinate search.
+def fit_decision(
+    scores: Scores, truth: NDArray[np.bool_], labels: Labels, beta: float = BETA, average: Average = "samples"
+) -> FittedDecision:
+    """Return the decision with the best F-beta over all labels, by coordinate search.
 
-    `scores`, `truth`: (images, labels). For one group at a time, all combinations of THRESHOLDS, MINIMA and MAXIMA are
-    tried while the other groups stay fixed, until nothing improves. The F2 is that of `decide` on the same images, so
-    it is too high for others; with six parameters and thousands of images, the excess is small.
+    `scores`, `truth`: (images, labels); `average`: samples or micro. For one group at a time, all combinations of
+    THRESHOLDS, MINIMA and MAXIMA are tried while the other groups stay fixed, until nothing improves. The F-beta is
+    that of `decide` on the same images, so it is too high for others; with six parameters and thousands of images, the
+    excess is small.
     """
-    evidence = rank_groups(scores, truth, labels)
+    evidence = rank_groups(scores, truth, labels, beta, average)
     single = search_single(evidence)
     apart = search_groups(evidence, single, minima=(0,), maxima=())
     counted = search_groups(evidence, apart, minima=MINIMA, maxima=MAXIMA)
     stages = (declare_rules(single), declare_rules(apart), declare_rules(counted))
-    # F2 from the kernel's code, not from the search.
-    first, second, third = (score_decision(groups, scores, truth, labels) for groups in stages)
+    # F-beta from the kernel's code, not from the search.
+    first, second, third = (score_decision(groups, scores, truth, labels, beta, average) for groups in stages)
     return FittedDecision(stages, (first, second, third))
 
 
 def score_decision(
-    groups: Mapping[str, GroupDecision], scores: Scores, truth: NDArray[np.bool_], labels: Labels
+    groups: Mapping[str, GroupDecision],
+    scores: Scores,
+    truth: NDArray[np.bool_],
+    labels: Labels,
+    beta: float = BETA,
+    average: Average = "samples",
 ) -> float:
-    """Return mean F2 of the kernel's decision by these rules; `scores`, `truth`: (images, labels)."""
-    return float(score_samples(decide(scores, labels, Decision(groups, prior={})), truth).mean())
+    """Return F-beta of the kernel's decision by these rules; `scores`, `truth`: (images, labels)."""
+    selected = decide(scores, labels, Decision(groups, prior={}))
+    if average == "micro":
+        return score_pairs(count_pairs(selected, truth), beta)
+    return float(score_samples(selected, truth, beta).mean())
 
 
-def decide_crossed(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> NDArray[np.bool_]:
-    """Return the predicted labels, (images, labels), each half of the images by rules fitted to the other half.
-
-    A single image has no other half and gets no label.
-    """
-    predicted = np.zeros_like(truth)
-    halves = (slice(0, None, 2), slice(1, None, 2))
-    for fitted, judged in (halves, halves[::-1]):
-        if len(truth) > 1:
-            rules = fit_decision(scores[fitted], truth[fitted], labels).groups
-            predicted[judged] = decide(scores[judged], labels, Decision(rules, prior={}))
-    return predicted
-
-
-def cross_fit(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> float:
-    """Return mean F2 with rules fitted to the other half of the images: unbiased by the fit, but slightly low."""
-    return float(score_samples(decide_crossed(scores, truth, labels), truth).mean())
-
-
-def rank_groups(scores: Scores, truth: NDArray[np.bool_], labels: Labels) -> RankedScores:
+def rank_groups(
+    scores: Scores, truth: NDArray[np.bool_], labels: Labels, beta: float = BETA, average: Average = "samples"
+) -> RankedScores:
     """Sort each image's labels once, so a rule needs one look-up per image; `scores`, `truth`: (images, labels)."""
     groups = {}
     for group, columns in labels.groups.items():
         part = scores[:, columns]
         order = np.argsort(-part, axis=1, kind="stable")  # ranks equal scores as decide_group does
         ranked = np.take_along_axis(truth[:, columns], order, axis=1)
-        hits = np.zeros((len(part), part.shape[1] + 1), np.int16)
+        hits = np.zeros((len(part), part.shape[1] + 1), choose_counter(part.shape[1]))
         ranked.cumsum(axis=1, out=hits[:, 1:])
-        groups[group] = RankedGroup(count_above(part).astype(np.int16), hits)
-    true = truth.sum(axis=1, keepdims=True, dtype=np.int16)
+        groups[group] = RankedGroup(count_above(part).astype(hits.dtype), hits)
+    true = truth.sum(axis=1, keepdims=True, dtype=choose_counter(truth.shape[1]))
     best_is_true = np.take_along_axis(truth, scores.argmax(axis=1)[:, None], axis=1)
-    return RankedScores(groups, true, score_counts(best_is_true, np.ones_like(true), true))
+    return RankedScores(groups, true, best_is_true.astype(true.dtype), beta, average)
+
+
+def choose_counter(labels: int) -> type[np.integer[Any]]:
+    """Return the smallest type that holds the terms of F-beta for this number of labels."""
+    return np.int16 if (1 + SMALL_SQUARE) * labels <= np.iinfo(np.int16).max else np.int32
 
 
 def search_single(evidence: RankedScores) -> dict[str, GroupRule]:

@@ -6,10 +6,10 @@ import pytest
 from sklearn.metrics import fbeta_score
 
 from inference.ensemble.decide import decide
+from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.labels import Labels
-from inference.manifest.records import Decision, GroupDecision
-from training.scoring.thresholds import GroupRule, apply_rule, cross_fit, declare_rules, fit_decision, rank_groups
-from zoo.f2 import THRESHOLDS
+from training.scoring.thresholds import GroupRule, apply_rule, declare_rules, fit_decision, rank_groups
+from zoo.metrics.f_beta import THRESHOLDS
 
 
 def make_labels(**sizes: int) -> Labels:
@@ -48,7 +48,7 @@ def list_rules(size: int, thresholds: Iterable[float]) -> list[GroupDecision]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_single_group_gets_the_best_of_all_rules(seed: int) -> None:
     labels = make_labels(tag=5)
     scores, truth = draw_case(seed, 8, labels)
@@ -56,10 +56,10 @@ def test_a_single_group_gets_the_best_of_all_rules(seed: int) -> None:
         score_slowly(decide(scores, labels, Decision({"tag": rule}, ())), truth)
         for rule in list_rules(5, map(float, THRESHOLDS))
     )
-    assert fit_decision(scores, truth, labels).f2[-1] == pytest.approx(best, abs=1e-12)
+    assert fit_decision(scores, truth, labels).figures[-1] == pytest.approx(best, abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_two_groups_get_the_best_pair_of_rules_in_these_cases(seed: int) -> None:
     # In general, a coordinate search may end at a worse pair.
     labels = make_labels(culture=2, tag=3)
@@ -69,7 +69,7 @@ def test_two_groups_get_the_best_pair_of_rules_in_these_cases(seed: int) -> None
         score_slowly(decide(scores, labels, Decision({"culture": first, "tag": second}, ())), truth)
         for first, second in itertools.product(list_rules(2, steps), list_rules(3, steps))
     )
-    assert fit_decision(scores, truth, labels).f2[-1] == pytest.approx(best, abs=1e-12)
+    assert fit_decision(scores, truth, labels).figures[-1] == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -78,7 +78,7 @@ def test_no_stage_is_worse_than_the_one_before_or_the_best_threshold(seed: int) 
     random = np.random.default_rng(seed)
     truth = random.random((200, 26)) < 0.1
     scores = np.clip(0.2 * truth + random.random(truth.shape) ** 3, 0, 1).astype(np.float32)
-    single, apart, counted = fit_decision(scores, truth, labels).f2
+    single, apart, counted = fit_decision(scores, truth, labels).figures
     plain = max(
         fbeta_score(truth, scores >= threshold, beta=2, average="samples", zero_division=0)
         for threshold in map(float, THRESHOLDS[::4])
@@ -94,7 +94,7 @@ def test_the_f2_equals_that_of_the_kernels_decision() -> None:
     fitted = fit_decision(scores, truth, labels)
     predicted = decide(scores, labels, Decision(fitted.groups, ()))
     expected = fbeta_score(truth, predicted, beta=2, average="samples", zero_division=0)
-    assert fitted.f2[-1] == pytest.approx(expected, abs=1e-12)
+    assert fitted.figures[-1] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -115,7 +115,7 @@ def test_limits_without_effect_are_not_set() -> None:
     labels = make_labels(culture=2, tag=3)
     truth = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 1, 1]], np.bool_)
     fitted = fit_decision(np.where(truth, 0.9, 0.1).astype(np.float32), truth, labels)
-    assert fitted.f2 == (1.0, 1.0, 1.0)
+    assert fitted.figures == (1.0, 1.0, 1.0)
     assert fitted.groups == {"culture": GroupDecision(0.105, 0, 2), "tag": GroupDecision(0.105, 0, 3)}
 
 
@@ -124,17 +124,28 @@ def test_a_group_best_left_without_labels_does_not_stop_the_search() -> None:
     truth = np.array([[0, 0, 1, 0], [0, 0, 0, 1]], np.bool_)
     scores = np.array([[0.9, 0.9, 0.1, 0.0], [0.9, 0.9, 0.0, 0.1]], np.float32)
     fitted = fit_decision(scores, truth, labels)
-    assert fitted.f2[-1] == 1.0
+    assert fitted.figures[-1] == 1.0
     assert fitted.groups["culture"].threshold > 0.9
 
 
-def test_cross_fitted_f2_uses_rules_of_the_other_half() -> None:
-    labels = make_labels(culture=3, tag=5)
-    scores, truth = draw_case(11, 60, labels)
-    odd = np.arange(60) % 2 == 1
-    halves = []
-    for judged in (odd, ~odd):
-        groups = fit_decision(scores[~judged], truth[~judged], labels).groups
-        halves.append(score_slowly(decide(scores[judged], labels, Decision(groups, ())), truth[judged]))
-    assert cross_fit(scores, truth, labels) == pytest.approx(np.mean(halves), abs=1e-12)
-    assert cross_fit(scores, truth, labels) < fit_decision(scores, truth, labels).f2[-1]
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_micro_f_beta_gets_the_best_of_all_rules(beta: float) -> None:
+    labels = make_labels(tag=5)
+    scores, truth = draw_case(int(2 * beta), 12, labels)
+    found = fit_decision(scores, truth, labels, beta, "micro")
+    best = 0.0
+    for rule in list_rules(5, [0.005, *(round(0.1 * step, 1) for step in range(1, 10)), 0.995]):
+        predicted = decide(scores, labels, Decision({"tag": rule}, ()))
+        hits = (predicted & truth).sum()
+        best = max(best, (1 + beta**2) * hits / (beta**2 * truth.sum() + predicted.sum()))
+    assert found.figures[-1] == pytest.approx(best, abs=1e-12)
+    predicted = decide(scores, labels, Decision(found.groups, ()))
+    assert found.figures[-1] == pytest.approx(fbeta_score(truth, predicted, beta=beta, average="micro"), abs=1e-12)
+
+
+def test_counts_of_many_labels_do_not_overflow() -> None:
+    labels = make_labels(tag=9000)
+    truth = np.zeros((2, 9000), np.bool_)
+    truth[0] = True
+    fitted = fit_decision(np.where(truth, 0.9, 0.1).astype(np.float32), truth, labels)
+    assert fitted.figures == (0.5, 0.5, 0.5)  # the other image has no label to find

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from inference.basics.errors import TrainingError
 from inference.basics.files import read_text, replace_file
+from inference.manifest.bundle import check_labels
 from inference.manifest.file import read_manifest, verify_files
 from inference.manifest.labels import Labels, read_labels
 from inference.manifest.records import ALL, Manifest, Model, name_member
-from zoo.train_table import Table
+from inference.manifest.task import Task
+from zoo.tables.train_table import Table
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class OutOfFoldScores:
 
     path: Path
     ids: tuple[str, ...]
-    scores: NDArray[np.float16]
-    """(images, labels of the model's group): probabilities."""
+    scores: NDArray[np.floating[Any]]
+    """(images, labels of the model's group), in `Task.score_dtype`."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +55,24 @@ class PooledScores:
     """Groups that the models cover."""
 
     def kinds(self, labels: Labels) -> tuple[str, ...]:
-        """Return the kinds of F2: 'all' labels if every group is covered, and each group if there are several."""
+        """Return the kinds of scores: 'all' labels if every group is covered, and each group if there are several."""
         whole = (ALL,) if len(self.groups) == len(labels.groups) else ()
         return whole if len(labels.groups) == 1 else (*whole, *self.groups)
 
 
-def write_out_of_fold(scores: NDArray[np.floating[Any]], ids: Sequence[str], out: Path, name: str) -> None:
-    """Write NAME.oof.npy (float16, one row per image) and NAME.oof.ids.txt (one id per line)."""
+def write_out_of_fold(scores: NDArray[np.floating[Any]], ids: Sequence[str], out: Path, name: str, task: Task) -> None:
+    """Write NAME.oof.npy (in `Task.score_dtype`, one row per image) and NAME.oof.ids.txt (one id per line)."""
     with replace_file(out / f"{name}.oof.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, scores.astype(np.float16))
+        np.save(file, scores.astype(task.score_dtype))
     with replace_file(out / f"{name}.oof.ids.txt") as temporary:
         temporary.write_text("".join(f"{image}\n" for image in ids), encoding="utf-8")
 
 
-def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutOfFoldScores:
+def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels, task: Task) -> OutOfFoldScores:
     """Read a model's predictions as declared in the manifest; `key`: the model's key there, such as `models[0]`.
 
     Raises ManifestError or TrainingError: no declaration, a wrong hash, a shape that does not match the ids and labels,
-    a duplicate id, a value outside 0 to 1.
+    a duplicate id, a value outside 0 to 1 where the task has probabilities, or one that is not finite.
     """
     if model.out_of_fold is None:
         raise TrainingError(
@@ -80,27 +82,35 @@ def read_out_of_fold(model: Model, key: str, home: Path, labels: Labels) -> OutO
     declared = model.out_of_fold
     verify_files([(f"{key}.out_of_fold.scores", declared.scores), (f"{key}.out_of_fold.ids", declared.ids)], home)
     path, ids_path = home / declared.scores.file, home / declared.ids.file
-    ids = tuple(read_text(ids_path).split())
+    ids = split_lines(read_text(ids_path))
     try:
         scores = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise TrainingError(f"model {model.name}: {path}: not an array: {error}") from error
     wanted = (len(ids), len(labels.columns(model.group)))
-    if scores.shape != wanted or scores.dtype != np.float16:
+    if scores.shape != wanted or scores.dtype != task.score_dtype:
         raise TrainingError(
-            f"model {model.name}: {path}: found {scores.dtype} {scores.shape}; wanted float16 {wanted}: "
+            f"model {model.name}: {path}: found {scores.dtype} {scores.shape}; wanted {task.score_dtype} {wanted}: "
             f"the images of {ids_path.name}, the labels of {model.group!r}"
         )
     for image, row in zip(ids, scores, strict=True):
-        if not ((row >= 0) & (row <= 1)).all():  # also true for NaN
-            raise TrainingError(f"model {model.name}: {path}: image {image}: found {_name_fault(row)}; wanted 0 to 1")
+        # Comparisons with NaN are false.
+        fits = ((row >= 0) & (row <= 1)).all() if task.has_probabilities else np.isfinite(row).all()
+        if not fits:
+            span = "0 to 1" if task.has_probabilities else "finite numbers"
+            raise TrainingError(f"model {model.name}: {path}: image {image}: found {_name_fault(row)}; wanted {span}")
     if len(set(ids)) < len(ids):
         duplicate = next(image for place, image in enumerate(ids) if image in ids[:place])
         raise TrainingError(f"model {model.name}: {ids_path}: found image {duplicate} twice; wanted unique ids")
     return OutOfFoldScores(path, ids, scores)
 
 
-def _name_fault(row: NDArray[np.float16]) -> str:
+def split_lines(text: str) -> tuple[str, ...]:
+    """Return the image ids in a file with one per line; an id may hold spaces."""
+    return tuple(line for line in text.split("\n") if line)
+
+
+def _name_fault(row: NDArray[np.floating[Any]]) -> str:
     return "NaN" if np.isnan(row).any() else f"{row.min():g} to {row.max():g}"
 
 
@@ -108,7 +118,9 @@ def open_zoo(path: Path) -> Zoo:
     """Read a manifest and its labels; raises ManifestError or LabelsError."""
     manifest = read_manifest(path)
     verify_files([("labels", manifest.labels)], path.parent)
-    return Zoo(path, manifest, read_labels(path.parent / manifest.labels.file, manifest.labels.groups))
+    labels = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
+    check_labels(manifest, labels)
+    return Zoo(path, manifest, labels)
 
 
 def find_models(zoo: Zoo, names: Sequence[str]) -> list[Model]:
@@ -158,8 +170,8 @@ def pool_predictions(
 
     `ids`: those of train.csv. `models`: blend these with equal weights; None: the manifest's blend. A score is the
     weighted mean over models that cover the label and held out the image: of a network with several folds, only one
-    model, so F2 is slightly lower than that of the kernel's blend. A label that no model covers scores 0. Raises
-    ManifestError or TrainingError naming the model and the file.
+    model, so the metric is slightly worse than that of the kernel's blend. A label that no model covers scores 0.
+    Raises ManifestError or TrainingError naming the model and the file.
     """
     weights = _choose_weights(manifest, labels, models)
     chosen = {name for given in weights.values() for name in given}
@@ -170,7 +182,7 @@ def pool_predictions(
     for index, model in enumerate(manifest.models):
         if model.name not in chosen:
             continue
-        part = read_out_of_fold(model, f"models[{index}]", home, labels)
+        part = read_out_of_fold(model, f"models[{index}]", home, labels, manifest.task)
         strange = next((image for image in part.ids if image not in places), None)
         if strange is not None:
             raise TrainingError(

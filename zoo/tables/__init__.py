@@ -1,0 +1,1 @@
+"""Tables of a zoo and of its results: train.csv, folds, out-of-fold arrays, submissions."""
