@@ -78,7 +78,7 @@ def open_ways(
     if device == "cuda" and session.provider != CUDA:
         raise RuntimeError(f"{model.name} runs on {session.provider}: {explain_cpu(())}")
     dtype = torch.float16 if device == "cuda" else torch.float32
-    eager = KernelNetwork(Reduced(network, dtype), model).eval().to(device)
+    eager = KernelNetwork(Reduced(network, dtype), model, "sigmoid").eval().to(device)
     # One graph per batch size, or an error, so that no part runs in eager mode unnoticed.
     compiled = torch.compile(eager, fullgraph=True, dynamic=False, mode=mode)
 

@@ -23,7 +23,6 @@ from demo.museum import write_museum
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.values import Precision
 from packing.add.add import Addition, add_model
-from packing.dry_run.run_script import write_sample
 from packing.export.export_zoo import export_zoo
 from packing.export.parity import SMALLEST
 from packing.pack.metadata import Names
@@ -53,6 +52,13 @@ class Run:
     """Of the predicting time, inside the sessions."""
     peak: float
     """Memory, MB."""
+
+
+def write_sample(path: Path, ids: Sequence[str]) -> Path:
+    """Write a sample submission in the form of iMet 2019; return its path."""
+    rows = "".join(f"{image_id},0\n" for image_id in ids)
+    path.write_text(f"id,attribute_ids\n{rows}", encoding="utf-8")
+    return path
 
 
 def draw_pictures(folder: Path, count: int) -> Path:
@@ -102,7 +108,7 @@ def pack_random(
         add_model(manifest, Addition(checkpoint, architecture, image_size, "all", architecture), labels, train)
     declared = read_manifest(manifest)
     # With random weights, the loss of F2 has no meaning.
-    runtime = replace(declared.runtime, batch_size=batch_size, f2_loss=1.0)
+    runtime = replace(declared.runtime, batch_size=batch_size, metric_loss=1.0)
     write_manifest(replace(declared, runtime=runtime), manifest)
     export_zoo(manifest, folder / "onnx", folder / "test", precisions)
     return pack(manifest, folder / "onnx", folder / "bundle", NAMES).dataset

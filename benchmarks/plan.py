@@ -26,8 +26,7 @@ from scipy.optimize import nnls
 from inference.manifest.records import Model
 from inference.models.sessions import ModelSession
 from packing.accelerators import Rates, find_accelerator
-from packing.export.export_zoo import KernelNetwork, trace_graph
-from packing.export.trace_views import trace_views
+from packing.export.export_zoo import build_graph
 from packing.plan.estimate import estimate_seconds
 from packing.plan.work import Work, count_work
 
@@ -57,10 +56,8 @@ def export_random(network: str, folder: Path) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         model = Model(network, architecture, "all", int(size), (0.5,) * 3, (0.5,) * 3, "bilinear")
-        whole = KernelNetwork(timm.create_model(architecture, num_classes=LABELS).eval(), model)
-        graph = trace_graph(whole.eval(), int(size))
-        trace_views(graph, LABELS)
-        onnx.save(graph, path)
+        network = timm.create_model(architecture, num_classes=LABELS).eval()
+        onnx.save(build_graph(network, model, LABELS, "sigmoid"), path)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Speed of int8 on a CPU, and loss of F2 with int8 and fp16.
+"""Speed of int8 on a CPU, and loss of the metric with int8 and fp16.
 
 python -m benchmarks.precision speed                            resnet34 and SE-ResNeXt50, random weights, 320 px
 python -m benchmarks.precision loss --zoo DIR --data DIR        models of fold 0, on their held-out images
@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ from inference.models.sessions import ModelSession
 from packing.export.export_zoo import EXAMPLES, export_zoo
 from packing.export.int8 import KEPT, quantize_graph
 from packing.export.parity import read_batches
-from zoo.f2 import score_samples
-from zoo.train_table import read_table
+from zoo.metrics.scoring import find_scoring
+from zoo.tables.train_table import read_table
 
 ARCHITECTURES = ("resnet34", "legacy_seresnext50_32x4d")
 SIZE, BATCH = 320, 8
@@ -55,7 +56,7 @@ def measure_speed(out: Path, rounds: int) -> None:
 
 
 def measure_loss(zoo: Path, data: Path, out: Path, judged: int) -> None:
-    """Export the models of fold 0; print the F2 of each and of their blend on held-out images not used for parity."""
+    """Export the models of fold 0; print the metric of each and of their blend on other held-out images."""
     manifest = read_manifest(zoo / MANIFEST_NAME)
     weights = manifest.ensemble.weights
     models = tuple(
@@ -81,29 +82,30 @@ def measure_loss(zoo: Path, data: Path, out: Path, judged: int) -> None:
             (held / f"{name}.png").symlink_to(data.resolve() / "train" / f"{name}.png")
     exported = export_zoo(home / MANIFEST_NAME, out / "onnx", held, PRECISIONS, data / "train.csv")
     labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
-    rest = ids[EXAMPLES : EXAMPLES + judged]
-    true = read_table(data / "train.csv", labels).order_targets(rest)
+    rest, scoring = ids[EXAMPLES : EXAMPLES + judged], find_scoring(manifest.task)
+    true = read_table(data / "train.csv", labels, manifest.task).order_targets(rest)
     paths = [data / "train" / f"{name}.png" for name in rest]
 
-    def score(manifest: Manifest, scores: dict[str, NDArray[np.float16]]) -> float:
-        return float(score_samples(decide(blend(scores, manifest, labels), labels, manifest.decision), true).mean())
+    def score(manifest: Manifest, scores: dict[str, NDArray[np.floating[Any]]]) -> float:
+        return scoring.score(decide(blend(scores, manifest, labels), labels, manifest.decision), true)
 
-    answers: dict[Precision, dict[str, NDArray[np.float16]]] = {precision: {} for precision in PRECISIONS}
+    answers: dict[Precision, dict[str, NDArray[np.floating[Any]]]] = {precision: {} for precision in PRECISIONS}
     for model in models:
         batches = read_batches(paths, model)
         entries = next(one.onnx for one in exported.models if one.name == model.name)
         for precision in PRECISIONS:
-            session = ModelSession(model.name, out / "onnx" / entries[precision].file, len(labels.columns(model.group)))
+            path, outputs = out / "onnx" / entries[precision].file, len(labels.columns(model.group))
+            session = ModelSession(model.name, path, outputs, bounded=manifest.task.has_probabilities)
             scores = np.concatenate([session.predict(batch) for batch in batches])
-            answers[precision][model.name] = scores.astype(np.float16)
+            answers[precision][model.name] = scores.astype(manifest.task.score_dtype)
         single = {group: {model.name: 1.0} for group in exported.labels.groups}
         lone = dataclasses.replace(exported, models=(model,), ensemble=Ensemble(single))
         found = {precision: score(lone, answers[precision]) for precision in PRECISIONS}
-        losses = [found["fp32"] - found[precision] for precision in PRECISIONS[1:]]
+        losses = [scoring.find_gain(found["fp32"], found[precision]) for precision in PRECISIONS[1:]]
         entry = [f"{entries[precision].parity:.3f}, {entries[precision].flips:.1%}" for precision in PRECISIONS[1:]]
         print(f"| {model.name} | {found['fp32']:.4f} | {entry[0]} | {losses[0]:+.4f} | {entry[1]} | {losses[1]:+.4f} |")
     found = {precision: score(exported, answers[precision]) for precision in PRECISIONS}
-    losses = [found["fp32"] - found[precision] for precision in PRECISIONS[1:]]
+    losses = [scoring.find_gain(found["fp32"], found[precision]) for precision in PRECISIONS[1:]]
     print(f"| blend | {found['fp32']:.4f} | | {losses[0]:+.4f} | | {losses[1]:+.4f} |")
 
 

@@ -22,7 +22,7 @@ from inference.basics.files import make_folder
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import Labels, read_labels
 from inference.task.ids import read_ids
-from zoo.train_table import read_table
+from zoo.tables.train_table import read_table
 
 ASPECT = 3.0
 WAYS: Mapping[str, dict[str, object] | None] = {

@@ -13,9 +13,10 @@ from inference.manifest.records import ALL, Resize
 from inference.manifest.schema import parse_record
 from inference.manifest.values import FlatName, NotNegative, Probability, Rule
 
-LossName = Literal["bce", "focal", "lovasz", "focal_lovasz"]
+LossName = Literal["bce", "focal", "lovasz", "focal_lovasz", "cross_entropy", "mse", "huber"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
 StoredPrecision = Literal["fp32", "fp16"]
+KeptEpoch = Literal["last", "best"]
 
 
 def _at_least(least: int) -> Rule:
@@ -49,25 +50,32 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Settings of timm's RandomResizedCrop, horizontal flip and RandomErasing."""
+    """Settings of timm's RandomResizedCrop, horizontal flip, RandomErasing and Mixup."""
 
     smallest_crop: Share = 0.5
     """Smallest share of an image's area that a crop may have."""
     flip: Probability = 0.5
     erase: Probability = 0.0
+    mixup: NotNegative = 0.0
+    """Alpha of mixup: two images are mixed in shares from Beta(alpha, alpha); 0: none. Zhang et al., 2018."""
+    cutmix: NotNegative = 0.0
+    """Alpha of CutMix; with `mixup`, each batch gets one of the two at random; 0: none. Yun et al., 2019."""
 
 
 @dataclass(frozen=True)
 class LossSettings:
     """The loss and its parameters (training/fit/losses.py)."""
 
-    name: LossName = "bce"
+    name: LossName | None = None
+    """None: bce for multilabel and binary, cross_entropy for multiclass, mse for regression."""
     smoothing: Annotated[float, Rule("a number from 0 to below 1", lambda number: 0 <= number < 1)] = 0.0
-    """Label smoothing of bce."""
+    """Label smoothing of bce and cross_entropy."""
     gamma: NotNegative = 2.0
     """Exponent of the focal loss."""
     lovasz: Positive = 0.1
     """Weight of the Lovász hinge in focal_lovasz, where the focal loss has weight 1."""
+    delta: Positive = 0.1
+    """Error from which huber grows linearly, as a share of the task's `value_range`."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Recipe:
     seed: Annotated[int, _at_least(0)] = 0
     ema: Annotated[float, Rule("a number from 0 to below 1", lambda decay: 0 <= decay < 1)] = 0.0
     """Decay of the moving average of the weights, which then predicts; 0: no average."""
+    keep: KeptEpoch = "last"
+    """Which epoch's weights become the checkpoint; `best`: by the task's metric on the held-out images."""
     smallest_count: Annotated[int, _at_least(0)] = 0
     """Labels with fewer training images are hidden from the network."""
     cache: Annotated[int, _at_least(0)] = 0

@@ -21,7 +21,7 @@ KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 # A score such as 0.6174, a rate such as 143.2 images/s, a speed-up such as 2.4 times.
 MEASURED = re.compile(r"(?<![\d.])0\.\d{3,4}(?!\d)|\d[\d,.]* (?:images|passes)/s|\d[\d,.]* times\b")
 ADVICE = "run python -m benchmarks.documents.copy_figures"
-SETTINGS = frozenset({"0.003"})  # the default of `runtime.f2_loss`
+SETTINGS = frozenset({"0.003"})  # the default of `runtime.metric_loss`
 Figures = Mapping[str, tuple[str, str]]
 
 

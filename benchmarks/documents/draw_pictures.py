@@ -20,8 +20,8 @@ from build_kernel import run_step
 from demo.museum import write_museum
 from inference.manifest.file import MANIFEST_NAME
 from training.__main__ import main as run_training
-from zoo.out_of_fold import open_zoo
-from zoo.train_table import read_table
+from zoo.tables.out_of_fold import open_zoo
+from zoo.tables.train_table import read_table
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -49,13 +49,14 @@ def draw_pictures(work: Path, out: Path) -> None:
 
     run(["export", "--manifest", manifest, "--images", museum / "test", "--out", work / "onnx", "--precisions", "fp32"])
     run(["pack", "--manifest", manifest, "--onnx", work / "onnx", "--out", work / "bundle", "--wheels"])
-    given = ["--images", museum / "test", "--sample", museum / "sample_submission.csv", "--out", dry_run]
+    given = ["--competition", museum, "--out", dry_run]
     run(["dry-run", "--like-kaggle", "--bundle", work / "bundle" / "dataset", *given])
     page = dry_run / "results.html"
     page.write_text((dry_run / "kernel.html").read_text(encoding="utf-8").replace("</body>", f"{SKIP}</body>"), "utf-8")
     shoot(page, out / "kernel-page.png", 2240)
 
-    run(["plan", "--manifest", manifest, "--accelerator", "CPU", "--time-limit", "200s", "--out", work / "plan.png"])
+    limits = ["--images", "38801", "--time-limit", "200s"]
+    run(["plan", "--manifest", manifest, "--accelerator", "CPU", *limits, "--out", work / "plan.png"])
     store(Image.open(work / "plan.png"), out / "plan.png")
 
     image = choose_exhibit(train, work / "demo" / "zoo" / "everything.oof.ids.txt", museum / "train")

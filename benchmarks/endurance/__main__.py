@@ -15,8 +15,8 @@ from benchmarks.endurance.images import run_single_images, starve
 from benchmarks.endurance.limits import shorten_the_limit, slow_down
 from benchmarks.endurance.notebook import kill_notebooks
 from benchmarks.endurance.runs import ROOT, Museum
+from benchmarks.kernel import write_sample
 from inference.task.ids import read_ids
-from packing.dry_run.run_script import write_sample
 
 KINDS: dict[str, Callable[[Museum, Path, float], None]] = {
     "kills": kill_at_random,

@@ -1,6 +1,7 @@
 """Images that are difficult for a run: a very large one with little memory, and odd files one by one."""
 
 import json
+import shutil
 import time
 from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
@@ -10,12 +11,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.endurance.runs import Museum, start_script
+from benchmarks.kernel import write_sample
 from inference.run.predict import run
 from inference.run.state import Request
 from inference.task.ids import read_ids
 from inference.task.image_places import SUFFIXES
-from inference.task.submission import check_submission
-from packing.dry_run.run_script import write_sample
 
 MEGABYTES = [4000, 2000, 1000, 500, 300, 250, 200, *range(180, 130, -10), *range(130, 60, -10), 65, 60, 50, 40, 20]
 EVERY = 50  # one in 50 single images is also run with the packed script
@@ -27,18 +27,18 @@ def starve(museum: Museum, folder: Path, wait: float) -> None:
     images.mkdir()
     ids = read_ids(museum.sample)[:79]
     for name in ids:
-        (images / f"{name}.png").symlink_to(museum.museum / "test" / f"{name}.png")
+        shutil.copyfile(museum.museum / "test" / f"{name}.png", images / f"{name}.png")
     Image.new("P", (9000, 9000)).save(images / "large.png", compress_level=1)
     ids.insert(40, "large")
     sample = write_sample(folder / "starved.csv", ids)
-    manifest, labels = museum.read_bundle()
+    manifest, _ = museum.read_bundle()
     prior = " ".join(map(str, manifest.decision.whole_prior))
     for megabytes in MEGABYTES:
         out = folder / "starved" / f"{megabytes}" / "submission.csv"
         code, errors = start_script(museum, images, sample, out, megabytes)
         found = "no submission"
         if out.exists():
-            check_submission(out, ids, labels)
+            museum.check(out, sample)
             count = sum(line.endswith(f",{prior}") for line in out.read_text().splitlines())
             found = f"valid, {count} of 80 with the prior labels"
         last = (errors.strip().splitlines() or [""])[-1][:120]
@@ -48,7 +48,6 @@ def starve(museum: Museum, folder: Path, wait: float) -> None:
 
 def run_single_images(museum: Museum, folder: Path, odd: Path) -> None:
     """Run each file as the only image, in this process; some also with the packed script."""
-    _, labels = museum.read_bundle()
     sample = write_sample(folder / "single.csv", ["image"])
     files = [path for path in sorted(odd.rglob("*")) if path.is_file() and path.suffix != ".md"]
     codes: Counter[str] = Counter()
@@ -56,12 +55,12 @@ def run_single_images(museum: Museum, folder: Path, odd: Path) -> None:
     for place, path in enumerate(files):
         images, out = folder / f"single-{place}", folder / f"single-{place}" / "out" / "submission.csv"
         images.mkdir()
-        (images / f"image{path.suffix if path.suffix in SUFFIXES else '.png'}").symlink_to(path)
+        shutil.copyfile(path, images / f"image{path.suffix if path.suffix in SUFFIXES else '.png'}")
         started = time.perf_counter()
         try:
             with (folder / "messages").open("w") as messages, redirect_stdout(messages), redirect_stderr(messages):
-                complete = run(Request(museum.dataset, images, sample, out))
-            check_submission(out, ["image"], labels)
+                complete = run(Request(museum.dataset, out, images=images, sample=sample))
+            museum.check(out, sample)
             log = json.loads(out.with_name("run_log.json").read_text(encoding="utf-8"))
             codes["complete" if complete else "degraded"] += 1
             codes["unreadable"] += bool(log["unreadable"])
@@ -71,7 +70,7 @@ def run_single_images(museum: Museum, folder: Path, odd: Path) -> None:
         seconds[path] = time.perf_counter() - started
         if place % EVERY == 0:
             code, _ = start_script(museum, images, sample, images / "script" / "submission.csv")
-            check_submission(images / "script" / "submission.csv", ["image"], labels)
+            museum.check(images / "script" / "submission.csv", sample)
             codes[f"script, exit code {code}"] += 1
     slowest = max(seconds, key=seconds.__getitem__)
     print(

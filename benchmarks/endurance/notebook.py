@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.endurance.runs import Museum
 from inference.basics.deadline import Deadline
 from inference.basics.errors import SubmissionError
-from inference.task.ids import read_ids
-from inference.task.submission import check_submission
+from packing.check.competition import open_contents
+from packing.check.mount import mount_competition
 from packing.dry_run.run_notebook import build_tree, execute, make_environment
 from packing.dry_run.walls import Walls
 from packing.pack.metadata import NOTEBOOK
@@ -72,11 +72,13 @@ def run_notebook(museum: Museum, moment: float | None) -> Run:
 
     warnings.simplefilter("ignore")  # of zmq and tornado
     kernel = museum.dataset.parent / "kernel" / NOTEBOOK
-    ids = read_ids(museum.sample)[:IMAGES]
+    manifest, labels = museum.read_bundle()
+    contents = open_contents(museum.museum, manifest.task, labels)
     with tempfile.TemporaryDirectory(prefix="notebook-", ignore_cleanup_errors=True) as temporary:
         root = Path(temporary)
         names = check_notebook(kernel)
-        build_tree(root, "newer", names, museum.dataset, museum.museum / "test", museum.sample, ids)
+        place = build_tree(root, "newer", names, museum.dataset)
+        mount_competition(museum.museum, place, manifest.task, contents, IMAGES)
         out = root / "working" / "submission.csv"
         notebook = nbformat.read(kernel, as_version=4)  # type: ignore[no-untyped-call]
         environment = make_environment(root, LIMIT, Walls("", ()))
@@ -89,9 +91,8 @@ def run_notebook(museum: Museum, moment: float | None) -> Run:
         ended = failure is None
         seconds = time.monotonic() - first[0]
         killer.join(0.1)
-        _, labels = museum.read_bundle()
         try:
-            check_submission(out, ids, labels)
+            museum.check(out, place / manifest.task.sample)
             valid = True
         except SubmissionError:
             valid = False

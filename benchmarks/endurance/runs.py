@@ -14,11 +14,12 @@ from sklearn.metrics import fbeta_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from inference.basics.tables import read_columns
-from inference.manifest.file import MANIFEST_NAME, read_manifest
-from inference.manifest.labels import Labels, read_labels
+from inference.manifest.bundle import read_declared
+from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest
-from inference.task.ids import read_ids
-from inference.task.submission import check_submission, parse_label_ids
+from inference.task.cells import parse_label_ids
+from inference.task.sample import read_sample
+from inference.task.submission import check_submission
 
 ROOT = Path(__file__).parents[2]
 # Each pass, each read image and each selection by a stacker waits, so that the run time is known and does not depend on
@@ -51,9 +52,9 @@ def open_stage(manifest, labels, folder):
     return stackers.Stage(manifest, labels, (Waiting(),))
 def slow_choice(stage, scores, traits):
     time.sleep(waits["stacker"] * len(traits) if stage.stackers else 0)
-    return second_stage.choose_labels(stage.drop_stackers(), scores, traits)
+    return second_stage.choose_answers(stage.drop_stackers(), scores, traits)
 if waits["stacker"]:
-    predict.open_stage, answers.choose_labels = open_stage, slow_choice
+    predict.open_stage, answers.choose_answers = open_stage, slow_choice
 sys.exit(main(sys.argv[2:]))
 """
 NEVER = 10**9
@@ -86,8 +87,7 @@ class Museum:
 
     def read_bundle(self) -> tuple[Manifest, Labels]:
         """Read the manifest and the labels."""
-        manifest = read_manifest(self.dataset / MANIFEST_NAME)
-        return manifest, read_labels(self.dataset / manifest.labels.file, manifest.labels.groups)
+        return read_declared(self.dataset)
 
     def start(self, out: Path, waits: Waits, *more: str) -> subprocess.Popen[str]:
         """Start the script."""
@@ -96,10 +96,15 @@ class Museum:
         command += ["--sample", str(self.sample), "--out", str(out), *more]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
+    def check(self, submission: Path, sample: Path) -> None:
+        """Raise SubmissionError if a submission does not fit its sample."""
+        manifest, labels = self.read_bundle()
+        check_submission(submission, read_sample(sample, manifest.task, labels), labels, manifest.task)
+
     def score(self, submission: Path) -> float:
         """Return the F2 of a submission, the mean over images, by scikit-learn. Raises SubmissionError: invalid."""
         _, labels = self.read_bundle()
-        check_submission(submission, read_ids(self.sample), labels)
+        self.check(submission, self.sample)
         truth, given = (
             {name: parse_label_ids(cell) for name, cell in read_columns(path, ("id", "attribute_ids"))}
             for path in (self.museum / "truth.csv", submission)

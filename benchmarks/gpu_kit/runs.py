@@ -22,8 +22,8 @@ from benchmarks.gpu_kit.harness import (
     kill_when,
     run,
 )
+from benchmarks.kernel import write_sample
 from inference.manifest.file import MANIFEST_NAME, read_manifest
-from packing.dry_run.run_script import write_sample
 
 COPIES = 1 if TRIAL else 10
 """Of each of the museum's 600 test images, for the runs that are cut short."""

@@ -6,7 +6,7 @@ import pytest
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("command", ["fit", "oof", "explore", "explain", "slices", "compare"])
+@pytest.mark.parametrize("command", ["fit", "oof", "explore", "explain", "slices", "compare", "score"])
 def test_help_ends_with_an_example_and_loads_nothing_heavy(command: str) -> None:
     loaded = "import sys; sys.argv[1:] = ['{}', '--help']; import atexit; atexit.register(lambda: print(sorted("
     loaded += "{{'torch', 'timm', 'sklearn', 'pandas'}} & set(sys.modules)))); "

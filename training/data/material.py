@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from inference.basics.errors import TrainingError
 from inference.basics.files import hash_file
 from inference.images.geometry import Geometry
-from inference.manifest.labels import Labels, read_group_prefixes, read_labels
+from inference.manifest.file import MANIFEST_NAME
+from inference.manifest.labels import Labels
 from inference.manifest.records import ALL
-from training.data.folds import FOLDS_NAME, name_absent_labels, read_folds, split_folds, write_folds
 from training.data.pictures import Pictures, check_pictures, find_pictures, open_cache
+from training.data.source import Source, find_source, place_pictures
 from training.recipe import Recipe
+from training.recipe_check import check_recipe
 from zoo.networks import create_network
+from zoo.tables.folds import FOLDS_NAME, name_absent_labels, read_folds, split_task, write_folds
+from zoo.tables.train_table import Table, read_table
 from zoo.text import NAMED
-from zoo.train_table import Table, read_table
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class FitSettings:
 
     recipe: Path
     data: Path
-    """Folder of labels.csv, train.csv and train/."""
+    """Folder of the images, and of labels.csv and train.csv if the zoo has none."""
     out: Path
     """Folder of the zoo, for all files that are written."""
     manifest: Path | None = None
@@ -48,12 +51,16 @@ class FitSettings:
     mixed_precision: str | None = None
     """no, fp16 or bf16; None: the setting of `accelerate launch`."""
 
+    def find_manifest(self) -> Path:
+        """Return the path of the manifest that declares the models."""
+        return self.manifest or self.out / MANIFEST_NAME
+
 
 @dataclass(frozen=True)
 class Material:
     """The training data of all folds of a recipe."""
 
-    labels: Labels
+    source: Source
     table: Table
     owners: NDArray[np.int64]
     """(images,): the fold of each image."""
@@ -69,18 +76,21 @@ class Material:
 
 def prepare_material(settings: FitSettings, recipe: Recipe) -> Material:
     """Read and check the tables, folds and images of a recipe."""
-    labels_path = settings.out / "labels.csv"
-    source = settings.data / "labels.csv"
-    labels = read_labels(source, read_group_prefixes(source))
+    source = find_source(settings.find_manifest(), settings.data)
+    labels, labels_path = source.labels, settings.out / "labels.csv"
     columns = find_columns(labels, recipe.group)
-    table = read_table(settings.data / "train.csv", labels, settings.limit)
+    table = read_table(source.train, labels, source.task, settings.limit)
+    check_recipe(recipe, source.task, table)
     create_network(recipe.architecture, recipe.image_size, len(columns))  # fails early, before images are read
     if not labels_path.exists():
-        shutil.copyfile(source, labels_path)
-    if hash_file(labels_path) != hash_file(source):
-        raise TrainingError(f"{labels_path}: differs from {source}; a zoo has one labels.csv: choose another --out")
-    owners = open_folds(settings, recipe, table, labels)
-    paths = find_pictures(settings.data / "train", table.ids, settings.allow_missing)
+        shutil.copyfile(source.labels_path, labels_path)
+    if hash_file(labels_path) != hash_file(source.labels_path):
+        raise TrainingError(
+            f"{labels_path}: differs from {source.labels_path}; a zoo has one labels.csv: choose another --out"
+        )
+    owners = open_folds(settings, recipe, table, source)
+    folder, names = place_pictures(settings.data, table)
+    paths = find_pictures(folder, table.ids, settings.allow_missing, names)
     files = shown = Pictures(paths)
     if recipe.cache:
         geometry = Geometry(recipe.cache, recipe.resize, "bilinear")
@@ -89,12 +99,12 @@ def prepare_material(settings: FitSettings, recipe: Recipe) -> Material:
     else:
         readable, faults = check_pictures(paths)
     if not readable.any():
-        raise TrainingError(f"{settings.data / 'train'}: no image of train.csv can be read; first error: {faults[0]}")
+        raise TrainingError(f"{folder}: no image of train.csv can be read; first error: {faults[0]}")
     print_skipped(paths, faults)
-    return Material(labels, table, owners, readable, shown, files, columns)
+    return Material(source, table, owners, readable, shown, files, columns)
 
 
-def open_folds(settings: FitSettings, recipe: Recipe, table: Table, labels: Labels) -> NDArray[np.int64]:
+def open_folds(settings: FitSettings, recipe: Recipe, table: Table, source: Source) -> NDArray[np.int64]:
     """Return the fold of each image, from `settings.folds` or the zoo's folds.csv, which is made if it is missing."""
     own = settings.out / FOLDS_NAME
     if settings.folds is not None:
@@ -105,8 +115,8 @@ def open_folds(settings: FitSettings, recipe: Recipe, table: Table, labels: Labe
         owners = read_folds(own, table.ids)
     else:
         print(f"splitting {len(table.ids)} images into {recipe.folds} folds")
-        owners = split_folds(table.targets, recipe.folds, recipe.seed)
-        for line in name_absent_labels(table.targets, owners, labels):
+        owners = split_task(table.targets, source.task, recipe.folds, recipe.seed)
+        for line in name_absent_labels(table.targets, owners, source.labels):
             print(line)
     found = int(owners.max()) + 1
     if found != recipe.folds:

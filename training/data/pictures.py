@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from inference.basics.errors import ImageError, ImagesError, TrainingError
+from inference.basics.errors import ImageError, TrainingError
 from inference.basics.files import make_folder, replace_file
 from inference.images.geometry import Draft, Geometry, resize_image
 from inference.images.read import read_image, read_squares
-from inference.task.image_places import SUFFIXES, find_images
+from inference.task.image_places import SUFFIXES
 from zoo.text import NAMED
 
 
@@ -50,24 +50,47 @@ class Pictures:
         return path
 
 
-def find_pictures(folder: Path, ids: Sequence[str], allow_missing: bool = False) -> list[Path | None]:
+def find_pictures(
+    folder: Path, ids: Sequence[str], allow_missing: bool = False, files: Sequence[str] | None = None
+) -> list[Path | None]:
     """Return the file of each image of train.csv, None for a missing one.
 
-    Raises TrainingError: files are missing and `allow_missing` is False, or all files are missing.
+    `files`: of the images, relative to `folder`; None: ID with any suffix. Raises TrainingError: files are missing and
+    `allow_missing` is False, or all files are missing.
     """
-    try:
-        paths = find_images(folder, ids)
-    except ImagesError:
+    if files is not None:
+        places = [folder / file for file in files]
+        paths = [path if path.is_file() else None for path in places]
+    else:
+        paths = locate_images(folder, ids)
+    missing = [place for place, path in enumerate(paths) if path is None]
+    if len(missing) == len(ids):
+        wanted = f"{ids[0]}{SUFFIXES[0]}" if files is None else files[0]
         raise TrainingError(
-            f"{folder}: holds none of the {len(ids)} images of train.csv; wanted files such as {ids[0]}{SUFFIXES[0]}"
-        ) from None
-    missing = [image for image, path in zip(ids, paths, strict=True) if path is None]
+            f"{folder}: holds none of the {len(ids)} images of train.csv; wanted files such as {wanted}"
+        )
     if missing and not allow_missing:
+        named = ", ".join((files or ids)[place] for place in missing[:NAMED])
         raise TrainingError(
             f"{folder}: no file for {len(missing)} of the {len(ids)} images of train.csv, "
-            f"such as {', '.join(missing[:NAMED])}; add them, or skip them with --allow-missing"
+            f"such as {named}; add them, or skip them with --allow-missing"
         )
     return paths
+
+
+def locate_images(folder: Path, ids: Sequence[str]) -> list[Path | None]:
+    """Return the file of each id, named ID or ID with the suffix of an image; None for a missing one, or no folder.
+
+    Unlike the kernel's find_images, it follows links to other folders: data sets at home are often made of links.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    ranked = {suffix: rank for rank, suffix in enumerate(SUFFIXES)}
+    images = [(*os.path.splitext(name), name) for name in names]
+    images = [image for image in images if image[1].lower() in ranked]
+    # The preferred suffix, and then the exact name, replace others.
+    images.sort(key=lambda image: -ranked[image[1].lower()])
+    known = {stem: name for stem, _, name in images} | {name: name for _, _, name in images}
+    return [folder / known[image] if image in known else None for image in ids]
 
 
 def check_pictures(paths: Sequence[Path | None]) -> tuple[NDArray[np.bool_], list[str]]:

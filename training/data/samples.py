@@ -25,7 +25,7 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     resumed training gets the same images as an uninterrupted one.
     """
 
-    def __init__(self, pictures: Pictures, targets: NDArray[np.bool_], network: Network, recipe: Recipe):
+    def __init__(self, pictures: Pictures, targets: NDArray[Any], network: Network, recipe: Recipe):
         self.pictures, self.targets, self.seed, self.epoch = pictures, targets, recipe.seed, 0
         augmentation = recipe.augmentation
         self.transform = create_transform(
@@ -93,13 +93,15 @@ def _join_squares(images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8
 
 @contextmanager
 def draw_from(*seeds: int) -> Iterator[None]:
-    """Seed the random numbers of torch and Python inside the context; restore their states after it."""
-    states = torch.get_rng_state(), random.getstate()
+    """Seed the random numbers of torch, Python and numpy inside the context; restore their states after it."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     first = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
     torch.manual_seed(first)
     random.seed(first)
+    np.random.seed(first % 2**32)
     try:
         yield
     finally:
         torch.set_rng_state(states[0])
         random.setstate(states[1])
+        np.random.set_state(states[2])

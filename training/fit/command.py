@@ -11,7 +11,11 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of fit."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file, such as those in training/recipes")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="labels.csv, train.csv and train/ID.png"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the competition's folder: images, and labels.csv and train.csv if OUT has none",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder of the zoo")
     parser.add_argument("--manifest", type=Path, metavar="FILE", help=f"the manifest to extend (OUT/{MANIFEST_NAME})")
@@ -32,7 +36,13 @@ def add_oof_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of oof."""
     parser.add_argument("names", nargs="*", metavar="MODEL", help="names of models (all)")
     parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the zoo's manifest")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="train.csv and train/ID.png")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the competition's folder: images, and train.csv if none is beside the manifest",
+    )
     parser.add_argument("--folds", type=Path, metavar="CSV", help="the fold of each id (folds.csv beside the manifest)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows of train.csv, as in training")
     add_reading_arguments(parser)
@@ -64,7 +74,7 @@ def run_oof(arguments: argparse.Namespace) -> None:
 FIT = Command(
     "fit",
     "train one network per fold of a recipe, and add each to the manifest with its out-of-fold predictions",
-    "training/recipes/place7/seresnext50_336_culture.toml --data ../imet-2019-fgvc6 --out zoo\n"
+    "training/recipes/place7/resnet34_350_all.toml --data ../imet-2019-fgvc6 --out zoo\n"
     "several GPUs:\n"
     "  accelerate launch --multi_gpu -m training fit RECIPE --data ../imet-2019-fgvc6 --out zoo",
     add_fit_arguments,

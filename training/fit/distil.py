@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 from inference.basics.errors import TrainingError
 from training.recipe import Teacher
 from zoo.networks import Network, open_network
-from zoo.out_of_fold import open_zoo
+from zoo.tables.out_of_fold import open_zoo
 
 STAGES = 3
 

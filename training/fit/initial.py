@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from inference.basics.errors import TrainingError
+from inference.manifest.task import Activation
 from training.recipe import Recipe
 from zoo.checkpoints import StateDict, read_state
 from zoo.networks import Network
@@ -17,14 +18,14 @@ from zoo.text import flatten_message
 RAREST = 1e-5
 
 
-def start_network(network: Network, recipe: Recipe, frequencies: NDArray[np.float64]) -> None:
+def start_network(network: Network, recipe: Recipe, means: NDArray[np.float64], activation: Activation) -> None:
     """Load the recipe's initial weights into a new network, except a head for other labels.
 
-    A new head predicts the frequency of each label in the training images, `frequencies`: (labels,) from 0 to 1;
-    source: Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.3. Raises TrainingError: timm cannot
-    load the weights, or the file is for another architecture.
+    A new head predicts the mean of the targets over the training images, `means`: (labels,), for labels their
+    frequencies; source: Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.3. Raises TrainingError:
+    timm cannot load the weights, or the file is for another architecture.
     """
-    set_head_bias(network.module, frequencies)
+    set_head_bias(network.module, means, activation)
     state = read_initial(recipe)
     if state is None:
         return
@@ -46,13 +47,14 @@ def start_network(network: Network, recipe: Recipe, frequencies: NDArray[np.floa
         )
 
 
-def set_head_bias(module: torch.nn.Module, frequencies: NDArray[np.float64]) -> None:
-    """Set the head's bias, if it has one, to the log-odds of the labels' frequencies, (labels,)."""
+def set_head_bias(module: torch.nn.Module, means: NDArray[np.float64], activation: Activation) -> None:
+    """Set the head's bias, if it has one, so that the activation of the bias alone is `means`, (labels,)."""
     bias = getattr(module.get_classifier(), "bias", None)  # type: ignore[operator]
-    if isinstance(bias, torch.Tensor) and bias.shape == frequencies.shape:
-        odds = frequencies.clip(RAREST, 1 - RAREST)
+    if isinstance(bias, torch.Tensor) and bias.shape == means.shape:
+        shares = means.clip(RAREST, 1 - RAREST)
+        start = {"sigmoid": np.log(shares / (1 - shares)), "softmax": np.log(shares), "identity": means}[activation]
         with torch.no_grad():
-            bias.copy_(torch.from_numpy(np.log(odds / (1 - odds))))
+            bias.copy_(torch.from_numpy(start))
 
 
 def read_initial(recipe: Recipe) -> StateDict | None:

@@ -16,15 +16,18 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LR
 from tqdm import tqdm
 
 from inference.basics.errors import TrainingError
+from training.data.mixing import BatchMixer
 from training.data.samples import TrainingSamples, draw_from, load_training, order_epoch
 from training.fit.distil import AttentionTransfer
-from training.fit.losses import LossFunction, make_loss
+from training.fit.losses import LossFunction
 from training.fit.progress import TrainingProgress, read_progress, write_progress
+from training.fit.weights import BestWeights
 from training.recipe import Optimizer, Recipe, Schedule
 from zoo.networks import Network
 
-# Called after each epoch with the network that predicts and the figures of all epochs so far.
-AfterEpoch = Callable[[torch.nn.Module, list[dict[str, float]]], None]
+# Called after each epoch with the network that predicts and the figures of all epochs so far; returns the figure by
+# which epochs are compared, higher is better.
+AfterEpoch = Callable[[torch.nn.Module, list[dict[str, float]]], float]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,17 @@ class Course:
 
 
 @dataclass(frozen=True)
+class Objective:
+    """What is minimised on a batch."""
+
+    take_loss: LossFunction
+    mix: BatchMixer | None = None
+    """Of images and their targets, before the forward pass."""
+    transfer: AttentionTransfer | None = None
+    """Its distance is added to the loss."""
+
+
+@dataclass(frozen=True)
 class Learner:
     """The network and its optimizer, wrapped by accelerate, and what changes with them."""
 
@@ -53,6 +67,8 @@ class Learner:
     schedule: LRScheduler
     average: ModelEmaV3 | None
     """Moving average of the weights; it predicts if it is present."""
+    best: BestWeights | None
+    """Weights of the best epoch, if they are to be kept."""
 
     @property
     def bare(self) -> torch.nn.Module:
@@ -72,6 +88,7 @@ class Learner:
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "average": self.average and self.average.module,
+            "best": self.best,
             "scaler": self.accelerator.scaler,
         }
         return {name: part for name, part in named.items() if part is not None}
@@ -84,7 +101,7 @@ def train_network(
     recipe: Recipe,
     course: Course,
     accelerator: Accelerator,
-    transfer: AttentionTransfer | None,
+    objective: Objective,
     after_epoch: AfterEpoch,
 ) -> torch.nn.Module:
     """Train on the images at `rows` for the recipe's epochs, and return the network that predicts.
@@ -95,6 +112,8 @@ def train_network(
     """
     # Fewer images than a batch are one batch. A last, smaller batch is dropped: it has other images in each epoch.
     batch_size = min(recipe.batch_size, len(rows) // accelerator.num_processes)
+    if objective.mix is not None and batch_size > 1:
+        batch_size -= batch_size % 2  # images are mixed in pairs
     at_once = batch_size * accelerator.num_processes
     steps = len(rows) // at_once
     learner = make_learner(network.module, recipe, -(-steps // recipe.accumulate), accelerator)
@@ -103,7 +122,6 @@ def train_network(
         progress, states = read_progress(course.state, course.origin)
         for name, part in learner.parts().items():
             part.load_state_dict(states[name])
-    take_loss = make_loss(recipe.loss)
     while progress.epoch < recipe.epochs:
         learner.module.train()
         samples.epoch = progress.epoch
@@ -116,7 +134,7 @@ def train_network(
             batch, targets = next(batches)
             waited = time.monotonic() - clock
             with draw_from(recipe.seed, progress.epoch, step, accelerator.process_index):
-                loss = take_step(learner, batch, targets, take_loss, transfer)
+                loss = take_step(learner, batch, targets, objective)
             if not np.isfinite(loss):
                 raise TrainingError(describe_divergence(loss, progress, steps, course.state))
             now = time.monotonic()
@@ -127,8 +145,12 @@ def train_network(
                 saved = clock = time.monotonic()
         progress.close_epoch()
         if accelerator.is_main_process:
-            after_epoch(learner.predictor, progress.history)
+            figure = after_epoch(learner.predictor, progress.history)
+            if learner.best is not None:
+                learner.best.compare(figure, progress.epoch, learner.predictor)
         save_progress(learner, progress, course)
+    if learner.best is not None and learner.best.weights:
+        learner.predictor.load_state_dict(learner.best.weights)
     return learner.predictor
 
 
@@ -141,7 +163,8 @@ def make_learner(module: torch.nn.Module, recipe: Recipe, updates: int, accelera
     average = ModelEmaV3(module, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     # Not the schedule: accelerate would step it once per process.
     wrapped, wrapped_optimizer = accelerator.prepare(module, optimizer)
-    return Learner(accelerator, wrapped, wrapped_optimizer, schedule, average)
+    best = BestWeights() if recipe.keep == "best" else None
+    return Learner(accelerator, wrapped, wrapped_optimizer, schedule, average, best)
 
 
 def create_optimizer(module: torch.nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
@@ -180,17 +203,18 @@ def take_step(
     learner: Learner,
     batch: torch.Tensor,
     targets: torch.Tensor,
-    take_loss: LossFunction,
-    transfer: AttentionTransfer | None,
+    objective: Objective,
 ) -> float:
     """Run a batch forward and backward, update the weights after the last batch of an update; return the loss."""
     accelerator = learner.accelerator
     with accelerator.accumulate(learner.module):
+        if objective.mix is not None:
+            batch, targets = objective.mix(batch, targets)
         shown = batch.contiguous(memory_format=torch.channels_last)
-        loss = take_loss(learner.module(shown).float(), targets)
-        if transfer is not None:
+        loss = objective.take_loss(learner.module(shown).float(), targets)
+        if objective.transfer is not None:
             with accelerator.autocast():
-                loss = loss + transfer.measure(shown)
+                loss = loss + objective.transfer.measure(shown)
         value = float(loss.detach())
         if np.isfinite(value):
             accelerator.backward(loss)

@@ -10,15 +10,16 @@ import torch
 from inference.basics.errors import TrainingError
 from inference.images.geometry import read_draft, read_geometry
 from inference.manifest.file import read_manifest, write_manifest
-from training.data.folds import FOLDS_NAME, read_folds
 from training.data.material import print_skipped
 from training.data.pictures import Pictures, check_pictures, find_pictures
 from training.data.samples import SquareSamples
+from training.data.source import find_source, place_pictures
 from training.fit.predict_views import predict_views
 from zoo.edit import declare_out_of_fold
 from zoo.networks import open_network
-from zoo.out_of_fold import find_models, open_zoo, write_out_of_fold
-from zoo.train_table import read_table
+from zoo.tables.folds import FOLDS_NAME, read_folds
+from zoo.tables.out_of_fold import find_models, open_zoo, write_out_of_fold
+from zoo.tables.train_table import read_table
 
 BATCH_SIZE = 64
 
@@ -29,6 +30,7 @@ class OofSettings:
 
     manifest: Path
     data: Path
+    """Folder of the images, and of train.csv if none lies beside the manifest."""
     names: Sequence[str] = ()
     """Models; a name without _f0, _f1 means all folds; none: all models."""
     folds: Path | None = None
@@ -50,9 +52,11 @@ def predict_zoo(settings: OofSettings) -> None:
     for model in chosen:
         if model.fold is None:
             raise TrainingError(f"{zoo.path}: model {model.name}: `fold`: missing; add the fold that it held out")
-    table = read_table(settings.data / "train.csv", labels, settings.limit)
+    task = zoo.manifest.task
+    table = read_table(find_source(zoo.path, settings.data).train, labels, task, settings.limit)
     owners = read_folds(settings.folds or home / FOLDS_NAME, table.ids)
-    paths = find_pictures(settings.data / "train", table.ids, settings.allow_missing)
+    folder, names = place_pictures(settings.data, table)
+    paths = find_pictures(folder, table.ids, settings.allow_missing, names)
     readable, faults = check_pictures(paths)
     print_skipped(paths, faults)
     pictures = Pictures(paths, draft=read_draft(zoo.manifest))
@@ -66,9 +70,11 @@ def predict_zoo(settings: OofSettings) -> None:
         network = open_network(model, home, outputs)
         network.module.to(device)
         samples = SquareSamples(pictures, rows, read_geometry(model))
-        scores = predict_views(network, samples, model.views, device, BATCH_SIZE, settings.workers, name)
-        write_out_of_fold(scores, [table.ids[row] for row in rows], home, name)
-        entry = declare_out_of_fold(home / f"{name}.oof.npy", home, outputs)
+        scores = predict_views(
+            network, samples, task.activation, model.views, device, BATCH_SIZE, settings.workers, name
+        )
+        write_out_of_fold(scores, [table.ids[row] for row in rows], home, name, task)
+        entry = declare_out_of_fold(home / f"{name}.oof.npy", home, outputs, task)
         manifest = read_manifest(settings.manifest)  # read again: another command may have added a model
         models = [
             dataclasses.replace(other, out_of_fold=entry) if other.name == name else other for other in manifest.models

@@ -15,24 +15,29 @@ from numpy.typing import NDArray
 from inference.basics.errors import TrainingError
 from inference.basics.files import make_folder
 from inference.images.geometry import Geometry
-from inference.manifest.file import MANIFEST_NAME, verify_files
+from inference.manifest.file import verify_files
 from inference.manifest.labels import read_labels
 from inference.manifest.records import Model
+from inference.manifest.task import TaskType
 from training.data.material import FitSettings, Material, prepare_material
+from training.data.mixing import make_mixer
 from training.data.pictures import Pictures
 from training.data.samples import SquareSamples, TrainingSamples
+from training.data.source import Source
 from training.fit.distil import AttentionTransfer, load_teacher
 from training.fit.initial import start_network
-from training.fit.loop import Course, train_network
+from training.fit.loop import Course, Objective, train_network
+from training.fit.losses import make_loss
 from training.fit.predict_views import predict_views
 from training.fit.progress import Report
 from training.fit.weights import round_weights
 from training.recipe import Recipe, name_fold, read_recipe
-from training.scoring.scores import describe_f2, score_network
+from training.scoring.scores import describe_figures, score_network
 from zoo.checkpoints import write_checkpoint
 from zoo.edit import append_model, declare_file, declare_out_of_fold, open_manifest
+from zoo.metrics.scoring import find_scoring
 from zoo.networks import Network, create_network
-from zoo.out_of_fold import write_out_of_fold
+from zoo.tables.out_of_fold import write_out_of_fold
 
 
 def fit(settings: FitSettings) -> None:
@@ -54,7 +59,7 @@ def fit(settings: FitSettings) -> None:
     with accelerator.main_process_first():  # it makes the cache and folds for the others
         material = prepare_material(settings, recipe)
     folds = choose_folds(settings, recipe, material.owners)
-    wanted = [fold for fold in folds if not is_fitted(settings, recipe, fold)]
+    wanted = [fold for fold in folds if not is_fitted(settings, recipe, material.source, fold)]
     for fold in wanted:
         fit_fold(settings, recipe, material, fold, accelerator)
         accelerator.free_memory()
@@ -70,13 +75,13 @@ def choose_folds(settings: FitSettings, recipe: Recipe, owners: NDArray[np.int64
     return [settings.fold]
 
 
-def is_fitted(settings: FitSettings, recipe: Recipe, fold: int) -> bool:
+def is_fitted(settings: FitSettings, recipe: Recipe, source: Source, fold: int) -> bool:
     """Return whether the manifest has the network; fail now if it could not be declared after training.
 
     Raises ManifestError or TrainingError: also for files of the same name, unless `resume` is set.
     """
-    name, path, labels = name_fold(recipe, fold), find_manifest(settings), settings.out / "labels.csv"
-    manifest = open_manifest(path, labels, settings.data / "train.csv")
+    name, path, labels = name_fold(recipe, fold), settings.find_manifest(), settings.out / "labels.csv"
+    manifest = open_manifest(path, labels, source.train)
     if declare_file(labels, path.parent).sha256 != manifest.labels.sha256:
         raise TrainingError(f"{path}: its labels differ from {labels}; choose another --manifest")
     model = next((model for model in manifest.models if model.name == name), None)
@@ -99,40 +104,41 @@ def is_fitted(settings: FitSettings, recipe: Recipe, fold: int) -> bool:
 
 def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: int, accelerator: Accelerator) -> None:
     """Train the network that holds out `fold`, predict its held-out images, and write and declare both."""
-    name = name_fold(recipe, fold)
+    name, source = name_fold(recipe, fold), material.source
     training = np.flatnonzero(material.readable & (material.owners != fold))
     held_out = np.flatnonzero(material.readable & (material.owners == fold))
     for part, rows in (("train on", training), ("hold out", held_out)):
         if len(rows) < 2:
             raise TrainingError(f"{settings.data}: fold {fold}: found {len(rows)} images to {part}; wanted 2 or more")
     targets = material.table.targets[:, material.columns]
-    shown_targets, hidden = hide_rare_labels(targets, training, recipe.smallest_count)
+    shown_targets, hidden = targets, 0
+    if recipe.smallest_count:
+        shown_targets, hidden = hide_rare_labels(targets, training, recipe.smallest_count)
     counts = f"{len(training)} images to train on, {len(held_out)} held out"
-    accelerator.print(f"{name}: {counts}; {targets.shape[1]} labels, {hidden} of them hidden")
+    accelerator.print(f"{name}: {counts}{describe_outputs(source.task.type, targets.shape[1], hidden)}")
 
     torch.manual_seed(recipe.seed)
     network = create_network(recipe.architecture, recipe.image_size, targets.shape[1])
-    start_network(network, recipe, shown_targets[training].mean(axis=0))
-    transfer = None
-    if recipe.teacher is not None:
-        teacher = load_teacher(recipe.teacher, fold)
-        transfer = AttentionTransfer(network, teacher, recipe.teacher.weight, accelerator.device)
+    means = shown_targets[training].mean(axis=0, dtype=np.float64)
+    start_network(network, recipe, means, source.task.activation)
     samples = TrainingSamples(material.shown, shown_targets, network, recipe)
     judged = choose_validation(held_out, recipe)
-    report = Report(settings.out, name)
+    report, scoring = Report(settings.out, name), find_scoring(source.task)
 
     def predict(
         module: torch.nn.Module, pictures: Pictures, rows: NDArray[np.int64], title: str
     ) -> NDArray[np.float32]:
         geometry = Geometry(recipe.image_size, recipe.resize, network.interpolation)
         squares, trained = SquareSamples(pictures, rows, geometry), dataclasses.replace(network, module=module)
-        views, device, batch = Model.views, accelerator.device, recipe.batch_size
-        return predict_views(trained, squares, views, device, batch, settings.workers, title)
+        activation, views, device = source.task.activation, Model.views, accelerator.device
+        return predict_views(trained, squares, activation, views, device, recipe.batch_size, settings.workers, title)
 
-    def validate(module: torch.nn.Module, history: list[dict[str, float]]) -> None:
+    def validate(module: torch.nn.Module, history: list[dict[str, float]]) -> float:
         scores = predict(module, material.shown, judged, f"{name}: validating on {len(judged)} images")
-        history[-1].update(score_network(scores, targets[judged], material.labels, recipe.group))
+        figures = score_network(scores, targets[judged], source.labels, recipe.group, source.task)
+        history[-1].update(figures)
         report.write_epochs(history)
+        return scoring.find_gain(next(iter(figures.values())), 0.0)
 
     course = Course(
         state=find_state(settings, recipe, fold),
@@ -141,18 +147,53 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
         workers=settings.workers,
         save_seconds=60 * settings.save_minutes,
     )
-    module = train_network(network, samples, training, recipe, course, accelerator, transfer, validate)
+    objective = make_objective(recipe, source.task.type, network, fold, accelerator)
+    module = train_network(network, samples, training, recipe, course, accelerator, objective, validate)
     if accelerator.is_main_process:
         state = round_weights(module, recipe.precision)
         module.load_state_dict(state)
-        scores = predict(module, material.files, held_out, f"{name}: predicting held-out images").astype(np.float16)
-        # The checkpoint first: an interrupted run must not leave predictions without the network that made them.
-        write_checkpoint(state, settings.out / f"{name}.safetensors")
-        write_out_of_fold(scores, [material.table.ids[row] for row in held_out], settings.out, name)
-        declare_network(settings, recipe, network, fold)
+        scores = predict(module, material.files, held_out, f"{name}: predicting held-out images")
+        keep_network(settings, recipe, material, network, fold, state, held_out, scores)
         course.state.unlink(missing_ok=True)
-        figures = score_network(scores.astype(np.float32), targets[held_out], material.labels, recipe.group)
-        print(f"{name}: {describe_f2(figures)} on {len(held_out)} held-out images, thresholds fitted to them")
+
+
+def make_objective(recipe: Recipe, task: TaskType, network: Network, fold: int, accelerator: Accelerator) -> Objective:
+    """Return what the network of a fold minimises; a teacher of the fold is loaded."""
+    transfer = None
+    if recipe.teacher is not None:
+        teacher = load_teacher(recipe.teacher, fold)
+        transfer = AttentionTransfer(network, teacher, recipe.teacher.weight, accelerator.device)
+    return Objective(make_loss(recipe.loss, task), make_mixer(recipe.augmentation), transfer)
+
+
+def keep_network(
+    settings: FitSettings,
+    recipe: Recipe,
+    material: Material,
+    network: Network,
+    fold: int,
+    state: dict[str, torch.Tensor],
+    held_out: NDArray[np.int64],
+    scores: NDArray[np.float32],
+) -> None:
+    """Write and declare a fold's weights and its scores of the held-out images, and print its figures."""
+    name, source = name_fold(recipe, fold), material.source
+    kept = scores.astype(source.task.score_dtype)  # the figures are of what is written
+    # The checkpoint first: an interrupted run must not leave predictions without the network that made them.
+    write_checkpoint(state, settings.out / f"{name}.safetensors")
+    write_out_of_fold(kept, [material.table.ids[row] for row in held_out], settings.out, name, source.task)
+    declare_network(settings, recipe, source, network, fold)
+    truth = material.table.targets[np.ix_(held_out, material.columns)]
+    figures = score_network(kept.astype(np.float32), truth, source.labels, recipe.group, source.task)
+    fitted = ", thresholds fitted to them" if source.task.selects_labels else ""
+    print(f"{name}: {describe_figures(figures, source.task)} on {len(held_out)} held-out images{fitted}")
+
+
+def describe_outputs(task: TaskType, labels: int, hidden: int) -> str:
+    """Return the number of labels for the line that starts a fold; nothing for a single number."""
+    if task == "multilabel":
+        return f"; {labels} labels, {hidden} of them hidden"
+    return f"; {labels} classes" if task == "multiclass" else ""
 
 
 def hide_rare_labels(
@@ -174,10 +215,10 @@ def choose_validation(held_out: NDArray[np.int64], recipe: Recipe) -> NDArray[np
     return np.sort(drawn)
 
 
-def declare_network(settings: FitSettings, recipe: Recipe, network: Network, fold: int) -> None:
+def declare_network(settings: FitSettings, recipe: Recipe, source: Source, network: Network, fold: int) -> None:
     """Add the fold's network to the manifest."""
-    name, path = name_fold(recipe, fold), find_manifest(settings)
-    manifest = open_manifest(path, settings.out / "labels.csv", settings.data / "train.csv")
+    name, path = name_fold(recipe, fold), settings.find_manifest()
+    manifest = open_manifest(path, settings.out / "labels.csv", source.train)
     labels = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
     model = Model(
         name=name,
@@ -191,15 +232,10 @@ def declare_network(settings: FitSettings, recipe: Recipe, network: Network, fol
         fold=fold,
         checkpoint=declare_file(settings.out / f"{name}.safetensors", path.parent),
         out_of_fold=declare_out_of_fold(
-            settings.out / f"{name}.oof.npy", path.parent, len(labels.columns(recipe.group))
+            settings.out / f"{name}.oof.npy", path.parent, len(labels.columns(recipe.group)), manifest.task
         ),
     )
     append_model(manifest, model, path)
-
-
-def find_manifest(settings: FitSettings) -> Path:
-    """Return the path of the manifest that declares the models."""
-    return settings.manifest or settings.out / MANIFEST_NAME
 
 
 def find_state(settings: FitSettings, recipe: Recipe, fold: int) -> Path:
@@ -210,10 +246,12 @@ def find_state(settings: FitSettings, recipe: Recipe, fold: int) -> Path:
 def describe_origin(recipe: Recipe, material: Material, fold: int, accelerator: Accelerator) -> dict[str, Any]:
     """Return what a resumed training must share with the saved one: recipe, fold, images, processes, precision."""
     rows = np.flatnonzero(material.readable & (material.owners != fold))
-    shown = "".join(f"{material.table.ids[row]} {material.table.targets[row].nonzero()[0]}\n" for row in rows)
+    shown = hashlib.sha256("\n".join(material.table.ids[row] for row in rows).encode())
+    shown.update(material.table.targets[rows].tobytes())
     described: dict[str, Any] = {
         "fold": fold,
-        "images": f"{len(rows)} ({hashlib.sha256(shown.encode()).hexdigest()[:12]})",
+        "task": material.source.task.type,
+        "images": f"{len(rows)} ({shown.hexdigest()[:12]})",
         "processes": accelerator.num_processes,
         "mixed precision": accelerator.mixed_precision,
     }

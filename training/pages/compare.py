@@ -1,8 +1,9 @@
-"""Comparison of the F2 of two zoos on the images that both held out, with a bootstrap interval."""
+"""Comparison of two zoos by the task's metric on the images that both held out, with a bootstrap interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +12,18 @@ from inference.basics.errors import TrainingError
 from inference.ensemble.blend import Scores
 from inference.manifest.labels import Labels
 from inference.manifest.records import ALL
-from training.scoring.bootstrap import RESAMPLES, bootstrap_mean
-from training.scoring.scores import score_kind
-from zoo.out_of_fold import find_models, open_zoo, pool_models
+from inference.manifest.task import Task
+from training.scoring.bootstrap import bootstrap_difference, count_resamples
+from training.scoring.scores import summarise_kind
+from zoo.metrics.scoring import Scoring, find_scoring
+from zoo.tables.out_of_fold import find_models, open_zoo, pool_models
+from zoo.tables.train_table import read_table
 from zoo.text import align_columns
-from zoo.train_table import read_table
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean F2 of two blends on the same images."""
+    """The figures of two blends on the same images."""
 
     kind: str
     """Labels that count: 'all', or a group."""
@@ -30,11 +33,10 @@ class Comparison:
     low: float
     """Lower end of the 95 % interval of `gain`."""
     high: float
-
-    @property
-    def gain(self) -> float:
-        """F2 of the second minus F2 of the first."""
-        return self.second - self.first
+    gain: float
+    """By how much the second is better than the first."""
+    resamples: int
+    """Of the bootstrap."""
 
 
 def compare_zoos(
@@ -45,7 +47,7 @@ def compare_zoos(
     second_names: Sequence[str] = (),
     seed: int = 0,
 ) -> None:
-    """Print the F2 of two manifests, A and B, on the images that both held out, and the difference with its interval.
+    """Print the metric of manifests A and B on the images that both held out, and the difference with its interval.
 
     For all labels, and for each group that both cover, on the images with a label of the group. A and B have their own
     rules; rules fitted to one half of the images decide the other half. The interval covers the choice of images, not
@@ -60,7 +62,10 @@ def compare_zoos(
         raise TrainingError(
             f"{second}: found other labels than in {first}, or another order; wanted the same labels.csv"
         )
-    table = read_table(train, labels)
+    task = zoos[0].manifest.task
+    if (task.type, task.metric) != (zoos[1].manifest.task.type, zoos[1].manifest.task.metric):
+        raise TrainingError(f"{second}: found another `task` than in {first}; wanted the same labels and metric")
+    table = read_table(train, labels, task)
     pools = [
         pool_models(zoo, table, find_models(zoo, names) if names else None)
         for zoo, names in zip(zoos, (first_names, second_names), strict=True)
@@ -76,7 +81,7 @@ def compare_zoos(
     found = [
         comparison
         for kind in tqdm(kinds, "fitting rules", mininterval=1)  # minutes on tens of thousands of images
-        if (comparison := compare_scores(scores, table.targets[rows], labels, kind, seed)) is not None
+        if (comparison := compare_scores(scores, table.targets[rows], labels, kind, task, seed)) is not None
     ]
     if not found:
         covered = [" and ".join(pool.groups) for pool in pools]
@@ -86,27 +91,29 @@ def compare_zoos(
         )
     shown = [", ".join(names) or "blend" for names in (first_names, second_names)]
     print(f"A: {first} ({shown[0]})\nB: {second} ({shown[1]})\n")
-    print(describe_comparison(found))
+    print(describe_comparison(found, find_scoring(task)))
 
 
 def compare_scores(
-    scores: Sequence[Scores], truth: NDArray[np.bool_], labels: Labels, kind: str, seed: int
+    scores: Sequence[Scores], truth: NDArray[Any], labels: Labels, kind: str, task: Task, seed: int
 ) -> Comparison | None:
     """Compare two blends on the labels of one kind; None if fewer than 2 images have such a label.
 
-    `scores`: (images, labels) of each.
+    `scores`: (images, labels) of each; `truth`: (images, labels), bool or float32.
     """
-    judged = [score_kind(part, truth, labels, kind) for part in scores]
-    if len(judged[0]) < 2:
+    scoring = find_scoring(task)
+    first, second = (summarise_kind(part, truth, labels, kind, task) for part in scores)
+    if len(first) < 2:
         return None
-    low, high = bootstrap_mean(judged[1] - judged[0], seed)
-    first, second = (float(f2.mean()) for f2 in judged)
-    return Comparison(kind, len(judged[0]), first, second, low, high)
+    gain, low, high = bootstrap_difference(scoring, second, first, seed)
+    return Comparison(
+        kind, len(first), scoring.total(first), scoring.total(second), low, high, gain, count_resamples(scoring, first)
+    )
 
 
-def describe_comparison(found: Sequence[Comparison]) -> str:
+def describe_comparison(found: Sequence[Comparison], scoring: Scoring) -> str:
     """Format all comparisons as a table, with the method, and the first one as a sentence."""
-    rows = [("labels", "images", "A", "B", "B - A", "95 % interval")]
+    rows = [("labels", "images", "A", "B", "B - A" if scoring.higher_is_better else "A - B", "95 % interval")]
     for one in found:
         figures = (f"{one.first:.4f}", f"{one.second:.4f}", f"{one.gain:+.4f}", f"{one.low:+.4f} to {one.high:+.4f}")
         rows.append((one.kind, str(one.images), *figures))
@@ -114,20 +121,22 @@ def describe_comparison(found: Sequence[Comparison]) -> str:
         [
             *align_columns(rows, left=1),
             "",
+            f"Metric: {scoring.title}; {'higher' if scoring.higher_is_better else 'lower'} is better.",
             "Each half of the images is decided by rules fitted to the other half, separately for A and B.",
-            f"The interval is from a paired bootstrap over images: percentiles of {RESAMPLES} resamples.",
+            f"The interval is from a paired bootstrap over images: percentiles of {found[0].resamples} resamples.",
             "",
-            describe_gain(found[0]),
+            describe_gain(found[0], scoring),
         ]
     )
 
 
-def describe_gain(one: Comparison) -> str:
+def describe_gain(one: Comparison, scoring: Scoring) -> str:
     """Format a comparison as a sentence."""
     scope = "" if one.kind == ALL else f"For {one.kind}, "
     sign = 1 if one.gain >= 0 else -1
     low, high = sorted((sign * one.low, sign * one.high))
-    side = f"{abs(one.gain):.4f} {'above' if sign > 0 else 'below'} A (95 % interval"
+    above = (sign > 0) == scoring.higher_is_better
+    side = f"{abs(one.gain):.4f} {'above' if above else 'below'} A (95 % interval"
     if one.gain == 0:
         side = "equal to A (95 % interval of the difference"
     doubt = "" if low > 0 else "; 0 is in the interval, so the difference is not significant"

@@ -1,69 +1,37 @@
-"""Grad-CAM overlays: which places of an image support the labels that a network scores highest."""
+"""The command `explain`: one page per image, with the maps of what supports its labels drawn over it."""
 
 import difflib
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.basics.errors import ImageError, ImagesError, TrainingError
+from inference.basics.errors import ImageError, TrainingError
 from inference.basics.files import make_folder, replace_file
-from inference.images.geometry import Geometry, plan_resize, read_geometry, resize_image
+from inference.images.geometry import Geometry, plan_resize, read_geometry
 from inference.images.read import read_image
-from inference.manifest.file import verify_files
-from inference.manifest.labels import Labels
 from inference.manifest.records import Model
-from inference.models.views import VIEWS
-from inference.task.image_places import SUFFIXES, find_images
-from training.fit.predict_views import normalise
-from zoo.networks import Network, open_network
-from zoo.out_of_fold import Zoo, find_models, open_zoo
-from zoo.train_table import read_table
+from inference.task.image_places import SUFFIXES
+from training.data.pictures import locate_images
+from training.pages.explain_maps import SHOWN, Look, look_at, open_eye, read_value
+from zoo.tables.out_of_fold import Zoo, find_models, open_zoo
+from zoo.tables.train_table import Table, read_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SHOWN = 3  # labels per model and group, at most
 LARGEST = 1200  # px of the longer side in the overlay
 STRENGTH = 0.65  # opacity of the colours at the maximum of the map
 LEGEND = "Grad-CAM: colours show support for the label, red is highest; each map has its own scale"
-LEGEND_OF_CROPS = f"{LEGEND}; dark: outside the model input"
+LEGEND_OF_NUMBERS = "Grad-CAM: colours show what raises the number, red is highest; each map has its own scale"
+OUTSIDE = "; dark: outside the model input"
 # In inches: minimum width of a panel, which its caption needs; height of a line; gap between panels.
 NARROWEST, LINE, GAP = 2.8, 0.16, 0.15
-CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Eye:
-    """A model of the zoo, prepared for Grad-CAM."""
-
-    model: Model
-    network: Network
-    layer: torch.nn.Module
-    """Its output is the input of Grad-CAM."""
-    held_out: frozenset[str]
-    """Ids of images not used in its training."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """One label of an image: the model's probability and its Grad-CAM map."""
-
-    eye: Eye
-    column: int
-    probability: float
-    """As in the kernel, the mean over the model's views."""
-    threshold: float
-    """The manifest's, for the group of the label."""
-    heat: NDArray[np.float32]
-    """(cells high, cells wide), at least 0, without unit, for the identity view of the model's square."""
 
 
 def explain(
@@ -78,35 +46,24 @@ def explain(
 
     A map shows which places support the label: Grad-CAM on the last of timm's feature layers. `names`: models to show,
     with all their groups; default: per group, the first model with a weight above 0, preferably of that group only.
-    `train`: table of the true labels. A model with tiles gets the whole image as one square, and its caption says so.
-    Raises ManifestError, TableError, TrainingError or OutputError.
+    `train`: table of the truth; if it names files, `images` is the competition's folder. A model with tiles gets the
+    whole image as one square, and its caption says so. Raises ManifestError, TableError, TrainingError or OutputError.
     """
     zoo = open_zoo(manifest)
     panels = choose_panels(zoo, names)
-    paths = find_paths(images, ids)
-    truth: dict[str, NDArray[np.bool_]] = {}
-    if train is not None:
-        table = read_table(train, zoo.labels)
-        truth = dict(zip(table.ids, table.targets, strict=True))
+    task = zoo.manifest.task
+    table = None if train is None else read_table(train, zoo.labels, task)
+    truth = {} if table is None else dict(zip(table.ids, table.targets, strict=True))
+    paths = find_paths(images, ids, table)
     eyes = {model.name: open_eye(zoo, model) for model, _ in panels}
     make_folder(out)
     for name, path in paths.items():
         try:
             image = read_image(path)
-            looks = [
-                look
-                for model, group in panels
-                for look in look_at(
-                    eyes[model.name],
-                    image,
-                    zoo.labels.columns(group),
-                    zoo.manifest.decision.groups[group].threshold,
-                    zoo.labels,
-                )
-            ]
+            looks = [look for model, group in panels for look in look_at(eyes[model.name], image, zoo, group)]
         except ImageError as error:
             raise TrainingError(f"{images}: image {error}; wanted a readable image") from error
-        figure = draw_page(name, image, looks, zoo.labels, truth.get(name))
+        figure = draw_page(name, image, looks, zoo, truth.get(name))
         with replace_file(out / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")
         print(out / f"{name}.png")
@@ -129,89 +86,23 @@ def choose_panels(zoo: Zoo, names: Sequence[str]) -> list[tuple[Model, str]]:
     return panels
 
 
-def find_paths(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
-    """Find the file of each image; TrainingError names the first missing image and similar names."""
-    try:
-        found = find_images(folder, ids)
-    except ImagesError as error:
-        if not folder.is_dir():
-            raise TrainingError(str(error)) from error
-        found = [None] * len(ids)
+def find_paths(folder: Path, ids: Sequence[str], table: Table | None) -> dict[str, Path]:
+    """Find the file of each image; TrainingError names the first missing image and similar names.
+
+    `table`: if it names files, `folder` is where their paths start.
+    """
+    named = {} if table is None or table.images is None else dict(zip(table.ids, table.images, strict=True))
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: no such folder of images; give the folder of the images with --images")
+    found = locate_images(folder, ids)
+    found = [folder / named[name] if name in named else path for name, path in zip(ids, found, strict=True)]
     for name, path in zip(ids, found, strict=True):
-        if path is None:
+        if path is None or not path.is_file():
             stems = sorted({path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES})
             near = difflib.get_close_matches(name, stems, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"wanted one of its {len(stems)} images"
             raise TrainingError(f"{folder}: no image {name!r}; {hint}")
     return {name: path for name, path in zip(ids, found, strict=True) if path is not None}
-
-
-def open_eye(zoo: Zoo, model: Model) -> Eye:
-    """Prepare a model; raises TrainingError if its last feature layer has no map of the image."""
-    network = open_network(model, zoo.home, len(zoo.labels.columns(model.group)))
-    name, channels = "none", None
-    shapes: list[tuple[int, ...]] = []
-    layer = network.module
-    infos: Any = getattr(network.module, "feature_info", None)
-    if infos:
-        name, channels = infos[-1]["module"], infos[-1]["num_chs"]
-        layer = network.module.get_submodule(name)
-        handle = layer.register_forward_hook(lambda _layer, _given, output: shapes.append(tuple(output.shape)))
-        with torch.inference_mode():
-            network.module(torch.zeros(1, 3, model.image_size, model.image_size))
-        handle.remove()
-    found = shapes[-1] if shapes else ()
-    if len(found) != 4 or found[1] != channels or found[2] * found[3] < 2:
-        shape = " x ".join(map(str, found[1:])) or "nothing"
-        raise TrainingError(
-            f"model {model.name}: last feature layer, {name} of {model.architecture}: found {shape}; wanted channels x "
-            "height x width of several cells, as in convolutional networks; choose other models with --models"
-        )
-    held_out: frozenset[str] = frozenset()
-    if model.out_of_fold is not None:
-        verify_files([(f"{model.name}.out_of_fold.ids", model.out_of_fold.ids)], zoo.home)
-        held_out = frozenset((zoo.home / model.out_of_fold.ids.file).read_text(encoding="utf-8").split())
-    return Eye(model, network, layer, held_out)
-
-
-def look_at(eye: Eye, image: Image.Image, columns: Sequence[int], threshold: float, labels: Labels) -> list[Look]:
-    """Explain the best SHOWN of the labels `columns` with a score of at least `threshold`, or else the best one."""
-    # A copy, because torch needs a writable array.
-    square = np.array(resize_image(image, read_geometry(eye.model)))[None]
-    batches = [normalise(VIEWS[view](square), eye.network.mean, eye.network.std, CPU) for view in eye.model.views]
-    with torch.inference_mode():
-        scores = torch.stack([eye.network.module(batch).sigmoid()[0] for batch in batches]).mean(dim=0).numpy()
-    own = labels.columns(eye.model.group)
-    places = np.searchsorted(own, columns)  # outputs of the group in the model's head
-    best = places[np.argsort(-scores[places], kind="stable")[:SHOWN]].tolist()
-    shown = normalise(square, eye.network.mean, eye.network.std, CPU)
-    return [
-        Look(
-            eye,
-            own[place],
-            float(scores[place]),
-            threshold,
-            compute_heat(eye.network.module, eye.layer, shown, place),
-        )
-        for place in best
-        if place == best[0] or scores[place] >= threshold
-    ]
-
-
-def compute_heat(
-    module: torch.nn.Module, layer: torch.nn.Module, batch: torch.Tensor, output: int
-) -> NDArray[np.float32]:
-    """Compute the Grad-CAM map of one output before the sigmoid, for one image: (cells high, cells wide), >= 0.
-
-    Method: Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017.
-    """
-    from captum.attr import LayerGradCam
-
-    # The input requires gradients, so that Grad-CAM also works if all weights are frozen.
-    given = batch.detach().clone().requires_grad_()
-    heat = LayerGradCam(module, layer).attribute(given, target=output, relu_attributions=True)
-    assert isinstance(heat, torch.Tensor)
-    return heat.detach()[0, 0].numpy()
 
 
 def locate_square(width: int, height: int, geometry: Geometry) -> tuple[int, int, int, int]:
@@ -243,21 +134,20 @@ def overlay_heat(image: Image.Image, spread: NDArray[np.float32]) -> NDArray[np.
     return np.where(np.isnan(spread)[..., None], 0.4 * mixed, mixed)
 
 
-def draw_page(
-    name: str, image: Image.Image, looks: Sequence[Look], labels: Labels, truth: NDArray[np.bool_] | None
-) -> "Figure":
+def draw_page(name: str, image: Image.Image, looks: Sequence[Look], zoo: Zoo, truth: NDArray[Any] | None) -> "Figure":
     """Draw the image and its maps in a row, or in a column if the image is wide; `truth`: (labels,) or None."""
     from matplotlib.figure import Figure
 
     image = image.copy()
     image.thumbnail((LARGEST, LARGEST))
-    pictures, legend = [np.asarray(image) / 255], LEGEND
-    captions = [[name] if truth is None else [name, "true: " + ", ".join(np.array(labels.names)[truth])]]
+    legend = LEGEND_OF_NUMBERS if zoo.manifest.task.type == "regression" else LEGEND
+    pictures, outside = [np.asarray(image) / 255], False
+    captions = [[name] if truth is None else [name, f"true: {describe_truth(truth, zoo)}"]]
     for look in looks:
         spread = spread_heat(look.heat, image.width, image.height, read_geometry(look.eye.model))
         pictures.append(overlay_heat(image, spread))
-        legend = LEGEND_OF_CROPS if np.isnan(spread).any() else legend
-        captions.append(describe_look(look, name, labels, truth))
+        outside = outside or bool(np.isnan(spread).any())
+        captions.append(describe_look(look, name, zoo, truth))
     ratio = image.width / image.height
     stacked = ratio > 2.5
     wide, high = (11.0, 11 / ratio) if stacked else (3.2 * ratio, 3.2) if ratio > 0.5 else (8 * ratio, 8.0)  # inches
@@ -274,24 +164,40 @@ def draw_page(
         axes.imshow(picture, interpolation="bicubic", aspect="auto")
         axes.set_title(text, fontsize=8, parse_math=False)  # a label's name may contain $
         axes.axis("off")
-    figure.text(0.5, LINE / whole_height, legend, fontsize=7, ha="center", va="center")
+    figure.text(0.5, LINE / whole_height, legend + OUTSIDE * outside, fontsize=7, ha="center", va="center")
     return figure
 
 
-def describe_look(look: Look, name: str, labels: Labels, truth: NDArray[np.bool_] | None) -> list[str]:
+def describe_truth(truth: NDArray[Any], zoo: Zoo) -> str:
+    """Return the true labels of an image, with their shares if they are soft, or its number; `truth`: (labels,)."""
+    names, task = zoo.labels.names, zoo.manifest.task
+    if task.type == "regression":
+        return f"{read_value(float(truth[0]), task):.4g}"
+    if task.type == "binary":
+        return names[0] if truth[0] else f"not {names[0]}"
+    if truth.dtype == np.bool_:
+        return ", ".join(np.array(names)[truth]) or "no label"
+    order = np.argsort(-truth, kind="stable")[:SHOWN]
+    return ", ".join(f"{names[column]} {truth[column]:.2f}" for column in order if truth[column] > 0)
+
+
+def describe_look(look: Look, name: str, zoo: Zoo, truth: NDArray[Any] | None) -> list[str]:
     """Return the caption of a map, as lines."""
-    verdict = "" if truth is None else ", true" if truth[look.column] else ", false"
-    lines = [
-        f"{labels.names[look.column]}  {look.probability:.2f}{verdict}",
-        f"{look.eye.model.name}, map of {look.heat.shape[1]} x {look.heat.shape[0]} cells",
-    ]
+    label = zoo.labels.names[look.column]
+    if zoo.manifest.task.type == "regression":
+        lines = [f"{label}: predicted {look.score:.4g}"]
+    else:
+        hard = truth is not None and truth.dtype == np.bool_
+        verdict = "" if truth is None or not hard else ", true" if truth[look.column] else ", false"
+        lines = [f"{label}  {look.score:.2f}{verdict}"]
+    lines.append(f"{look.eye.model.name}, map of {look.heat.shape[1]} x {look.heat.shape[0]} cells")
     if name in look.eye.held_out:
         lines.append("image not used in its training")
     elif truth is not None:
         lines.append("image possibly used in its training")
     if look.eye.model.tiles:
         lines.append("map of the whole image; the kernel cuts long images into tiles")
-    if look.probability < look.threshold:
+    if look.score < look.threshold:
         lines.append(f"best label, but below the threshold {look.threshold:g}")
     if not look.heat.any():
         lines.append("no support for the label in the map")

@@ -3,7 +3,8 @@
 import base64
 import io
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,68 +16,87 @@ from PIL import Image
 from inference.basics.errors import ImageError, OutputError, TrainingError
 from inference.basics.files import replace_file
 from inference.images.read import read_image
-from inference.manifest.labels import Labels, read_group_prefixes, read_labels
-from inference.task.image_places import SUFFIXES
+from inference.manifest.file import MANIFEST_NAME
+from inference.manifest.task import Task
+from inference.task.image_places import list_images
 from training.data.pictures import find_pictures
+from training.data.source import Source, find_source, place_pictures
 from training.pages.explore_figures import ImageFolder, LabelCount
+from training.pages.explore_labels import (
+    RARITY_BOUNDS,
+    count_labels,
+    count_lengths,
+    count_rarity,
+    describe_lengths,
+    describe_truth,
+    describe_values,
+    find_kind,
+    measure_heat_map,
+    read_values,
+)
 from zoo.plots import choose_colours
+from zoo.tables.train_table import Table, read_table
 from zoo.text import render_template
-from zoo.train_table import Table, read_table
 
 TEMPLATE = Path(__file__).with_name("explore.html.jinja")
 SEED = 0
 CHANNELS = ("red", "green", "blue", "hue", "saturation", "value")
-RARITY_BOUNDS = (20, 100, 1000)
 RATIO_BOUNDS = (1.5, 2, 3, 5, 10)
 NAMED_FAULTS = 5
 LISTED_LABELS = 15
-HEAT_MAP_LABELS = 30
 LONGEST_IMAGES = 12
 THUMBNAIL_SIZE = (460, 300)
 # Two-sample Kolmogorov-Smirnov: critical value at 5 %, times sqrt(1 / n + 1 / m).
 GAP_FACTOR = 1.358
 
 
-def explore(data: Path, out: Path, images: int | None = None) -> None:
-    """Write the page about a folder with labels.csv, train.csv, train/ID.png and optionally test/ID.png.
+def explore(data: Path, out: Path, images: int | None = None, manifest: Path | None = None) -> None:
+    """Write the page about a competition's folder: its training images and their labels, and its test images if any.
 
-    `images`: open only this many images per folder; the label statistics always use all rows. The same files give the
-    same bytes. Raises TrainingError, TableError or OutputError.
+    `images`: open only this many images per folder; the label statistics always use all rows. `manifest`: of a zoo,
+    for the task and its tables; None: iMet's, from `data`. The same files give the same bytes. Raises TrainingError,
+    TableError, ManifestError or OutputError.
     """
     if images is not None and images < 1:
         raise TrainingError(f"--images: found {images}; wanted at least 1")
     if not out.parent.is_dir() or out.is_dir():  # before an hour of reading
         reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise OutputError(f"{out}: cannot be written: {reason}; wanted a file such as explore.html")
-    labels = read_labels(data / "labels.csv", read_group_prefixes(data / "labels.csv"))
-    table = read_table(data / "train.csv", labels)
-    train = measure_part("train", data / "train", table.ids, images)
+    source = find_source(manifest or data / MANIFEST_NAME, data)
+    table = read_table(source.train, source.labels, source.task)
+    folder, files = place_pictures(data, table)
+    train = measure_part("train", folder, table.ids, images, files)
     if not train.ids:
-        raise TrainingError(
-            f"{data / 'train'}: found {train.opened} images, none readable; the first: {train.unreadable[0]}"
-        )
-    test_ids = list_ids(data / "test")
-    test = measure_part("test", data / "test", test_ids, images) if test_ids else None
-    page = render_explore_page(data.resolve().name, labels, table, train, test, images)
+        raise TrainingError(f"{folder}: found {train.opened} images, none readable; the first: {train.unreadable[0]}")
+    test = measure_test(data, source.task, set(files or ()), images)
+    page = render_explore_page(data.resolve().name, source, table, train, test, images)
     with replace_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
-def list_ids(folder: Path) -> tuple[str, ...]:
-    """List the names of the images in a folder, without suffix, sorted; empty if there is no folder."""
-    if not folder.is_dir():
-        return ()
-    return tuple(sorted({path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}))
+def measure_test(data: Path, task: Task, training: Set[str], images: int | None) -> ImageFolder | None:
+    """Measure the test images below the folder that the task names; None if there is none, or no such folder.
+
+    `training`: files of training images, relative to `data`, which may lie in the same folder.
+    """
+    folder = data / task.images.folder
+    if task.images.folder == "." or not folder.is_dir():
+        return None
+    files = {path.relative_to(data).as_posix(): path for path in list_images(folder, sys.maxsize)}
+    ids = {path.relative_to(folder).with_suffix("").as_posix() for file, path in files.items() if file not in training}
+    return measure_part("test", folder, sorted(ids), images) if ids else None
 
 
-def measure_part(name: str, folder: Path, ids: Sequence[str], images: int | None) -> ImageFolder:
+def measure_part(
+    name: str, folder: Path, ids: Sequence[str], images: int | None, files: Sequence[str] | None = None
+) -> ImageFolder:
     """Measure all images of a folder, or a random sample of `images` existing ones, with seed SEED.
 
-    Raises TrainingError: the folder has none of the images.
+    `files`: as in find_pictures. Raises TrainingError: the folder has none of the images.
     """
     from tqdm import tqdm
 
-    found = find_pictures(folder, ids, allow_missing=True)
+    found = find_pictures(folder, ids, allow_missing=True, files=files)
     present = [(image, path) for image, path in zip(ids, found, strict=True) if path is not None]
     if images is not None and images < len(present):
         drawn = np.random.default_rng(SEED).choice(len(present), images, replace=False)
@@ -134,21 +154,28 @@ def measure_gap(first: NDArray[np.float64], second: NDArray[np.float64]) -> floa
 
 
 def render_explore_page(
-    title: str, labels: Labels, table: Table, train: ImageFolder, test: ImageFolder | None, images: int | None
+    title: str, source: Source, table: Table, train: ImageFolder, test: ImageFolder | None, images: int | None
 ) -> str:
     """Return the page as HTML, with every text from a file escaped."""
     from training.pages import explore_plots as plots
 
+    labels, task, kind = source.labels, source.task, find_kind(table, source.task)
     compared = [part for part in (train, test) if part is not None and part.ids]
-    counts = count_labels(labels, table)
+    counts = count_labels(labels, table, task) if kind != "numbers" else []
     groups = {group: [count for count in counts if count.group == group] for group in labels.groups}
-    lengths = {group: table.targets[:, columns].sum(axis=1) for group, columns in labels.groups.items()}
-    lengths = {"all": table.targets.sum(axis=1), **lengths} if len(lengths) > 1 else lengths
+    lengths = count_lengths(labels, table) if kind == "sets" else {}
+    values = read_values(table, task) if kind == "numbers" else None
+    # A few classes are named in bars; many are only ranked.
+    ranked = len(counts) > (1 if kind == "sets" else plots.MOST_BARS)
     colours = dict(zip(labels.groups, choose_colours(len(labels.groups)), strict=True))
     one_size = len(np.unique(np.concatenate([part.sizes for part in compared]), axis=0)) == 1
     return render_template(
         TEMPLATE,
         title=title,
+        kind=kind,
+        value_name=labels.names[0],
+        exclusive=task.type == "multiclass",
+        test_folder=task.images.folder,
         parts=[part for part in (train, test) if part is not None],
         compared=compared,
         medians={part.name: np.median(part.sizes, axis=0).tolist() for part in compared},
@@ -166,44 +193,21 @@ def render_explore_page(
         gap_limit=GAP_FACTOR * np.sqrt(sum(1 / len(part.ids) for part in compared)),
         normalisation=describe_normalisation(train),
         ratio_bounds=RATIO_BOUNDS,
-        heat_map=measure_heat_map(table, counts),
+        heat_map=measure_heat_map(table, counts) if kind == "sets" else [],
+        values={} if values is None else describe_values(values),
         one_size=one_size,
-        longest=list_longest(train, table, counts),
+        longest=list_longest(train, table, task, counts),
         plots={
             "rgb": plots.plot_colours(compared, CHANNELS[:3], 0),
             "hsv": plots.plot_colours(compared, CHANNELS[3:], 3),
             "sizes": None if one_size else plots.plot_sizes(compared),
             "ratios": None if one_size else plots.plot_ratios(compared),
-            "counts": plots.plot_counts(counts, colours, RARITY_BOUNDS),
-            "lengths": plots.plot_lengths(lengths, colours),
+            "counts": plots.plot_counts(counts, colours, RARITY_BOUNDS) if ranked else None,
+            "lengths": plots.plot_lengths(lengths, colours) if lengths else None,
+            "shares": plots.plot_shares(counts) if kind == "shares" or (len(counts) > 1 and not ranked) else None,
+            "values": None if values is None else plots.plot_values(values, labels.names[0]),
         },
     )
-
-
-def count_labels(labels: Labels, table: Table) -> list[LabelCount]:
-    """Count the images of each label, in the order of labels.csv."""
-    owners = {column: group for group, columns in labels.groups.items() for column in columns}
-    return [
-        LabelCount(name.partition("::")[2], owners[column], int(images), images / len(table.ids))
-        for column, (name, images) in enumerate(zip(labels.names, table.targets.sum(axis=0), strict=True))
-    ]
-
-
-def count_rarity(images: Sequence[int]) -> list[int]:
-    """Count the labels in each range of RARITY_BOUNDS, rarest first; `images`: images per label."""
-    ranges = np.searchsorted(RARITY_BOUNDS, images, side="right")
-    return [int(labels) for labels in np.bincount(ranges, minlength=len(RARITY_BOUNDS) + 1)]
-
-
-def describe_lengths(numbers: NDArray[np.int64]) -> dict[str, float]:
-    """Summarise the labels per image, and count the images without a label."""
-    return {
-        "mean": float(numbers.mean()),
-        "median": float(np.median(numbers)),
-        "least": int(numbers.min()),
-        "most": int(numbers.max()),
-        "without": int((numbers == 0).sum()),
-    }
 
 
 def describe_channels(compared: Sequence[ImageFolder]) -> list[dict[str, Any]]:
@@ -225,23 +229,7 @@ def describe_normalisation(part: ImageFolder) -> tuple[list[float], list[float]]
     return (means.mean(axis=0) / 255).tolist(), (spread / 255).tolist()
 
 
-def measure_heat_map(table: Table, counts: Sequence[LabelCount]) -> list[tuple[LabelCount, list[float | None]]]:
-    """For each of the most frequent labels, compute the share of its images that have each other one; None for itself.
-
-    Rows and columns start with the most frequent label; labels without an image are left out.
-    """
-    order = sorted(range(len(counts)), key=lambda column: -counts[column].images)[:HEAT_MAP_LABELS]
-    order = [column for column in order if counts[column].images]
-    chosen = table.targets[:, order].astype(np.float32)  # sums of ones: exact up to 16 million images
-    together = chosen.T @ chosen  # (labels, labels)
-    shares = together / together.diagonal()[:, None]
-    return [
-        (counts[column], [None if other == row else float(shares[row, other]) for other in range(len(order))])
-        for row, column in enumerate(order)
-    ]
-
-
-def list_longest(part: ImageFolder, table: Table, counts: Sequence[LabelCount]) -> list[dict[str, Any]]:
+def list_longest(part: ImageFolder, table: Table, task: Task, counts: Sequence[LabelCount]) -> list[dict[str, Any]]:
     """List the images with the largest ratio of long to short side, with size, labels and thumbnail."""
     rows = dict(zip(table.ids, table.targets, strict=True))
     return [
@@ -250,7 +238,7 @@ def list_longest(part: ImageFolder, table: Table, counts: Sequence[LabelCount]) 
             "width": int(part.sizes[place, 0]),
             "height": int(part.sizes[place, 1]),
             "ratio": float(part.lengths[place]),
-            "labels": [counts[column] for column in np.flatnonzero(rows[part.ids[place]]).tolist()],
+            "truth": describe_truth(rows[part.ids[place]], task, counts),
             "thumbnail": make_thumbnail(part.paths[place]),
         }
         for place in np.argsort(-part.lengths, kind="stable")[:LONGEST_IMAGES]

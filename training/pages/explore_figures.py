@@ -45,6 +45,9 @@ class LabelCount:
     name: str
     """Without the prefix of the group."""
     group: str
+    title: str
+    """As in labels.csv."""
     images: int
+    """With this label; of soft labels, those where it is true or the highest."""
     share: float
-    """`images` divided by all images."""
+    """Mean of the targets: `images` divided by all images, if labels are not soft."""

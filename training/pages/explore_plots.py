@@ -14,13 +14,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from training.pages.explore_figures import ImageFolder, LabelCount
-from zoo.plots import GREY, INK, encode_figure, format_number, make_grid, style_axes
+from zoo.plots import GREY, GROUP_COLOURS, INK, encode_figure, format_number, make_grid, style_axes
 
 PART_COLOURS = {"train": "#2f6fa8", "test": "#e2711d"}
 PART_TINTS = {"train": ("#a9c9e6", "#0b2f52"), "test": ("#f7c79f", "#7a3205")}
 FIGURES = ("mean", "deviation", "minimum", "maximum")
 RATIO_TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50, 100)
 BINS = 48
+MOST_BARS = 40
+LONGEST_NAME = 28
 Values = NDArray[Any]
 
 
@@ -142,7 +144,8 @@ def plot_counts(counts: Sequence[LabelCount], colours: Mapping[str, str], bounds
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}" if rank else ""))
     axes.set_xlabel("rank of the label in its group", fontsize=9)
     axes.set_ylabel("images", fontsize=9)
-    axes.legend(fontsize=9, frameon=False, loc="upper right")
+    if len(colours) > 1:
+        axes.legend(fontsize=9, frameon=False, loc="upper right")
     style_axes(axes)
     return encode_figure(figure)
 
@@ -166,6 +169,43 @@ def plot_lengths(lengths: Mapping[str, NDArray[np.int64]], colours: Mapping[str,
     return encode_figure(figure)
 
 
+def plot_shares(counts: Sequence[LabelCount]) -> str:
+    """Plot the share of each label among all images, the MOST_BARS largest."""
+    ranked = sorted(counts, key=lambda count: -count.share)[:MOST_BARS]
+    figure, ((axes,),) = make_grid(1, 1, 0.3 + 0.22 * len(ranked), 0.1)
+    figure.subplots_adjust(left=0.22)
+    places = np.arange(len(ranked))
+    axes.barh(places, [100 * count.share for count in ranked], 0.8, color=GROUP_COLOURS[0])
+    axes.set_yticks(places, [_escape(shorten_text(count.name)) for count in ranked])
+    axes.set_ylim(len(ranked) - 0.4, -0.6)
+    axes.set_xlabel("share of the images, %", fontsize=9)
+    style_axes(axes)
+    return encode_figure(figure)
+
+
+def plot_values(values: NDArray[np.float64], name: str) -> str:
+    """Plot the distribution of the numbers of a regression, (images,)."""
+    figure, ((axes,),) = make_grid(1, 1, 2.6, 0.1)
+    whole = values.round()
+    edges = _choose_edges({name: whole}) if np.allclose(values, whole, rtol=0, atol=1e-4) else BINS
+    shares, edges = np.histogram(values, edges)
+    axes.stairs(100 * shares / len(values), edges, fill=True, color=GROUP_COLOURS[0], alpha=0.8)
+    axes.axvline(float(values.mean()), color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        "mean",
+        (float(values.mean()), 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -8),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK,
+    )
+    axes.set_xlabel(_escape(name), fontsize=9)
+    axes.set_ylabel("% of images", fontsize=9)
+    style_axes(axes)
+    return encode_figure(figure)
+
+
 def _draw_shares(axes: Axes, edges: Values, samples: Mapping[str, Values]) -> None:
     # Shares, not counts: train and test differ in size.
     for name, values in samples.items():
@@ -185,7 +225,7 @@ def _draw_shares(axes: Axes, edges: Values, samples: Mapping[str, Values]) -> No
 def _choose_edges(samples: Mapping[str, Values]) -> Values:
     # Edges lie between whole pixels: with narrower bins, some would be empty and look like gaps in the data.
     least, most = _find_range(samples)
-    if _is_wide(samples):
+    if least > 0 and _is_wide(samples):
         return np.unique(np.geomspace(least, most + 1, BINS + 1).round()) - 0.5
     step = max(1, -(-(most + 1 - least) // BINS))
     return np.arange(least, most + 1 + step, step) - 0.5
@@ -231,6 +271,11 @@ def _add_legend(
         target.legend(
             handles=handles, bbox_to_anchor=(1, 1), loc=place, ncols=2, fontsize=9, frameon=False, borderaxespad=0.1
         )
+
+
+def shorten_text(text: str) -> str:
+    """Return at most LONGEST_NAME characters."""
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def _escape(text: str) -> str:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from inference.ensemble.blend import Scores
-from inference.manifest.records import Calibration
+from inference.manifest.decision import Calibration
+from zoo.metrics.selection import Truth
 
 MOST_POINTS = 64
 # Low bits of a float32 that are dropped to pool scores into cells; the rest has the precision of a float16.
@@ -80,16 +81,17 @@ def thin_curve(
     return np.array(kept)
 
 
-def measure_reliability(probabilities: Scores, truth: NDArray[np.bool_]) -> Reliability:
+def measure_reliability(probabilities: Scores, truth: Truth) -> Reliability:
     """Measure the reliability of probabilities on pairs not used in their fit; both arguments: (images, labels).
 
-    The bins are those of EDGES, without empty ones.
+    The bins are those of EDGES, without empty ones. Of soft labels, a pair is true by its share.
     """
     flat = probabilities.ravel().astype(np.float64)
     true = truth.ravel()
-    likelihood = np.clip(np.where(true, flat, 1 - flat), SMALLEST_PROBABILITY, 1)
+    logs = [np.log(np.clip(part, SMALLEST_PROBABILITY, 1)) for part in (flat, 1 - flat)]
+    likelihoods = np.where(true, *logs) if true.dtype == np.bool_ else true * logs[0] + (1 - true) * logs[1]
     places = np.searchsorted(EDGES[1:-1], flat, side="right")
     counts = np.bincount(places)
     used = np.flatnonzero(counts)
     means, frequencies = (np.bincount(places, weights=part)[used] / counts[used] for part in (flat, true))
-    return Reliability(float(-np.log(likelihood).mean()), means, frequencies, counts[used])
+    return Reliability(float(-likelihoods.mean()), means, frequencies, counts[used])

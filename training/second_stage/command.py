@@ -9,9 +9,13 @@ from zoo.commands import Command, add_manifest
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_manifest(parser)
-    parser.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the true labels")
+    parser.add_argument("--train", type=Path, required=True, metavar="CSV", help="train.csv: the truth")
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="training images; the trees use their brightness and size"
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="training images, or the competition's folder if train.csv names their files; the trees use their "
+        "brightness and size",
     )
     parser.add_argument("--folds", type=int, default=3, metavar="N", help="outer folds that judge each method (3)")
     parser.add_argument(
@@ -34,14 +38,16 @@ def run(arguments: argparse.Namespace) -> None:
         train=arguments.train,
         images=arguments.images,
         folds=arguments.folds,
-        layers=LayerSettings("cnn" not in arguments.without, "trees" not in arguments.without, arguments.seed),
+        layers=LayerSettings(
+            cnn="cnn" not in arguments.without, trees="trees" not in arguments.without, seed=arguments.seed
+        ),
     )
     fit_second_stage(settings)
 
 
 ENSEMBLE = Command(
     "ensemble",
-    "fit the ensemble to out-of-fold predictions: blend weights, stackers, thresholds",
+    "fit the ensemble to out-of-fold predictions: blend weights, stackers, decision rules",
     "--train data/train.csv --images data/train",
     add_arguments,
     run,

@@ -1,66 +1,93 @@
 """Judge each method on images that it was not fitted to: an outer split around an inner one (nested)."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.ensemble.decide import calibrate, decide
+from inference.manifest.decision import Decision
 from inference.manifest.labels import Labels
-from inference.manifest.records import BLEND, Calibration, Decision, GroupDecision
-from training.scoring.thresholds import fit_decision
-from training.second_stage.blend_weights import fit_weights
+from inference.manifest.records import BLEND
+from inference.manifest.task import Task
+from training.scoring.rules import APART as PER_GROUP
+from training.scoring.rules import fit_rules, list_rules
 from training.second_stage.calibration import fit_calibration
-from training.second_stage.fitted import (
-    APART,
-    TOGETHER,
-    TREES,
-    Layers,
-    LayerSettings,
-    blend_members,
-    fit_layers,
-    score_layers,
-)
+from training.second_stage.fitted import Layers, LayerSettings, Weights, fit_layers, score_layers
 from training.second_stage.member_scores import MemberScores
-from zoo.f2 import find_threshold, score_samples
+from training.second_stage.methods import MethodScores, choose_single, fit_mix, list_methods, score_method
+from zoo.metrics.scoring import Summary, find_scoring, harden_truth, select_answers
+from zoo.metrics.selection import Answers, Truth
 
-SINGLE, MEAN, BOTH, MIX = "best single model", "mean", "cnn_both", "mix"
-RULES = ("one threshold", "a threshold per group", "thresholds and label counts", "expected F2")
-COUNTS, EXPECTED = RULES[2], RULES[3]
-MethodScores = dict[str, NDArray[np.float32]]
-Weights = Mapping[str, Mapping[str, float]]
+Rules = Mapping[str, Decision]
+"""By name, without priors."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """The four decision rules of RULES, fitted to the same scores."""
+class Pool:
+    """The answers of several fits, each to images of its own, kept as the metric's summary of these images.
 
-    stages: tuple[Mapping[str, GroupDecision], ...]
-    """Of the first three rules, by group."""
-    calibration: Mapping[str, Calibration]
-    """For expected F2, by group."""
+    The summary of ROC AUC is of ranks among all images, so the answers themselves are kept for it.
+    """
 
-    def declare(self, rule: str) -> Decision:
-        """Return a rule as the decision of the manifest, without its prior."""
-        if rule == EXPECTED:
-            return Decision(self.stages[-1], prior={}, rule="expected_f2", calibration=self.calibration)
-        return Decision(self.stages[RULES.index(rule)], prior={})
+    def __init__(self, task: Task, truth: Truth) -> None:
+        """`truth`: of all images, (images, labels)."""
+        self.scoring = find_scoring(task)
+        self._truth, self._is_whole = truth, task.metric.name == "roc_auc"
+        self._kept: NDArray[Any] | None = None
+
+    def add(self, rows: NDArray[np.int64], answers: Answers) -> float:
+        """Add the answers to the images `rows`; return their figure alone."""
+        summary = self.scoring.summarise(answers, self._truth[rows])
+        part = answers.astype(np.float32) if self._is_whole else summary
+        if self._kept is None:
+            self._kept = np.zeros((len(self._truth), *part.shape[1:]), part.dtype)
+        self._kept[rows] = part
+        return self.scoring.total(summary)
+
+    def summarise(self) -> Summary:
+        """Return the summary of all images."""
+        assert self._kept is not None
+        return self.scoring.summarise(self._kept, self._truth) if self._is_whole else self._kept
 
 
 @dataclass(frozen=True)
 class Nested:
     """The results of the outer folds, each on the images that it held out."""
 
-    f2: Mapping[tuple[str, str], NDArray[np.float64]]
-    """By method and rule, (images,)."""
-    predicted: Mapping[str, NDArray[np.bool_]]
-    """By method, the labels selected by thresholds and label counts, (images, labels)."""
-    probabilities: NDArray[np.float32]
-    """The last method's calibrated scores, (images, labels)."""
+    pools: dict[tuple[str, str], Pool]
+    """By method and rule: every method with the richest rule of `list_rules`, the last one with all rules."""
+    selected: dict[str, NDArray[np.bool_]]
+    """By method, the labels selected by the richest rule, (images, labels), of the blend and the last method; empty
+    where the answers are no labels and no classes."""
+    values: NDArray[np.float32]
+    """(images, labels): the last method's calibrated scores if it can be decided by them, else its answers."""
     parts: MethodScores
     """By part, (images, labels)."""
-    outer: tuple["Outer", ...]
+    outer: list["Outer"]
+
+    def judge(
+        self,
+        method: str,
+        rules: Rules,
+        scores: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        members: MemberScores,
+        labels: Labels,
+        task: Task,
+    ) -> float:
+        """Judge rules on a method's scores of the held-out images `rows`; return the figure of the richest one."""
+        figures = {}
+        for rule, decision in rules.items():
+            answers = decide(scores, labels, decision)
+            figures[rule] = self.pools.setdefault((method, rule), Pool(task, members.truth)).add(rows, answers)
+            if rule == list_rules(task)[-1]:
+                if method in self.selected:
+                    self.selected[method][rows] = select_answers(answers, task)
+                self.values[rows] = answers
+        return figures[list_rules(task)[-1]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +102,12 @@ class Outer:
 
 
 def judge_methods(
-    members: MemberScores, labels: Labels, settings: LayerSettings, folds: int, report: Callable[[str], None]
+    members: MemberScores,
+    labels: Labels,
+    task: Task,
+    settings: LayerSettings,
+    folds: int,
+    report: Callable[[str], None],
 ) -> Nested:
     """Fit and judge all methods in `folds` outer folds; `report` prints the progress.
 
@@ -85,99 +117,94 @@ def judge_methods(
     because the members' scores are out of fold already.
     """
     owners = np.random.default_rng(settings.seed).permutation(len(members.rows)) % folds
-    methods = list_methods(settings)
-    f2: dict[tuple[str, str], NDArray[np.float64]] = {}
-    predicted = {method: np.zeros(members.truth.shape, np.bool_) for method in methods}
-    probabilities = np.zeros(members.truth.shape, np.float32)
-    parts: MethodScores = {}
-    outer = []
+    methods, richest = list_methods(settings), list_rules(task)[-1]
+    shape = members.truth.shape
+    selected = {method: np.zeros(shape, np.bool_) for method in (BLEND, methods[-1]) if shows_labels(task)}
+    nested = Nested({}, selected, np.zeros(shape, np.float32), {}, [])
     for fold in range(folds):
         outside, held_out = np.flatnonzero(owners != fold), np.flatnonzero(owners == fold)
         training, judged = members.take(outside), members.take(held_out)
         report(f"outer fold {fold + 1} of {folds}: {len(outside)} images to fit, {len(held_out)} to judge")
-        layers = fit_layers(training, labels, settings, f"fold {fold + 1}/{folds}")
+        layers = fit_layers(training, labels, task, settings, f"fold {fold + 1}/{folds}")
         found = score_layers(layers, judged, labels)
-        inner = cross_layers(training, labels, settings, f"fold {fold + 1}/{folds}, inner")
-        mix = fit_weights(inner, {group: list(inner) for group in labels.groups}, training.truth, labels)
-        single = choose_single(training, labels)
-        rules = {}
+        inner = cross_layers(training, labels, task, settings, f"fold {fold + 1}/{folds}, inner")
+        mix = fit_mix(inner, training, labels, task)
+        single = choose_single(training, labels, task)
+        figures = {}
         for method in methods:
-            scores = score_method(method, inner, mix, training, labels, single)
-            rules[method] = fit_rules(scores, training.truth, labels)
-            judged_scores = score_method(method, found, mix, judged, labels, single)
-            for rule in RULES:
-                given = decide(judged_scores, labels, rules[method].declare(rule))
-                f2.setdefault((method, rule), np.zeros(len(owners)))[held_out] = score_samples(given, judged.truth)
-                if rule == COUNTS:
-                    predicted[method][held_out] = given
-        probabilities[held_out] = calibrate(judged_scores, labels, rules[method].calibration)
-        for part, scores in found.items():
-            parts.setdefault(part, np.zeros((len(owners), len(labels.ids)), np.float32))[held_out] = scores
-        outer.append(Outer(held_out, layers, mix, rules[methods[-1]]))
-        report(", ".join(f"{method} {f2[method, COUNTS][held_out].mean():.4f}" for method in methods))
-    return Nested(f2, predicted, probabilities, parts, tuple(outer))
+            inside = score_method(method, inner, mix, training, labels, single)
+            rules: Rules = fit_rules(task, inside, training.truth, labels)
+            if method == methods[-1]:
+                rules = add_expected(rules, inside, training.truth, labels, task)
+            scores = score_method(method, found, mix, judged, labels, single)
+            used = rules if method == methods[-1] else {richest: rules[richest]}
+            figures[method] = nested.judge(method, used, scores, held_out, members, labels, task)
+        expected = name_expected(task)
+        if expected:
+            nested.values[held_out] = calibrate(scores, labels, rules[expected].calibration)
+        for part, own in found.items():
+            nested.parts.setdefault(part, np.zeros(shape, np.float32))[held_out] = own
+        nested.outer.append(Outer(held_out, layers, mix, rules))
+        report(", ".join(f"{method} {figure:.4f}" for method, figure in figures.items()))
+    return nested
 
 
-def cross_layers(members: MemberScores, labels: Labels, settings: LayerSettings, purpose: str) -> MethodScores:
+def cross_layers(
+    members: MemberScores, labels: Labels, task: Task, settings: LayerSettings, purpose: str
+) -> MethodScores:
     """Return each part's scores of all images; layers fitted to one half score the other."""
     halves = np.random.default_rng(settings.seed + 1).permutation(len(members.rows)) % 2
     parts: MethodScores = {}
     for half in range(2):
-        layers = fit_layers(members.take(np.flatnonzero(halves != half)), labels, settings, f"{purpose} {half + 1}/2")
+        fitted = members.take(np.flatnonzero(halves != half))
+        layers = fit_layers(fitted, labels, task, settings, f"{purpose} {half + 1}/2")
         other = np.flatnonzero(halves == half)
         for part, scores in score_layers(layers, members.take(other), labels).items():
             parts.setdefault(part, np.zeros((len(halves), len(labels.ids)), np.float32))[other] = scores
     return parts
 
 
-def list_methods(settings: LayerSettings) -> list[str]:
-    """List the methods to judge; the mix is last, or the blend if there is no stacker."""
-    cnns = [APART, TOGETHER, BOTH] if settings.cnn else []
-    trees = [TREES] if settings.trees else []
-    return [SINGLE, MEAN, BLEND, *cnns, *trees, *([MIX] if cnns or trees else [])]
+def shows_labels(task: Task) -> bool:
+    """Return whether the answers are labels, or probabilities of which the highest is a class."""
+    return task.submission.holds_labels or task.type == "multiclass"
 
 
-def score_method(
-    method: str, parts: MethodScores, mix: Weights, members: MemberScores, labels: Labels, single: int
-) -> NDArray[np.float32]:
-    """Return the scores of a method, (images, labels); `single`: index of the best single model."""
-    if method == SINGLE:
-        alone = members.scores[:, single].astype(np.float32)
-        alone[np.isnan(alone)] = 0
-        return alone
-    if method == MEAN:
-        equal = {
-            group: {name: 1.0 for name, groups in zip(members.names, members.covers, strict=True) if group in groups}
-            for group in labels.groups
-        }
-        return blend_members(members, labels, equal)
-    if method == BOTH:
-        return np.float32(0.5) * (parts[APART] + parts[TOGETHER])
-    return mix_parts(parts, mix, labels) if method == MIX else parts[method]
+def list_all_rules(task: Task) -> tuple[str, ...]:
+    """Return the names of the rules of `list_rules`, and of expected F-beta where that is the metric."""
+    expected = name_expected(task)
+    return (*list_rules(task), *([expected] if expected else []))
 
 
-def mix_parts(parts: MethodScores, mix: Weights, labels: Labels) -> NDArray[np.float32]:
-    """Return the weighted mean of the parts by group, (images, labels)."""
-    mixed = np.zeros_like(parts[BLEND])
-    for group, weights in mix.items():
-        columns = list(labels.columns(group))
-        for name, weight in weights.items():
-            mixed[:, columns] += np.float32(weight / sum(weights.values())) * parts[name][:, columns]
-    return mixed
+def name_expected(task: Task) -> str | None:
+    """Return the name of the rule of the highest expected F-beta, as in expected F2; None: it does not suit the task.
+
+    It maximises F-beta of each image.
+    """
+    suits = task.selects_labels and task.metric.average == "samples"
+    return f"expected F{task.metric.beta:g}" if suits else None
 
 
-def choose_single(members: MemberScores, labels: Labels) -> int:
-    """Return the index of the member with the best F2 at one threshold, among those that cover the most groups."""
-    most = max(len(groups) for groups in members.covers)
-    places = [place for place, groups in enumerate(members.covers) if len(groups) == most]
-    scores = {place: np.nan_to_num(members.scores[:, place].astype(np.float32)) for place in places}
-    return max(places, key=lambda place: find_threshold(scores[place], members.truth)[1])
+def name_base(task: Task) -> str:
+    """Return the name of the rule that the others are compared with: a threshold per group, or the plainest."""
+    rules = list_rules(task)
+    return PER_GROUP if PER_GROUP in rules else rules[0]
 
 
-def fit_rules(scores: NDArray[np.float32], truth: NDArray[np.bool_], labels: Labels) -> Rules:
-    """Fit all rules to these images; `scores`, `truth`: (images, labels)."""
+def fit_all_rules(scores: NDArray[np.float32], truth: Truth, labels: Labels, task: Task) -> Rules:
+    """Fit the rules of `list_all_rules` to these images; `scores`, `truth`: (images, labels)."""
+    return add_expected(fit_rules(task, scores, truth, labels), scores, truth, labels, task)
+
+
+def add_expected(rules: Rules, scores: NDArray[np.float32], truth: Truth, labels: Labels, task: Task) -> Rules:
+    """Add the rule of the highest expected F-beta, if it suits the task, with a calibration of each group."""
+    expected = name_expected(task)
+    if expected is None:
+        return rules
+    true = harden_truth(truth, task)
     calibration = {
-        group: fit_calibration(scores[:, list(columns)], truth[:, list(columns)])
+        group: fit_calibration(scores[:, list(columns)], true[:, list(columns)])
         for group, columns in labels.groups.items()
     }
-    return Rules(fit_decision(scores, truth, labels).stages, calibration)
+    richest = rules[list_rules(task)[-1]]
+    added = dataclasses.replace(richest, rule="expected_f", calibration=calibration, beta=task.metric.beta)
+    return {**rules, expected: added}

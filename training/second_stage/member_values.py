@@ -1,45 +1,60 @@
-"""The value of each member: the F2 that the ensemble loses when the kernel has no time for it."""
+"""The value of each member: by how much the ensemble's metric gets worse when the kernel has no time for it."""
 
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.ensemble.decide import decide
 from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest, list_members
+from inference.manifest.task import Task
 from inference.manifest.values import View
-from training.second_stage.fitted import score_layers
-from training.second_stage.judge import Nested, Outer, mix_parts
+from training.second_stage.fitted import RANKS, score_layers
+from training.second_stage.judge import Nested, Outer, Pool
 from training.second_stage.member_scores import MemberScores
-from zoo.f2 import score_samples
+from training.second_stage.methods import mix_parts
+from zoo.metrics.scoring import find_scoring
+from zoo.metrics.selection import Answers
 
 # Per outer fold; each member needs its own pass, and the trees take a second per hundred images of a large zoo.
 IMAGES = 2000
 
 
-def measure_members(members: MemberScores, labels: Labels, nested: Nested, rule: str) -> dict[str, float]:
-    """Measure for each member the mean F2 lost without it; the value may be negative.
+def measure_members(
+    members: MemberScores, labels: Labels, task: Task, nested: Nested, method: str, rule: str
+) -> dict[str, float]:
+    """Measure for each member by how much the metric is worse without it; the value may be negative.
 
-    Measured on the first IMAGES held-out images of each outer fold. Nothing is fitted again: as in the kernel, the
-    other members fill in the missing scores, and the mix and the rules stay.
+    `method`: the mix, the blend or the rank mean, decided by `rule`. Measured on the first IMAGES held-out images of
+    each outer fold. Nothing is fitted again: as in the kernel, the other members fill in the missing scores, and the
+    mix and the rules stay.
     """
-    lost = dict.fromkeys(members.names, 0.0)
-    images = 0
+    scoring = find_scoring(task)
+    rows = np.concatenate([outer.held_out[:IMAGES] for outer in nested.outer])
+    whole, others = Pool(task, members.truth[rows]), {name: Pool(task, members.truth[rows]) for name in members.names}
+    starts = [0]
     for outer in nested.outer:
         judged = members.take(outer.held_out[:IMAGES])
-        whole = score_whole(outer, judged, labels, rule)
-        for name in lost:
-            lost[name] += float((whole - score_whole(outer, judged.leave_out(name), labels, rule)).sum())
-        images += len(whole)
-    return {name: total / images for name, total in lost.items()}
+        places = np.arange(starts[-1], starts[-1] + len(judged.rows))
+        whole.add(places, answer_whole(outer, judged, labels, method, rule))
+        for name, pool in others.items():
+            pool.add(places, answer_whole(outer, judged.leave_out(name), labels, method, rule))
+        starts.append(starts[-1] + len(places))
+    summary = whole.summarise()
+    if scoring.is_mean:
+        sign = 1 if scoring.higher_is_better else -1
+        lost = {name: np.split(summary - pool.summarise(), starts[1:-1]) for name, pool in others.items()}
+        return {name: sign * sum(float(part.sum()) for part in parts) / len(rows) for name, parts in lost.items()}
+    figure = scoring.total(summary)
+    return {name: scoring.find_gain(figure, scoring.total(pool.summarise())) for name, pool in others.items()}
 
 
-def score_whole(
-    outer: Outer, members: MemberScores, labels: Labels, rule: str
-) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Score each image with the layers, mix and rules of an outer fold; F2, (images,)."""
-    scores = mix_parts(score_layers(outer.layers, members, labels), outer.mix, labels)
-    return score_samples(decide(scores, labels, outer.rules.declare(rule)), members.truth)
+def answer_whole(outer: Outer, members: MemberScores, labels: Labels, method: str, rule: str) -> Answers:
+    """Return the answers by the layers, mix and rules of an outer fold, (images, labels)."""
+    parts = score_layers(outer.layers, members, labels)
+    scores: NDArray[np.float32] = parts[RANKS] if method == RANKS else mix_parts(parts, outer.mix, labels)
+    return decide(scores, labels, outer.rules[rule])
 
 
 def divide_values(values: Mapping[str, float], manifest: Manifest) -> dict[str, dict[View, float]]:

@@ -10,7 +10,7 @@ from inference.basics.errors import OutputError, TrainingError
 from inference.images.geometry import Draft, Geometry
 from inference.images.read import decode_image, read_picture, read_squares
 from inference.manifest.records import Resize
-from training.data.pictures import Pictures, check_pictures, find_pictures, open_cache
+from training.data.pictures import Pictures, check_pictures, find_pictures, locate_images, open_cache
 from training.second_stage.member_scores import MemberScores, measure_evidence
 
 GEOMETRY = Geometry(24, Resize(), "bilinear")
@@ -83,6 +83,18 @@ def test_the_error_counts_missing_images_and_names_five(train: Path) -> None:
     readable, faults = check_pictures(paths)
     assert list(np.flatnonzero(~readable)) == list(range(10, 17))
     assert not faults
+
+
+def test_files_are_found_by_name_or_stem_also_through_links(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").mkdir()
+    for name in ("a b.jpg", "a b.png", "c.JPG", "notes.txt"):
+        (tmp_path / "far" / name).touch()
+        (tmp_path / "near" / name).symlink_to(tmp_path / "far" / name)
+    near = tmp_path / "near"
+    found = locate_images(near, ["a b", "a b.jpg", "c", "c.JPG", "notes", "d"])
+    assert found == [near / "a b.png", near / "a b.jpg", near / "c.JPG", near / "c.JPG", None, None]
+    assert locate_images(tmp_path / "none", ["a"]) == [None]
 
 
 def test_squares_and_traits_come_from_reduced_jpegs_and_training_crops_do_not(museum: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from inference.manifest.file import read_manifest
 from inference.manifest.labels import read_labels
 from training.__main__ import main
 from zoo.networks import open_network
-from zoo.out_of_fold import pool_predictions
+from zoo.tables.out_of_fold import pool_predictions
 
 RECIPE = 'architecture = "test_resnet"\nimage_size = 32\nfolds = 2\nepochs = 1\nbatch_size = 16\ngroup = "{}"\n'
 

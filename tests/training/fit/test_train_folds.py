@@ -25,6 +25,7 @@ from timm.data.transforms_factory import create_transform
 
 from inference.manifest.file import read_manifest, verify_files
 from tests.conftest import ROOT
+from tests.training.small_tasks import CLASSES, NUMBERS, Competition, make_competition
 from training.__main__ import main
 from training.fit import loop
 from training.fit.train_folds import hide_rare_labels
@@ -191,9 +192,10 @@ def stop_after(steps: int) -> Callable[..., float]:
     [
         {"epochs": 2, "batch_size": 4, "ema": 0.9},
         {"epochs": 2, "batch_size": 4, "accumulate": 3, "schedule__name": "cosine", "optimizer__name": "adamw"},
-        {"epochs": 2, "batch_size": 8, "optimizer__name": "sgd", "schedule__name": "constant", "cache": 40},
+        {"epochs": 2, "batch_size": 8, "optimizer__name": "sgd", "schedule__name": "constant", "cache": 40}
+        | {"keep": "best", "augmentation__mixup": 0.4, "augmentation__cutmix": 1.0},
     ],
-    ids=["average", "accumulation", "constant rate"],
+    ids=["average", "accumulation", "constant rate, mixed images, best epoch"],
 )
 def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(
     museum: Path, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
@@ -368,6 +370,87 @@ def test_unreadable_images_are_skipped_and_missing_ones_need_an_option(
     assert held_out and not set(names[:7]) & set(held_out)
 
 
+def run_task(competition: Competition, recipe: Path, *options: str) -> int:
+    """Train on a competition whose tables lie in its zoo."""
+    assert not (competition.data / "train.csv").exists()
+    return run_fit(competition.data, recipe, competition.zoo, *options)
+
+
+def predict_task(competition: Competition, name: str, outputs: int) -> torch.Tensor:
+    """Return the outputs of timm's network for the image and its mirror image, (2, held-out images, outputs)."""
+    network = timm.create_model("test_resnet", pretrained=False, num_classes=outputs).eval()
+    network.load_state_dict(load_file(competition.zoo / f"{name}.safetensors"))
+    timms = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
+    show = create_transform(**{**timms, "input_size": (3, 32, 32), "crop_pct": 1.0, "crop_mode": "squash"})
+    ids = (competition.zoo / f"{name}.oof.ids.txt").read_text().splitlines()
+    folder = competition.data / "train pictures"
+    pictures = torch.stack([show(Image.open(folder / image).convert("RGB")) for image in ids])
+    with torch.inference_mode():
+        return torch.stack([network(pictures), network(pictures.flip(3))])
+
+
+def read_cells(competition: Competition, name: str, column: str) -> list[str]:
+    """Return the truth of the images that a network held out, in the order of its predictions."""
+    cells = {row["id"]: row[column] for row in read_rows(competition.zoo / "train.csv")}
+    return [cells[image] for image in (competition.zoo / f"{name}.oof.ids.txt").read_text().splitlines()]
+
+
+def test_classes_are_trained_with_mixed_images_and_the_best_epoch_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_competition(tmp_path, CLASSES)
+    mixed = {"augmentation__mixup": 0.4, "augmentation__cutmix": 1.0, "optimizer__learning_rate": 0.01}
+    mixed |= {"schedule__name": "constant"}
+    recipe = write_recipe(
+        tmp_path, group="all", folds=2, epochs=4, batch_size=8, keep="best", precision="fp32", **mixed
+    )
+    assert run_task(made, recipe, "--fold", "1") == 0
+    scores = np.load(made.zoo / "blue_f1.oof.npy")
+    expected = predict_task(made, "blue_f1", 3).softmax(dim=2).mean(dim=0)
+    np.testing.assert_allclose(scores, expected.numpy(), rtol=0, atol=1e-3)
+    assert scores.dtype == np.float16
+    hits = scores.argmax(axis=1) == np.array([int(cell) for cell in read_cells(made, "blue_f1", "labels")])
+    rows = read_rows(made.zoo / "blue_f1.metrics.csv")
+    best = max(float(row["accuracy"]) for row in rows)
+    assert best > float(rows[-1]["accuracy"])  # so that the last epoch would fail the test
+    assert hits.mean() == pytest.approx(best, abs=1e-5)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"blue_f1: accuracy {hits.mean():.4f} on {len(hits)} held-out images"
+    assert read_manifest(made.manifest).task == CLASSES
+
+
+def test_soft_labels_are_learnt(tmp_path: Path) -> None:
+    made = make_competition(tmp_path, CLASSES, soft=True)
+    recipe = write_recipe(tmp_path, group="all", folds=2, epochs=6, batch_size=8, optimizer__learning_rate=0.02)
+    assert run_task(made, recipe, "--fold", "0") == 0
+    truth = torch.tensor([[float(share) for share in cell.split()] for cell in read_cells(made, "blue_f0", "targets")])
+    scores = torch.from_numpy(np.load(made.zoo / "blue_f0.oof.npy")).float()
+    constant = truth.mean(dim=0).expand_as(truth)
+    loss, other = (torch.nn.functional.cross_entropy(part.log(), truth) for part in (scores, constant))
+    assert loss < other
+    assert scores.max() < 0.95  # hard targets would give more
+
+
+def test_numbers_are_trained_in_the_range_and_scored_in_the_competitions_units(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_competition(tmp_path, NUMBERS)
+    recipe = write_recipe(tmp_path, group="all", folds=2, epochs=2, batch_size=8)
+    assert run_task(made, recipe, "--fold", "0") == 0
+    scores = np.load(made.zoo / "blue_f0.oof.npy")
+    np.testing.assert_allclose(scores, predict_task(made, "blue_f0", 1).mean(dim=0).numpy(), rtol=0, atol=1e-3)
+    assert scores.dtype == np.float32
+    sides = np.array([float(cell) for cell in read_cells(made, "blue_f0", "value")])
+    error = np.sqrt(np.mean((40 * scores[:, 0].astype(np.float64) - sides) ** 2))
+    assert error < 15  # the head starts at the mean
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"blue_f0: RMSE {error:.4f} on {len(sides)} held-out images"
+    for path in made.zoo.glob("*.oof.*"):
+        path.unlink()
+    assert main(["oof", "--manifest", str(made.manifest), "--data", str(made.data), "--workers", "0"]) == 0
+    np.testing.assert_allclose(np.load(made.zoo / "blue_f0.oof.npy"), scores, rtol=0, atol=1e-4)
+
+
 def test_images_are_trained_on_upright_by_their_exif_orientation(museum: Path, zoo: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(museum, tmp_path / "data"))
     for path in (data / "train").iterdir():
@@ -427,14 +510,14 @@ def test_invalid_settings_are_refused_in_one_line(
     ("file", "text", "message"),
     [
         ("train.csv", None, "{data}/train.csv: no such file; wanted a table with the columns id and attribute_ids"),
-        ("train.csv", "id,labels\na,1\n", "{data}/train.csv: no `attribute_ids` column; found id, labels"),
+        ("train.csv", "id,tags\na,1\n", "{data}/train.csv: no `attribute_ids` column; found id, tags"),
         ("train.csv", "id,attribute_ids\n", "{data}/train.csv: has no row; wanted one for each image"),
-        ("train.csv", "id,attribute_ids\na,3 9\n", "{data}/train.csv: image a: found label 9; wanted labels of labels.csv"),
-        ("train.csv", "id,attribute_ids\na,3 x\n", "{data}/train.csv: image a: found attribute_ids '3 x'; wanted whole numbers"),
+        ("train.csv", "id,attribute_ids\na,3 9\n", "{data}/train.csv: image a: found attribute_ids '3 9'; label 9 is not in labels.csv"),
+        ("train.csv", "id,attribute_ids\na,3 x\n", "{data}/train.csv: image a: found attribute_ids '3 x'; wanted ids or names of labels; correct the cell, or leave it empty for no label"),
         ("train.csv", "id,attribute_ids\na,3\na,4\n", "{data}/train.csv: found image a twice; wanted unique ids"),
         ("train.csv", "id,attribute_ids\na,3\nb,4\nc,3\nd,4\n", "{data}/train: holds none of the 4 images of train.csv; wanted files such as a.png"),
         ("labels.csv", None, "{data}/labels.csv: no such file"),
-        ("labels.csv", "attribute_id,attribute_name\n0,red\n", "{data}/labels.csv: label 0: found 'red'; wanted GROUP::NAME, as in tag::men"),
+        ("labels.csv", "attribute_id,attribute_name\nx,tag::red\n", "{data}/labels.csv: found attribute_id 'x'; wanted a whole number"),
     ],
 )  # fmt: skip
 def test_invalid_tables_are_refused_in_one_line(

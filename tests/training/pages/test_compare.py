@@ -12,10 +12,12 @@ import pytest
 
 from inference.basics.errors import TrainingError
 from inference.manifest.labels import Labels
+from inference.manifest.task import Metric, Task
 from tests.training.by_hand import score, take_by_hand
-from training.pages.compare import Comparison, compare_zoos, describe_gain
+from training.pages.compare import Comparison, compare_zoos, describe_comparison, describe_gain
 from training.scoring.bootstrap import bootstrap_mean
 from training.scoring.scores import score_kind
+from zoo.metrics.scoring import find_scoring
 
 if TYPE_CHECKING:
     from conftest import Zoo
@@ -131,15 +133,15 @@ def test_two_equal_zoos_have_no_significant_difference(
     ("one", "sentence"),
     [
         (
-            Comparison("all", 24000, 0.6, 0.6123, 0.0101, 0.0146),
+            Comparison("all", 24000, 0.6, 0.6123, 0.0101, 0.0146, 0.0123, 99),
             "B is 0.0123 above A (95 % interval 0.0101 to 0.0146; 24000 images).",
         ),
         (
-            Comparison("tag", 24000, 0.6123, 0.6, -0.0146, -0.0101),
+            Comparison("tag", 24000, 0.6123, 0.6, -0.0146, -0.0101, -0.0123, 99),
             "For tag, B is 0.0123 below A (95 % interval 0.0101 to 0.0146; 24000 images).",
         ),
         (
-            Comparison("all", 90, 0.6, 0.59, -0.04, 0.02),
+            Comparison("all", 90, 0.6, 0.59, -0.04, 0.02, -0.01, 99),
             "B is 0.0100 below A (95 % interval -0.0200 to 0.0400; 90 images); "
             "0 is in the interval, so the difference is not significant.",
         ),
@@ -148,7 +150,15 @@ def test_two_equal_zoos_have_no_significant_difference(
 def test_the_sentence_says_which_is_better_and_whether_the_difference_is_significant(
     one: Comparison, sentence: str
 ) -> None:
-    assert describe_gain(one) == sentence
+    assert describe_gain(one, find_scoring(Task())) == sentence
+
+
+def test_the_sentence_about_a_loss_calls_the_lower_one_better() -> None:
+    scoring = find_scoring(Task(type="regression", metric=Metric("rmse")))
+    one = Comparison("all", 90, 7.0, 6.5, 0.2, 0.8, 0.5, 999)
+    assert describe_gain(one, scoring) == "B is 0.5000 below A (95 % interval 0.2000 to 0.8000; 90 images)."
+    assert "A - B" in describe_comparison([one], scoring)
+    assert "\nMetric: RMSE; lower is better.\n" in describe_comparison([one], scoring)
 
 
 def test_the_name_of_a_recipe_selects_all_its_folds_and_the_name_of_a_model_only_that_model(
@@ -180,9 +190,9 @@ def test_only_groups_that_both_cover_are_compared(
 
 def test_a_groups_figure_leaves_out_images_without_a_label_of_it() -> None:
     truth = np.array([[1, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 1]], bool)
-    assert score_kind(truth.astype(np.float32), truth, LABELS, "culture").tolist() == [1, 1, 1]
-    assert score_kind(truth.astype(np.float32), truth, LABELS, "tag").tolist() == [1, 1, 1]
-    assert score_kind(truth.astype(np.float32), truth, LABELS, "all").tolist() == [1, 1, 1, 1]
+    assert score_kind(truth.astype(np.float32), truth, LABELS, "culture", Task()).tolist() == [1, 1, 1]
+    assert score_kind(truth.astype(np.float32), truth, LABELS, "tag", Task()).tolist() == [1, 1, 1]
+    assert score_kind(truth.astype(np.float32), truth, LABELS, "all", Task()).tolist() == [1, 1, 1, 1]
 
 
 def misspell(first: "Zoo", second: "Zoo") -> tuple[list[str], str]:

@@ -3,6 +3,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,29 +18,32 @@ from inference.basics.errors import TrainingError
 from inference.basics.files import hash_file
 from inference.images.formats import FORMATS
 from inference.images.geometry import Geometry, resize_image
+from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.file import read_manifest
 from inference.manifest.labels import Labels
 from inference.manifest.records import Model, Resize
+from inference.manifest.task import Task
+from tests.training.small_tasks import CLASSES, NUMBERS
 from training.pages.explain import (
-    Eye,
-    Look,
     choose_panels,
-    compute_heat,
     describe_look,
+    describe_truth,
     draw_page,
     explain,
     locate_square,
-    look_at,
     overlay_heat,
     spread_heat,
 )
+from training.pages.explain_maps import Eye, Look, compute_heat, look_at
 from zoo.networks import Network
-from zoo.out_of_fold import open_zoo
+from zoo.tables.out_of_fold import Zoo as OpenZoo
+from zoo.tables.out_of_fold import open_zoo
 
 if TYPE_CHECKING:
     from conftest import Zoo
 
 LABELS = Labels((0, 1, 2), ("culture::red", "culture::blue", "tag::red"), {"culture": (0, 1), "tag": (2,)})
+DEFAULT_TASK = Task()
 SHAPES = [Resize(), Resize("squash", 0.8), Resize("crop", 1.0), Resize("crop", 0.875)]
 
 
@@ -55,6 +59,13 @@ class RedAndBlue(nn.Module):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         red, blue = self.features(batch).relu().mean(dim=(2, 3)).unbind(dim=1)
         return torch.stack([red, blue, red], dim=1) - 0.5
+
+
+def make_manifest(threshold: float, labels: Labels = LABELS, task: Task = DEFAULT_TASK) -> OpenZoo:
+    """Return what the maps need of a zoo: its labels, task and thresholds."""
+    groups = {group: GroupDecision(threshold, 0, 8) for group in labels.groups}
+    rule = "thresholds" if task.selects_labels else "ranked"
+    return OpenZoo(Path(), SimpleNamespace(task=task, decision=Decision(groups, {}, rule)), labels)  # type: ignore[arg-type]
 
 
 def declare_model(size: int = 64, group: str = "all", **changes: Any) -> Model:
@@ -137,7 +148,7 @@ def test_the_map_of_a_colour_detector_is_where_the_colour_is(size: tuple[int, in
     for colour, box in boxes.items():
         image.paste(colour, box)
     model = declare_model(resize=resize)
-    looks = look_at(open_red_and_blue(model), image, LABELS.columns("culture"), 0.0, LABELS)
+    looks = look_at(open_red_and_blue(model), image, make_manifest(0.0), "culture")
     assert {LABELS.names[look.column] for look in looks} == {"culture::red", "culture::blue"}
     for look in looks:
         left, top, right, bottom = boxes[LABELS.names[look.column].removeprefix("culture::")]
@@ -181,14 +192,15 @@ def test_the_probability_is_the_mean_over_the_models_views() -> None:
     torch.manual_seed(1)
     module = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(4, 3)).eval()
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    labels = Labels((0, 1, 2), ("tag::a", "tag::b", "tag::c"), {"tag": (0, 1, 2)})
     batch = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     plain, flipped = (module(given).sigmoid()[0].detach().numpy() for given in (batch, batch.flip(3)))
     for views, expected in ((("identity",), plain), (("identity", "hflip"), (plain + flipped) / 2)):
         model = declare_model(8, views=views)
         eye = Eye(model, Network(module, model.mean, model.std, "bilinear"), module[0], frozenset())
-        looks = look_at(eye, image, (0, 1, 2), 0.0, LABELS)
+        looks = look_at(eye, image, make_manifest(0.0, labels), "tag")
         assert [look.column for look in looks] == np.argsort(-expected).tolist()
-        assert [look.probability for look in looks] == pytest.approx(sorted(expected, reverse=True))
+        assert [look.score for look in looks] == pytest.approx(sorted(expected, reverse=True))
 
 
 def test_labels_at_or_above_the_threshold_are_shown_and_always_the_best() -> None:
@@ -196,32 +208,52 @@ def test_labels_at_or_above_the_threshold_are_shown_and_always_the_best() -> Non
     image.paste("red", (0, 0, 32, 32))
     image.paste("blue", (40, 40, 56, 56))
     eye = open_red_and_blue(declare_model())
-    both = look_at(eye, image, (0, 1), 0.5, LABELS)
+    both = look_at(eye, image, make_manifest(0.5), "culture")
     assert [look.column for look in both] == [0, 1]
-    red, blue = (look.probability for look in both)
-    assert [look.column for look in look_at(eye, image, (0, 1), (red + blue) / 2, LABELS)] == [0]
-    assert [look.column for look in look_at(eye, image, (0, 1), 1.0, LABELS)] == [0]
-    assert [look.column for look in look_at(eye, image, (2,), 1.0, LABELS)] == [2], "only labels of the group"
+    red, blue = (look.score for look in both)
+    assert [look.column for look in look_at(eye, image, make_manifest((red + blue) / 2), "culture")] == [0]
+    assert [look.column for look in look_at(eye, image, make_manifest(1.0), "culture")] == [0]
+    assert [look.column for look in look_at(eye, image, make_manifest(1.0), "tag")] == [2], "only labels of the group"
 
 
 def test_a_caption_has_label_probability_truth_and_map_size() -> None:
     eye = open_red_and_blue(declare_model())
     look = Look(eye, 1, 0.456, 0.4, np.ones((2, 3), np.float32))
-    truth = np.array([True, False, True])
-    assert describe_look(look, "other", LABELS, None) == ["culture::blue  0.46", "eye, map of 3 x 2 cells"]
-    assert describe_look(look, "seen", LABELS, truth) == [
+    truth, zoo = np.array([True, False, True]), make_manifest(0.4)
+    assert describe_look(look, "other", zoo, None) == ["culture::blue  0.46", "eye, map of 3 x 2 cells"]
+    assert describe_look(look, "seen", zoo, truth) == [
         "culture::blue  0.46, false",
         "eye, map of 3 x 2 cells",
         "image not used in its training",
     ]
     nowhere = dataclasses.replace(look, column=2, threshold=0.5, heat=np.zeros((2, 2), np.float32))
-    assert describe_look(nowhere, "other", LABELS, truth) == [
+    assert describe_look(nowhere, "other", zoo, truth) == [
         "tag::red  0.46, true",
         "eye, map of 2 x 2 cells",
         "image possibly used in its training",
         "best label, but below the threshold 0.5",
         "no support for the label in the map",
     ]
+
+
+def test_classes_are_shown_by_probability_and_numbers_in_the_competitions_units() -> None:
+    image = Image.new("RGB", (64, 64), "black")
+    image.paste("red", (0, 0, 32, 32))
+    eye = open_red_and_blue(declare_model())
+    labels = Labels((0, 1, 2), ("red", "blue", "again"), {"labels": (0, 1, 2)})
+    classes = make_manifest(0.0, labels, CLASSES)
+    looks = look_at(eye, image, classes, "labels")
+    assert sum(look.score for look in looks) == pytest.approx(1) and len(looks) == 3
+    soft = np.array([0.2, 0.8, 0.0], np.float32)
+    assert describe_truth(soft, classes) == "blue 0.80, red 0.20"
+    assert describe_look(looks[0], "seen", classes, soft)[0] == f"red  {looks[0].score:.2f}"
+    number = Labels((0,), ("Side",), {"labels": (0,)})
+    numbers = make_manifest(0.0, number, NUMBERS)
+    (look,) = look_at(eye, image, numbers, "labels")
+    raw = eye.network.module(torch.from_numpy(np.array(image) / 255).permute(2, 0, 1)[None].float())[0, 0].item()
+    assert look.score == pytest.approx(40 * raw, rel=1e-4)
+    assert describe_look(look, "seen", numbers, np.array([0.5], np.float32))[0] == f"Side: predicted {40 * raw:.4g}"
+    assert describe_truth(np.array([0.5], np.float32), numbers) == "20"
 
 
 def test_an_overlay_is_grey_at_0_red_at_the_maximum_and_dark_outside_the_square() -> None:
@@ -237,7 +269,9 @@ def test_a_page_has_one_panel_per_map_and_names_unchanged(size: tuple[int, int])
     labels = Labels((0, 1), ("tag::$100_{bill$", "tag::" + "very long " * 12), {"tag": (0, 1)})
     eye = open_red_and_blue(declare_model())
     looks = [Look(eye, column, 0.5, 0.4, np.eye(3, dtype=np.float32)) for column in (0, 1)]
-    figure = draw_page("an_id", Image.new("RGB", size, "green"), looks, labels, np.array([True, False]))
+    figure = draw_page(
+        "an_id", Image.new("RGB", size, "green"), looks, make_manifest(0.4, labels), np.array([True, False])
+    )
     figure.draw_without_rendering()
     titles = [axes.get_title() for axes in figure.axes]
     assert [title.split("\n")[0] for title in titles][:2] == ["an_id", "tag::$100_{bill$  0.50, true"]

@@ -293,7 +293,7 @@ def test_images_of_one_size_give_a_sentence(tmp_path: Path) -> None:
 
 def test_without_a_test_folder_the_page_says_so(strange_visit: Visit) -> None:
     page = strange_visit.page
-    assert "No comparison with test: there is no test folder with images beside train" in page.text
+    assert "No comparison with test: there is no folder test with test images" in page.text
     assert page.tables["parts"][0] == ["", "train"]
     assert len(page.row("channels", "red")) == 4
 
@@ -381,7 +381,7 @@ def spoil_every_image(data: Path) -> None:
         (
             lambda data: (data / "train.csv").write_text("id,attribute_ids\na,9\n"),
             None,
-            "{data}/train.csv: image a: found label 9; wanted labels of labels.csv",
+            "{data}/train.csv: image a: found attribute_ids '9'; label 9 is not in labels.csv",
         ),
         (
             remove_train,

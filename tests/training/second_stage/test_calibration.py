@@ -6,7 +6,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
-from inference.manifest.records import Calibration
+from inference.manifest.decision import Calibration
 from inference.manifest.schema import parse_record
 from training.second_stage.calibration import MOST_POINTS, fit_calibration, measure_reliability
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,24 @@ import numpy as np
 import pytest
 
 import build_kernel
+from inference.basics.errors import TrainingError
+from inference.ensemble.blend import blend
+from inference.ensemble.decide import answer_prior
+from inference.ensemble.second_stage import choose_answers
+from inference.ensemble.stackers import open_stage
+from inference.manifest.bundle import read_declared
+from inference.manifest.labels import Labels
+from inference.manifest.records import Manifest
+from inference.manifest.task import Task
+from tests.training.second_stage.drawn import TASKS, draw_images, write_zoo
+from training.scoring import bootstrap
+from training.second_stage import fit_ensemble, fitted
+from training.second_stage.findings import Findings
+from training.second_stage.fit_ensemble import StageSettings, fit_second_stage
+from training.second_stage.fitted import RANKS, LayerSettings
+from training.second_stage.stackers import trees
+from training.second_stage.stackers.cnn import CnnSettings
+from zoo.metrics.scoring import find_scoring
 
 if TYPE_CHECKING:
     from conftest import Zoo
@@ -150,4 +169,108 @@ def test_a_missing_manifest_is_an_error_of_one_line(tmp_path: Path, capsys: pyte
     assert build_kernel.main(["ensemble", "--train", "train.csv", "--manifest", str(path)]) == 1
     assert capsys.readouterr().err == (
         f"error: {path}: no such file; name the manifest, or start one with `build_kernel.py add`\n"
+    )
+
+
+def fit_drawn(folder: Path, task: Task, layers: LayerSettings) -> tuple[Findings, Manifest, Labels]:
+    """Fit a drawn zoo of 300 images; return what the command found and declared."""
+    zoo = write_zoo(folder, task, 300)
+    found = fit_second_stage(StageSettings(zoo.manifest, zoo.train, folds=2, layers=layers))
+    return found, *read_declared(folder)
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For metrics that are no mean over images."""
+    monkeypatch.setattr(bootstrap, "FEWEST", 9)
+    monkeypatch.setattr(bootstrap, "MOST", 39)
+
+
+def score_fresh(manifest: Manifest, labels: Labels, folder: Path) -> tuple[float, np.ndarray]:
+    """Score the kernel's answers to 2000 other images, from the rows that it writes."""
+    task = manifest.task
+    truth, scores = draw_images(task, 2000, seed=9)
+    stage = open_stage(manifest, labels, folder)
+    rows = choose_answers(stage, scores, np.full((2000, 4), np.nan, np.float32))
+    low, high = task.value_range
+    if not task.submission.holds_labels:
+        answers = np.array(rows)
+        return find_scoring(task).score((answers - low) / (high - low), truth), answers
+    answers = np.full(truth.shape, -np.inf) if task.submission.top_k else np.zeros(truth.shape, np.bool_)
+    for row, given in enumerate(rows):
+        answers[row, list(given)] = -np.arange(len(given)) if task.submission.top_k else True
+    return find_scoring(task).score(answers, truth), answers
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_declared_decision_scores_on_other_images_as_it_was_judged(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = TASKS[name]
+    found, manifest, labels = fit_drawn(tmp_path, task, LayerSettings(cnn=False, trees=False))
+    (judged,) = [one for one in found.rules if one.name == found.rule]
+    fresh, answers = score_fresh(manifest, labels, tmp_path)
+    assert fresh == pytest.approx(judged.score, abs=1.0 if name == "RMSE" else 0.07)
+    if task.submission.sum_to_one:
+        assert answers.sum(axis=1) == pytest.approx(np.ones(len(answers)))
+    weights = manifest.ensemble.weights["labels"]
+    assert weights["noise"] < weights["good"]
+    prior = answer_prior(manifest, labels)
+    assert len(prior) == (task.submission.top_k or len(prior)) and np.isfinite(prior).all()
+    shown = capsys.readouterr().out
+    assert find_scoring(task).title in shown
+    assert (name, "F2" in shown) in ((name, False), ("micro F2", True))
+    page = (tmp_path / "second_stage" / "second_stage.html").read_text()
+    assert ("threshold-table" in page) == task.selects_labels
+    assert ("confused-table" in page) == (task.type == "multiclass")
+    assert ("error-table" in page) == (task.type == "regression")
+
+
+@pytest.mark.parametrize("name", ["accuracy", "log loss of one", "KL divergence"])
+def test_the_kernel_runs_the_stackers_of_other_tasks(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fitted, "CnnSettings", partial(CnnSettings, rank=8, epochs=1, updates=30, learning_rate=1e-2))
+    monkeypatch.setattr(trees, "ROUNDS", 10)
+    monkeypatch.setattr(
+        fit_ensemble, "drop_small", lambda mix: {group: dict.fromkeys(mix[group], 1.0) for group in mix}
+    )
+    kinds = {"cnn"} if name == "log loss of one" else {"trees"}
+    found, manifest, labels = fit_drawn(tmp_path, TASKS[name], LayerSettings(cnn="cnn" in kinds))
+    (judged,) = [one for one in found.rules if one.name == found.rule]
+    assert {stacker.kind for stacker in manifest.ensemble.stackers} == kinds
+    assert score_fresh(manifest, labels, tmp_path)[0] == pytest.approx(judged.score, abs=0.1)
+    assert set(found.left_out) == ({"cnn_all", "trees"} if "cnn" in kinds else set())
+    shown = capsys.readouterr().out
+    assert all(f"{part} is left out: {reason}" in shown for part, reason in found.left_out.items())
+    spare = manifest.decision.fallback_fitted
+    assert (spare is None) == (name == "accuracy"), "the blend's own temperature"
+
+
+def test_ranks_are_declared_where_they_order_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = TASKS["ROC AUC"]
+
+    def draw(task: Task, images: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        truth, scores = draw_images(task, images, seed)
+        # Two equally good members, of which one is much surer of itself.
+        return truth, {**scores, "fair": scores["fair"] ** 0.1, "good": scores["good"] ** 12}
+
+    monkeypatch.setattr("tests.training.second_stage.drawn.draw_images", draw)
+    found, manifest, labels = fit_drawn(tmp_path, task, LayerSettings(cnn=False, trees=False))
+    assert found.method == RANKS
+    assert set(manifest.ensemble.ranks) == set(manifest.ensemble.weights["labels"])
+    truth, scores = draw(task, 2000, seed=9)
+    blended = blend(scores, manifest, labels)
+    assert find_scoring(task).score(blended, truth) == pytest.approx(found.rules[0].score, abs=0.03)
+    assert manifest.decision.prior_scores == pytest.approx(blended.mean(axis=0), abs=0.05), "in the units of ranks"
+
+
+def test_more_scores_than_memory_are_an_error_before_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = write_zoo(tmp_path, TASKS["accuracy"], 40)
+    monkeypatch.setattr("training.second_stage.member_scores.measure_available", lambda: 1e3)
+    with pytest.raises(TrainingError) as caught:
+        fit_second_stage(StageSettings(zoo.manifest, zoo.train))
+    assert str(caught.value) == (
+        f"{zoo.manifest}: the scores of 40 images x 3 members x 5 labels need about 0.0 GB of memory; found 0.0 GB; "
+        "take models out of the manifest, or use a machine with more memory"
     )

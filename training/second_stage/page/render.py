@@ -8,9 +8,10 @@ import numpy as np
 
 from inference.basics.files import replace_file
 from inference.manifest.records import BLEND
-from training.second_stage.findings import PER_GROUP, Findings, GroupCurves
-from training.second_stage.fitted import APART, TOGETHER, TREES
-from training.second_stage.judge import BOTH, COUNTS, EXPECTED, Weights
+from training.scoring.rules import COUNTS, SHRUNK
+from training.second_stage.findings import Findings, ThresholdCurve
+from training.second_stage.fitted import APART, RANKS, TOGETHER, TREES, Weights
+from training.second_stage.methods import BOTH
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # Methods and parts whose internal names are not shown.
@@ -25,6 +26,20 @@ MEANINGS = {
     TOGETHER: "one CNN stacker for all labels",
     BOTH: f"mean of {TITLES[APART]} and {TITLES[TOGETHER]}",
     TREES: "gradient-boosted trees over pairs of image and label",
+    RANKS: "weighted average of the members' ranks instead of their scores",
+}
+# Links of the page, by the id of the section.
+SECTIONS = {
+    "methods": "methods",
+    "rules": "rules",
+    "thresholds": "thresholds",
+    "calibration": "calibration",
+    "frequencies": "frequencies",
+    "confused": "confused labels",
+    "errors": "errors",
+    "weights": "weights",
+    "values": "member values",
+    "parity": "parity",
 }
 
 
@@ -49,10 +64,10 @@ class Peak:
     """The best point of a group's curve, beside the chosen one."""
 
     at_chosen: float
-    """F2 at the chosen threshold."""
+    """The metric at the chosen threshold."""
     threshold: float
-    """With the highest F2 of the curve."""
-    f2: float
+    """With the best metric of the curve."""
+    score: float
 
 
 def write_ensemble_page(findings: Findings, path: Path) -> None:
@@ -68,9 +83,10 @@ def render_ensemble_page(findings: Findings) -> str:
     from zoo.plots import choose_colours
     from zoo.text import render_template
 
-    groups = list(dict.fromkeys([*findings.weights, *findings.curves, *findings.mix]))
+    thresholds, reliability, slices = findings.thresholds or {}, findings.reliability or {}, findings.slices or ()
+    groups = list(dict.fromkeys([*findings.weights, *thresholds, *reliability, *findings.mix]))
     colours = dict(zip(groups, choose_colours(len(groups)), strict=True))
-    sliced = list(dict.fromkeys(method for one in findings.slices for method in one.f2))
+    sliced = list(dict.fromkeys(method for one in slices for method in one.scores))
     method_colours = curves.choose_method_colours(sliced)
     named = {one.name for one in findings.methods}
     return render_template(
@@ -79,9 +95,9 @@ def render_ensemble_page(findings: Findings) -> str:
         titles=TITLES,
         meanings={name: meaning for name, meaning in MEANINGS.items() if name in named},
         base=BLEND,
-        base_rule=PER_GROUP,
-        counts=COUNTS,
-        expected=EXPECTED,
+        has_counts=findings.richest == COUNTS,
+        has_own_thresholds=findings.richest == SHRUNK,
+        sections={place: name for place, name in SECTIONS.items() if has_section(findings, place)},
         result=next((one for one in findings.methods if one.name == findings.method), None),
         decided=next((one for one in findings.rules if one.name == findings.rule), None),
         colours=colours,
@@ -96,13 +112,25 @@ def render_ensemble_page(findings: Findings) -> str:
         mix_axis=choose_share_axis(findings.mix),
         ranked=sorted(findings.values.items(), key=lambda item: (-item[1], item[0])),
         value_axis=choose_axis(findings.values.values()),
-        peaks={group: find_peak(curve) for group, curve in findings.curves.items()},
+        peaks={group: find_peak(curve) for group, curve in thresholds.items()},
         plots={
-            "thresholds": curves.plot_thresholds(findings.curves, colours) if findings.curves else None,
-            "reliability": curves.plot_reliability(findings.curves, colours) if findings.curves else None,
-            "slices": curves.plot_slices(findings.slices, method_colours) if findings.slices else None,
+            "thresholds": curves.plot_thresholds(thresholds, colours, findings.metric) if thresholds else None,
+            "reliability": curves.plot_reliability(reliability, colours) if reliability else None,
+            "slices": curves.plot_slices(slices, method_colours, findings.slice_metric) if slices else None,
         },
     )
+
+
+def has_section(findings: Findings, place: str) -> bool:
+    """Return whether a section of SECTIONS suits the task."""
+    optional = {
+        "thresholds": findings.thresholds,
+        "calibration": findings.reliability,
+        "frequencies": findings.slices,
+        "confused": findings.confused,
+        "errors": findings.errors,
+    }
+    return place not in optional or optional[place] is not None
 
 
 def choose_axis(values: Iterable[float]) -> Axis:
@@ -123,8 +151,8 @@ def list_rows(weights: Weights) -> list[str]:
     return list(dict.fromkeys(name for column in weights.values() for name in column))
 
 
-def find_peak(curve: GroupCurves) -> Peak:
+def find_peak(curve: ThresholdCurve) -> Peak:
     """Find the best point of a group's curve."""
-    best = int(np.argmax(curve.f2))
-    at_chosen = float(np.interp(curve.chosen, curve.thresholds, curve.f2))
-    return Peak(at_chosen, curve.thresholds[best], curve.f2[best])
+    best = int(np.argmax(curve.scores))
+    at_chosen = float(np.interp(curve.chosen, curve.thresholds, curve.scores))
+    return Peak(at_chosen, curve.thresholds[best], curve.scores[best])

@@ -2,7 +2,8 @@
 
 Method: the 7th place of iMet 2019 stacks its models with a network whose input is (models, labels). Convolutions with
 kernel (3, 1) learn the correlation between models, a dense layer that between labels. Here both correct the mean of
-the members' logits; the correction is 0 at the start of the training.
+the members' logits; the correction is 0 at the start of the training. For one label per image, the logits are the
+logarithms of the probabilities, and a softmax ends the network.
 """
 
 import math
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from tqdm import tqdm
 
 from inference.basics.errors import TrainingError
 from inference.ensemble.blend import Scores, fill_members
 from training.data.samples import draw_from
+from zoo.metrics.selection import Truth
 
 CLIP = 1e-4  # keeps logits finite: float16 scores contain exact zeros
+SMALLEST = 1e-6  # the same of probabilities that add up to 1, as those of many labels are small
 # Added to the standard deviation of a label before the division: that of rare labels is almost 0.
 FLOOR = 0.02
 CHUNK = 512
@@ -44,6 +47,8 @@ class CnnSettings:
     batch_size: int = 128
     learning_rate: float = 3e-3
     """Maximum of the one-cycle schedule."""
+    exclusive: bool = False
+    """One label per image: softmax and cross-entropy instead of sigmoid and binary cross-entropy."""
 
 
 class CnnStacker(torch.nn.Module):
@@ -58,7 +63,7 @@ class CnnStacker(torch.nn.Module):
         self, members: int, center: torch.Tensor, scale: torch.Tensor, learnable: torch.Tensor, settings: CnnSettings
     ) -> None:
         super().__init__()
-        self.members, self.labels = members, len(learnable)
+        self.members, self.labels, self.exclusive = members, len(learnable), settings.exclusive
         self.center: torch.Tensor
         self.scale: torch.Tensor
         self.learnable: torch.Tensor
@@ -83,12 +88,16 @@ class CnnStacker(torch.nn.Module):
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """Return probabilities (images, labels) from those of the members, (images, members, labels)."""
-        return torch.sigmoid(self.find_logits(scores))
+        logits = self.find_logits(scores)
+        return logits.softmax(1) if self.exclusive else logits.sigmoid()
 
     def find_logits(self, scores: torch.Tensor) -> torch.Tensor:
         """Return the logits of `forward`."""
-        clipped = scores.clamp(CLIP, 1 - CLIP)
-        mean = (clipped.log() - (1 - clipped).log()).mean(1)
+        if self.exclusive:
+            mean = scores.clamp(min=SMALLEST).log().mean(1)
+        else:
+            clipped = scores.clamp(CLIP, 1 - CLIP)
+            mean = (clipped.log() - (1 - clipped).log()).mean(1)
         seen = (torch.stack([scores, scores.sqrt()], 1) - self.center) * self.scale  # (images, 2, members, labels)
         features = torch.cat([seen.mean(2), self.convolutions(seen)[:, :, 0]], 1)  # (images, features + 2, labels)
         hidden = self.reduce(self.input_dropout(features).flatten(1))
@@ -100,16 +109,17 @@ class CnnStacker(torch.nn.Module):
 
 def fit_cnn(
     scores: Scores,
-    truth: NDArray[np.bool_],
+    truth: Truth,
     settings: CnnSettings,
     seed: int,
     device: torch.device | None = None,
     title: str = "cnn stacker",
 ) -> CnnStacker:
-    """Train a stacker with binary cross-entropy, on the CPU by default; return it on the CPU.
+    """Train a stacker with (binary) cross-entropy, on the CPU by default; return it on the CPU.
 
     `scores`: probabilities, (images, members, labels), for labels that a member does not cover NaN or the value of
-    `fill_members`; prefer NaN, because a filled score still depends on a dropped member. `truth`: (images, labels).
+    `fill_members`; prefer NaN, because a filled score still depends on a dropped member. `truth`: (images, labels),
+    bool, or shares from 0 to 1.
     Training drops members at random and fills in their scores as `fill_members` does in the kernel. A label without a
     positive image gets no correction. The same seed gives the same weights on the same CPU and number of threads.
 
@@ -130,7 +140,7 @@ def fit_cnn(
 def train(
     stacker: CnnStacker,
     scores: Scores,
-    truth: NDArray[np.bool_],
+    truth: Truth,
     settings: CnnSettings,
     seed: int,
     device: torch.device,
@@ -155,8 +165,7 @@ def train(
                 batch = torch.from_numpy(scores[rows]).to(device).float()
                 targets = torch.from_numpy(truth[rows]).to(device).float()
                 logits = stacker.find_logits(drop_members(batch, dropped.to(device)))
-                # Sum over labels: the mean over a thousand mostly easy labels has almost no gradient.
-                loss = binary_cross_entropy_with_logits(logits, targets, reduction="sum") / batch_size
+                loss = measure_loss(logits, targets, settings)
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 optimizer.step()
@@ -169,6 +178,14 @@ def train(
                     "lower the learning rate"
                 )
             bar.set_postfix(loss=f"{last:.2f}", refresh=False)
+
+
+def measure_loss(logits: torch.Tensor, targets: torch.Tensor, settings: CnnSettings) -> torch.Tensor:
+    """Return the loss per image of a batch; both arguments: (images, labels), targets from 0 to 1."""
+    if settings.exclusive:
+        return cross_entropy(logits, targets)
+    # Sum over labels: the mean over a thousand mostly easy labels has almost no gradient.
+    return binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
 
 
 def drop_members(scores: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
@@ -224,7 +241,7 @@ def predict_cnn(stacker: CnnStacker, scores: Scores) -> NDArray[np.float32]:
     return predicted
 
 
-def check_shapes(scores: Scores, truth: NDArray[np.bool_]) -> None:
+def check_shapes(scores: Scores, truth: Truth) -> None:
     """Raise TrainingError unless scores are (images, members, labels), none of them 0, and truth matches."""
     if scores.ndim != 3 or 0 in scores.shape:
         raise TrainingError(

@@ -13,8 +13,7 @@ from inference.ensemble.blend import Scores, fill_members
 from inference.ensemble.pairs import compute_features, find_pairs, name_features
 from inference.manifest.labels import Labels
 from inference.manifest.records import ALL, BLEND, FileEntry, Stacker
-from training.second_stage.fitted import APART, TREES, Layers, list_places, take_group
-from training.second_stage.judge import Weights
+from training.second_stage.fitted import APART, TREES, Layers, Weights, list_places, take_group
 from training.second_stage.member_scores import MemberScores
 from training.second_stage.stackers.cnn import CnnStacker, predict_cnn
 from training.second_stage.stackers.trees import export_trees, order_members
@@ -80,7 +79,8 @@ def export_layers(
         ordered = fill_members(order_members(some, trees.members))
         rows, columns = find_pairs(ordered, trees.top, trees.counts)
         examples = compute_features(ordered, rows, columns, trees.counts, np.array(labels.owners), some.traits)
-        parity = export_trees(trees.booster, path, trees.counts, name_features(trees.members), examples)
+        names = name_features(trees.members)
+        parity = export_trees(trees.booster, path, trees.counts, names, examples, exclusive=trees.exclusive)
         entry = FileEntry(f"{FOLDER}/{path.name}", hash_file(path))
         stackers.append(Stacker(TREES, "trees", ALL, trees.members, entry, parity, trees.top))
     return tuple(stackers)

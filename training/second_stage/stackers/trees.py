@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from inference.basics.errors import TrainingError
 from inference.basics.files import replace_file
 from inference.ensemble.blend import fill_members
-from inference.ensemble.pairs import Floats, Integers, compute_features, find_pairs
+from inference.ensemble.pairs import Floats, Integers, compute_features, find_pairs, share_scores
 from inference.manifest.labels import Labels
 from training.second_stage.member_scores import MemberScores
+from zoo.metrics.selection import Truth
 from zoo.onnx_limits import NEWEST_IR
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ PAIR_CHUNK = 4096
 IMAGE_CHUNK = 1024
 # Few and small trees: on met96, more rounds and more leaves gained nothing on held-out images.
 ROUNDS = 90
+BINARY, SHARES = "binary", "cross_entropy"  # LightGBM's objectives of labels that are true or not, and of shares
 SETTINGS = {
-    "objective": "binary",
     "learning_rate": 0.1,
     "num_leaves": 15,
     "min_data_in_leaf": 300,
@@ -60,6 +61,8 @@ class PairStacker:
     """Labels per member that become pairs, see `find_pairs`."""
     counts: NDArray[np.int64]
     """Training images per label, (labels,)."""
+    exclusive: bool = False
+    """One label per image: the scores of an image are divided by their sum."""
 
 
 @dataclass(frozen=True)
@@ -68,27 +71,36 @@ class Samples:
 
     features: Floats
     """(pairs, features)."""
-    truth: NDArray[np.bool_]
-    """Whether the image has the label, (pairs,)."""
+    truth: Truth
+    """Whether the image has the label, or its share from 0 to 1, (pairs,)."""
     weights: Floats
     """Number of pairs that each sampled pair represents, (pairs,)."""
 
 
 def fit_pairs(
-    members: MemberScores, labels: Labels, weights: Mapping[str, Mapping[str, float]], seed: int
+    members: MemberScores,
+    labels: Labels,
+    weights: Mapping[str, Mapping[str, float]],
+    seed: int,
+    *,
+    exclusive: bool = False,
 ) -> PairStacker:
-    """Fit trees to all images; `weights`: of the blend, whose heaviest members also give features in pairs."""
+    """Fit trees to all images; `weights`: of the blend, whose heaviest members also give features in pairs.
+
+    `exclusive`: an image has one label.
+    """
     ordered = sorted(members.names, key=lambda name: -sum(given.get(name, 0.0) for given in weights.values()))
     filled = fill_members(order_members(members, tuple(ordered)))
-    counts = members.truth.sum(axis=0)
-    top = choose_top(filled, members.truth)
+    counts = np.ceil(members.truth.sum(axis=0)).astype(np.int64)  # of soft labels, the sum of the shares
+    # Of one label per image, all first labels may be true, and there would be nothing to classify.
+    top = max(choose_top(filled, members.truth), 2 if exclusive else 1)
     samples = gather_samples(
         filled, members.truth, top, counts, np.array(labels.owners), members.traits, MOST_PAIRS, seed
     )
-    return PairStacker(fit_trees(samples, seed), tuple(ordered), top, counts)
+    return PairStacker(fit_trees(samples, seed), tuple(ordered), top, counts, exclusive)
 
 
-def choose_top(scores: Floats, truth: NDArray[np.bool_]) -> int:
+def choose_top(scores: Floats, truth: Truth) -> int:
     """Choose the smallest number of labels per member with which COVERED of the true labels become pairs.
 
     `scores`: (images, members, labels), without NaN; `truth`: (images, labels). See `find_pairs`.
@@ -110,7 +122,7 @@ def choose_top(scores: Floats, truth: NDArray[np.bool_]) -> int:
 
 def gather_samples(
     scores: Floats,
-    truth: NDArray[np.bool_],
+    truth: Truth,
     top: int,
     counts: Integers,
     groups: Integers,
@@ -126,31 +138,33 @@ def gather_samples(
     parts = [slice(start, start + IMAGE_CHUNK) for start in range(0, len(scores), IMAGE_CHUNK)]
     pairs = [find_pairs(scores[part], top, counts) for part in parts]
     true = [truth[part][found] for part, found in zip(parts, pairs, strict=True)]
-    positives, total = sum(int(one.sum()) for one in true), sum(len(one) for one in true)
+    positives, total = sum(np.count_nonzero(one) for one in true), sum(len(one) for one in true)
     rate = min(max(limit - positives, 1) / max(total - positives, 1), 1.0)
     random = np.random.default_rng(seed)
-    kept = [one | (random.random(len(one)) < rate) for one in true]
+    kept = [(one > 0) | (random.random(len(one)) < rate) for one in true]
     features = [
         compute_features(scores[part], rows[keep], columns[keep], counts, groups, traits[part])
         for part, (rows, columns), keep in zip(parts, pairs, kept, strict=True)
     ]
     chosen = np.concatenate([one[keep] for one, keep in zip(true, kept, strict=True)])
-    return Samples(np.concatenate(features), chosen, np.where(chosen, 1, 1 / rate).astype(np.float32))
+    return Samples(np.concatenate(features), chosen, np.where(chosen > 0, 1, 1 / rate).astype(np.float32))
 
 
 def fit_trees(samples: Samples, seed: int = 0, threads: int = 0) -> "Booster":
     """Fit trees that classify pairs as true or false; the same samples and seed give the same trees.
 
-    `threads`: 0 for all cores. Raises TrainingError: all pairs are true, or none is.
+    Shares are fitted with cross-entropy. `threads`: 0 for all cores. Raises TrainingError: all pairs are true, or none
+    is.
     """
     import lightgbm
 
-    found = int(samples.truth.sum())
-    if found in (0, len(samples.truth)):
+    found = np.count_nonzero(samples.truth)
+    if samples.truth.dtype == np.bool_ and found in (0, len(samples.truth)):
         raise TrainingError(
             f"tree stacker: found {found} true pairs of {len(samples.truth)}; wanted both true and false pairs"
         )
-    settings = {**SETTINGS, "seed": seed, "num_threads": threads}
+    objective = BINARY if samples.truth.dtype == np.bool_ else SHARES
+    settings = {**SETTINGS, "objective": objective, "seed": seed, "num_threads": threads}
     data = lightgbm.Dataset(samples.features, samples.truth, weight=samples.weights, params=settings)
     return lightgbm.train(settings, data, ROUNDS)
 
@@ -158,7 +172,10 @@ def fit_trees(samples: Samples, seed: int = 0, threads: int = 0) -> "Booster":
 def score_pairs(
     stacker: PairStacker, members: MemberScores, labels: Labels, blended: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return scores (images, labels): from the trees for the pairs, from `blended` for the other labels."""
+    """Return scores (images, labels): from the trees for the pairs, from `blended` for the other labels.
+
+    With `exclusive`, those of an image are divided by their sum.
+    """
     scored = blended.copy()
     for start in range(0, len(blended), IMAGE_CHUNK):
         part = members.take(np.arange(start, min(start + IMAGE_CHUNK, len(blended))))
@@ -166,7 +183,7 @@ def score_pairs(
         rows, columns = find_pairs(filled, stacker.top, stacker.counts)
         features = compute_features(filled, rows, columns, stacker.counts, np.array(labels.owners), part.traits)
         scored[start + rows, columns] = predict_trees(stacker.booster, features)
-    return scored
+    return share_scores(scored) if stacker.exclusive else scored
 
 
 def order_members(members: MemberScores, names: tuple[str, ...]) -> NDArray[np.float32]:
@@ -179,18 +196,28 @@ def predict_trees(booster: "Booster", features: Floats) -> Floats:
     return np.asarray(booster.predict(features), np.float32)
 
 
-def export_trees(booster: "Booster", path: Path, counts: Integers, names: Sequence[str], examples: Floats) -> float:
+def export_trees(
+    booster: "Booster",
+    path: Path,
+    counts: Integers,
+    names: Sequence[str],
+    examples: Floats,
+    *,
+    exclusive: bool = False,
+) -> float:
     """Write the trees as ONNX; return the largest difference of a probability on the examples.
 
     Graph input `features`, float32 (pairs, features); output `probabilities`, float32 (pairs,). The metadata contains
-    as JSON `counts`, the training images per label, and `features`, the feature names. `examples`: real features,
-    (pairs, features). Raises TrainingError and writes no file if ONNX Runtime differs by more than 1e-5.
+    as JSON `counts`, the training images per label, `features`, the feature names, and with `exclusive` that an image
+    has one label. `examples`: real features, (pairs, features). Raises TrainingError and writes no file if ONNX Runtime
+    differs by more than 1e-5.
     """
     import onnx
     import onnxruntime
 
     graph = convert_trees(booster, len(names))
-    onnx.helper.set_model_props(graph, {"counts": json.dumps(counts.tolist()), "features": json.dumps(list(names))})
+    notes = {"counts": counts.tolist(), "features": list(names), **({"exclusive": True} if exclusive else {})}
+    onnx.helper.set_model_props(graph, {key: json.dumps(note) for key, note in notes.items()})
     with replace_file(path) as temporary:
         onnx.save(graph, temporary)
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
@@ -245,7 +272,8 @@ def _make_regression(booster: "Booster") -> "Booster":
     """
     import lightgbm
 
-    text = booster.model_to_string().replace("\nobjective=binary sigmoid:1\n", "\nobjective=regression\n")
+    text = re.sub(r"(?<=\nobjective=)(binary sigmoid:1|cross_entropy)(?=\n)", "regression", booster.model_to_string())
+    text = text.replace("\n[objective: cross_entropy]\n", "\n[objective: regression]\n")
     # The sizes of the trees in bytes change; without them, LightGBM reads the whole text.
     text = re.sub(r"(?<=\n)tree_sizes=.*\n", "", text)
     return lightgbm.Booster(model_str=re.sub(r"(?<=\nthreshold=).+", _round_down, text))

@@ -11,21 +11,24 @@ import pytest
 
 from inference.basics.errors import OutputError
 from training.second_stage.calibration import Reliability
-from training.second_stage.findings import Findings, FrequencySlice, GroupCurves, Judged
+from training.second_stage.findings import Confused, Findings, FrequencySlice, Judged, ThresholdCurve
 from training.second_stage.page.render import TEMPLATE, choose_axis, render_ensemble_page, write_ensemble_page
 
 THRESHOLDS = tuple(float(threshold) for threshold in np.round(np.arange(0.005, 1, 0.005), 3))
 HOSTILE = "<script>alert('x')</script>$^ & \"b\""
 
 
-def make_curves(threshold: float, height: float, log_loss: float, excess: float, most: int) -> GroupCurves:
-    """Return a curve with its peak at `threshold`; `excess`: factor by which probabilities are too high."""
+def make_curve(threshold: float, height: float) -> ThresholdCurve:
+    """Return a curve with its peak at `threshold`."""
     f2 = height * np.exp(-((np.log(np.array(THRESHOLDS) / threshold) / 2.2) ** 2))
+    return ThresholdCurve(THRESHOLDS, tuple(map(float, f2)), threshold)
+
+
+def make_reliability(log_loss: float, excess: float, most: int) -> Reliability:
+    """Return the reliability of probabilities that are too high by a factor, `excess`."""
     chances = np.array([0.0004, 0.002, 0.006, 0.018, 0.055, 0.14, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.96])
     counts = (most * np.geomspace(1, 0.001, 14)).astype(int)
-    return GroupCurves(
-        THRESHOLDS, tuple(map(float, f2)), threshold, Reliability(log_loss, chances, chances / excess, counts)
-    )
+    return Reliability(log_loss, chances, chances / excess, counts)
 
 
 def make_findings() -> Findings:
@@ -34,8 +37,14 @@ def make_findings() -> Findings:
     return Findings(
         images=4800,
         folds=3,
+        metric="F2",
+        higher_is_better=True,
+        is_mean=True,
         method="mix",
         rule="expected F2",
+        richest="thresholds and label counts",
+        base="a threshold per group",
+        expected="expected F2",
         methods=(
             Judged("best single model", 0.5673, -0.0247, -0.0291, -0.0203),
             Judged("mean", 0.5894, -0.0026, -0.0049, -0.0002),
@@ -52,6 +61,7 @@ def make_findings() -> Findings:
             Judged("thresholds and label counts", 0.6086, 0.0027, 0.0012, 0.0043),
             Judged("expected F2", 0.6134, 0.0075, 0.0054, 0.0097),
         ),
+        left_out={},
         weights={
             "culture": dict(zip(members, (0.412, 0.207, 0.051, 0.330), strict=False)),
             "tag": dict(zip(members, (0.309, 0.221, 0.013, 0.281, 0.176), strict=True)),
@@ -61,9 +71,10 @@ def make_findings() -> Findings:
             "tag": {"blend": 0.087, "cnn_apart": 0.214, "cnn_all": 0.165, "trees": 0.534},
         },
         values=dict(zip(members, (0.0093, 0.0041, -0.0007, 0.0112, 0.0018), strict=True)),
-        curves={
-            "culture": make_curves(0.145, 0.483, 0.00612, 1.2, 1_872_004),
-            "tag": make_curves(0.21, 0.632, 0.01934, 0.96, 3_205_117),
+        thresholds={"culture": make_curve(0.145, 0.483), "tag": make_curve(0.21, 0.632)},
+        reliability={
+            "culture": make_reliability(0.00612, 1.2, 1_872_004),
+            "tag": make_reliability(0.01934, 0.96, 3_205_117),
         },
         slices=(
             FrequencySlice("fewer than 20", 501, {"blend": 0.0912, "mix": 0.1423}),
@@ -71,6 +82,9 @@ def make_findings() -> Findings:
             FrequencySlice("100 to 999", 190, {"blend": 0.5216, "mix": 0.5461}),
             FrequencySlice("1000 or more", 24, {"blend": 0.7105, "mix": 0.7218}),
         ),
+        slice_metric="F2",
+        confused=None,
+        errors=None,
         parity={"cnn_culture": 2.4e-7, "cnn_tag": 3.1e-7, "cnn_all": 4.2e-7, "trees": 0.0},
     )
 
@@ -185,8 +199,8 @@ def test_thresholds_have_the_f2_of_their_curve_and_the_curves_best(page: PageRea
         ["culture", "0.145", "0.4830", "0.145", "0.4830"],
         ["tag", "0.210", "0.6320", "0.210", "0.6320"],
     ]
-    curve = GroupCurves((0.1, 0.2, 0.3), (0.41, 0.52, 0.47), 0.3, make_findings().curves["tag"].reliability)
-    assert read(dataclasses.replace(make_findings(), curves={"tag": curve})).body("threshold-table") == [
+    curve = ThresholdCurve((0.1, 0.2, 0.3), (0.41, 0.52, 0.47), 0.3)
+    assert read(dataclasses.replace(make_findings(), thresholds={"tag": curve})).body("threshold-table") == [
         ["tag", "0.300", "0.4700", "0.200", "0.5200"]
     ]
 
@@ -280,8 +294,8 @@ def test_the_plots_change_with_their_figures(page: PageReader) -> None:
     found = make_findings()
     changed = dataclasses.replace(
         found,
-        curves={**found.curves, "tag": dataclasses.replace(found.curves["tag"], chosen=0.3)},
-        slices=(dataclasses.replace(found.slices[0], f2={"blend": 0.2, "mix": 0.1423}), *found.slices[1:]),
+        thresholds={**found.thresholds, "tag": dataclasses.replace(found.thresholds["tag"], chosen=0.3)},
+        slices=(dataclasses.replace(found.slices[0], scores={"blend": 0.2, "mix": 0.1423}), *found.slices[1:]),
     )
     thresholds, reliability, slices = zip(page.values("src"), read(changed).values("src"), strict=True)
     assert thresholds[0] != thresholds[1]
@@ -296,7 +310,11 @@ def test_names_are_escaped(page: PageReader) -> None:
         weights={HOSTILE: {HOSTILE: 1.0}},
         mix={HOSTILE: {HOSTILE: 1.0}},
         values={HOSTILE: 0.01},
-        curves={HOSTILE: found.curves["tag"]},
+        thresholds={HOSTILE: found.thresholds["tag"]},
+        reliability={HOSTILE: found.reliability["tag"]},
+        left_out={HOSTILE: HOSTILE},
+        confused=(Confused(HOSTILE, HOSTILE, 1, 0.5),),
+        errors={HOSTILE: 1.0},
         parity={HOSTILE: 1e-7},
         slices=(FrequencySlice("20 to 99", 1, {HOSTILE: 0.5}),),
         methods=(*found.methods, Judged(HOSTILE, 0.6, 0.1, 0.05, 0.15)),
@@ -305,7 +323,16 @@ def test_names_are_escaped(page: PageReader) -> None:
     assert "<script" not in text
     shown = PageReader(text)
     assert {tag for tag, _ in shown.tags} == {tag for tag, _ in page.tags}
-    for table in ("weight-table", "mix-table", "value-table", "parity-table", "threshold-table", "method-table"):
+    assert f"Left out: {HOSTILE} ({HOSTILE})." in shown.text
+    for table in (
+        "weight-table",
+        "mix-table",
+        "value-table",
+        "parity-table",
+        "threshold-table",
+        "method-table",
+        "confused-table",
+    ):
         assert HOSTILE in [row[0] for row in shown.body(table)]
 
 
@@ -320,7 +347,7 @@ def test_without_stackers_the_weighted_average_is_used_alone() -> None:
             methods=(*found.methods[:2], base),
             mix={},
             parity={},
-            slices=tuple(dataclasses.replace(one, f2={"blend": one.f2["blend"]}) for one in found.slices),
+            slices=tuple(dataclasses.replace(one, scores={"blend": one.scores["blend"]}) for one in found.slices),
         )
     )
     assert "F2: 0.6059 (weighted average, decided by a threshold per group). 4,800 images" in page.text
@@ -342,7 +369,8 @@ def test_one_group_of_one_member_without_values() -> None:
             weights={"label": {"resnet34_224": 1.0}},
             mix={},
             values={},
-            curves={"label": found.curves["tag"]},
+            thresholds={"label": found.thresholds["tag"]},
+            reliability={"label": found.reliability["tag"]},
             slices=found.slices[:1],
             parity={},
         )
@@ -356,9 +384,52 @@ def test_one_group_of_one_member_without_values() -> None:
 
 
 def test_without_curves_and_slices_the_page_says_so() -> None:
-    page = read(dataclasses.replace(make_findings(), curves={}, slices=()))
+    page = read(dataclasses.replace(make_findings(), thresholds={}, reliability={}, slices=()))
     for line in ("No curves were drawn.", "No calibration was measured.", "No image has a label."):
         assert line in page.text
+    assert page.values("src") == []
+
+
+def test_sections_that_do_not_suit_the_task_are_left_out() -> None:
+    found = make_findings()
+    rules = (Judged("scores", 0.412, 0.0, 0.0, 0.0), Judged("temperature and clip", 0.398, 0.014, 0.002, 0.026))
+    page = read(
+        dataclasses.replace(
+            found,
+            metric="log loss",
+            higher_is_better=False,
+            rule="temperature and clip",
+            richest="temperature and clip",
+            base="scores",
+            expected=None,
+            rules=rules,
+            left_out={"trees": "there is one label"},
+            thresholds=None,
+            slices=None,
+            confused=(Confused("Sugar beet", "Black grass", 12, 0.25),),
+        )
+    )
+    assert "Mean out-of-fold log loss: 0.3980 (mix, decided by temperature and clip)." in page.text
+    assert "A lower log loss is better, and a difference above 0 is an improvement." in page.text
+    assert "Left out: trees (there is one label)." in page.text
+    assert page.tables["value-table"][0][1] == "log loss added"
+    assert page.body("confused-table") == [["Sugar beet", "Black grass", "12", "25.0%"]]
+    assert (
+        "threshold-table" not in page.tables and "slice-table" not in page.tables and "error-table" not in page.tables
+    )
+    assert "F2" not in page.text
+    assert {link[1:] for link in page.values("href")} == {
+        *("methods", "rules", "calibration", "confused", "weights", "values", "parity")
+    }
+
+
+def test_numbers_have_a_table_of_errors() -> None:
+    found = dataclasses.replace(
+        make_findings(), metric="RMSE", is_mean=False, higher_is_better=False, thresholds=None, reliability=None
+    )
+    page = read(dataclasses.replace(found, slices=None, errors={"mean error": -0.25, "mean absolute error": 12.5}))
+    assert page.body("error-table") == [["mean error", "-0.25"], ["mean absolute error", "12.5"]]
+    assert "Out-of-fold RMSE: 0.6134" in page.text
     assert page.values("src") == []
 
 

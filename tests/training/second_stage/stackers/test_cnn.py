@@ -245,3 +245,33 @@ def test_a_diverging_training_is_an_error() -> None:
     message = r"^tag: found a loss of (nan|inf) after epoch \d+ of 12; wanted a finite loss; lower the learning rate$"
     with pytest.raises(TrainingError, match=message):
         fit_cnn(scores, truth, replace(SMALL, learning_rate=1e30), seed=0, title="tag")
+
+
+def draw_classes(images: int = IMAGES, seed: int = 0) -> tuple[Floats, Bits]:
+    """Return probabilities of three members that add up to 1, and one true label per image."""
+    dice = np.random.default_rng(seed)
+    truth = np.arange(4) == dice.integers(0, 4, images)[:, None]
+    powers = np.exp(2 * truth[:, None] + dice.normal(0, 1.5, (images, 3, 4)))
+    return (powers / powers.sum(axis=2, keepdims=True)).astype(np.float32), truth
+
+
+def test_one_label_per_image_starts_from_the_geometric_mean() -> None:
+    scores, truth = draw_classes()
+    fitted = fit_cnn(scores, truth, replace(SMALL, epochs=1, learning_rate=1e-12, exclusive=True), seed=0)
+    wanted = np.exp(np.log(scores.astype(np.float64)).mean(axis=1))
+    np.testing.assert_allclose(predict_cnn(fitted, scores), wanted / wanted.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_one_label_per_image_is_learned_from_classes_or_shares(soft: bool) -> None:
+    scores, truth = draw_classes()
+    scores[:, 0] = scores[:, 0][:, [1, 2, 3, 0]]  # the first member names the labels wrongly
+    targets = 0.9 * truth + 0.025 if soft else truth
+    fitted = fit_cnn(scores[FITTED], targets[FITTED].astype(targets.dtype), replace(SMALL, exclusive=True), seed=0)
+    stacked, mean = predict_cnn(fitted, scores[JUDGED]), scores[JUDGED].mean(axis=1)
+    np.testing.assert_allclose(stacked.sum(axis=1), 1, atol=1e-5)
+
+    def lose(chances: Floats) -> float:
+        return float(-(targets[JUDGED] * np.log(chances)).sum(axis=1).mean())
+
+    assert lose(stacked) < lose(mean) - 0.2

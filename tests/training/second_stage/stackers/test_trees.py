@@ -208,3 +208,16 @@ def test_lightgbm_is_imported_only_when_trees_are_fitted() -> None:
     code = f"import sys, {module}; print({{'lightgbm', 'onnxmltools', 'onnxruntime'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
+
+
+def test_shares_are_learned_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "ROUNDS", 40)
+    random = np.random.default_rng(0)
+    features = random.random((4000, 3)).astype(np.float32)
+    shares = (0.1 + 0.8 * features[:, 0]).astype(np.float32)
+    booster = fit_trees(Samples(features, shares, np.ones(4000, np.float32)), threads=1)
+    assert predict_trees(booster, features) == pytest.approx(shares, abs=0.08)
+    parity = export_trees(booster, tmp_path / "trees.onnx", np.arange(3), ("a", "b", "c"), features, exclusive=True)
+    assert parity <= PARITY_LIMIT
+    notes = onnxruntime.InferenceSession(tmp_path / "trees.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(notes["exclusive"]) is True

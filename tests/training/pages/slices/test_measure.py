@@ -12,8 +12,13 @@ from sklearn.metrics import precision_score, recall_score
 from inference.basics.errors import ManifestError, TrainingError
 from inference.images.read import read_image
 from inference.manifest.labels import Labels
+from inference.manifest.task import Task
 from tests.training.by_hand import score, take_by_hand
-from training.pages.slices import measure_sizes, print_slices, read_size, slice_frequencies, slice_shapes
+from training.pages.slices.figures import Judged
+from training.pages.slices.labels import slice_frequencies
+from training.pages.slices.measure import print_slices
+from training.pages.slices.shapes import measure_sizes, read_size, slice_shapes
+from zoo.metrics.scoring import find_scoring
 
 if TYPE_CHECKING:
     from conftest import Zoo
@@ -69,7 +74,7 @@ def test_the_figures_of_models_and_blend_match_scikit_learn(
         score_group(culture[:20], common, "culture"),
         score_group(tag[20:], common, "tag"),
     ]
-    assert lines[3:8] == [
+    assert lines[4:9] == [
         ["model", "group", "px", "images", "all", "culture", "tag"],
         ["culture", "culture", "32", "40*", "-", f"{score_group(culture, truth[20:], 'culture'):.4f}", "-"],
         ["tag", "tag", "32", "40*", "-", "-", f"{score_group(tag, truth[:40], 'tag'):.4f}"],
@@ -102,16 +107,16 @@ def test_folds_of_one_recipe_are_one_row_over_all_their_images(
     expected = {
         group: f"{score_group(rounded[:, columns], truth, group):.4f}" for group, columns in LABELS.groups.items()
     }
-    assert [line[:4] for line in lines[4:6]] == [["culture", "culture", "32", "60"], ["tag", "tag", "32", "60"]]
-    assert (lines[4][5], lines[5][6]) == (expected["culture"], expected["tag"])
-    assert lines[6] == [
+    assert [line[:4] for line in lines[5:7]] == [["culture", "culture", "32", "60"], ["tag", "tag", "32", "60"]]
+    assert (lines[5][5], lines[6][6]) == (expected["culture"], expected["tag"])
+    assert lines[7] == [
         "blend",
         "all",
         "60",
         f"{score(take_by_hand(rounded, truth, LABELS), truth):.4f}",
         *expected.values(),
     ]
-    assert lines[7] == [""]
+    assert lines[8] == [""]
 
 
 def test_a_model_without_predictions_and_weight_has_dashes(
@@ -121,7 +126,7 @@ def test_a_model_without_predictions_and_weight_has_dashes(
     change_models(
         zoo, lambda document: document["models"].append({**document["models"][0], "name": "spare", "out_of_fold": None})
     )
-    assert run_slices(zoo, museum / "train", capsys)[6] == ["spare", "culture", "32", "0*", "-", "-", "-"]
+    assert run_slices(zoo, museum / "train", capsys)[7] == ["spare", "culture", "32", "0*", "-", "-", "-"]
 
 
 def test_the_figures_by_label_frequency_match_scikit_learn() -> None:
@@ -129,7 +134,7 @@ def test_the_figures_by_label_frequency_match_scikit_learn() -> None:
     truth, taken = dice.random((200, 9)) < 0.2, dice.random((200, 9)) < 0.3
     images = np.array([0, 19, 20, 99, 100, 999, 1000, 5000, 20])
     bins = {"below 20": [0, 1], "20 to below 100": [2, 3, 8], "100 to below 1000": [4, 5], "1000 and above": [6, 7]}
-    found = slice_frequencies(taken, truth, images)
+    found = slice_frequencies(taken, truth, images, Task())
     assert [one.label for one in found] == list(bins)
     for one, columns in zip(found, bins.values(), strict=True):
         true, given = truth[:, columns], taken[:, columns]
@@ -137,19 +142,23 @@ def test_the_figures_by_label_frequency_match_scikit_learn() -> None:
         assert (one.labels, one.images, one.true, one.taken) == (len(columns), shown.sum(), true.sum(), given.sum())
         assert one.recall == pytest.approx(recall_score(true, given, average="micro"))
         assert one.precision == pytest.approx(precision_score(true, given, average="micro"))
-        assert one.f2 == pytest.approx(score(given[shown], true[shown]))
+        assert one.figure == pytest.approx(score(given[shown], true[shown]))
 
 
 def test_labels_without_true_or_predicted_pairs_have_no_figures() -> None:
     nothing = np.zeros((5, 2), bool)
-    first = slice_frequencies(nothing, nothing, np.array([0, 0]))[0]
-    assert (first.labels, first.images, first.recall, first.precision, first.f2) == (2, 0, None, None, None)
+    first = slice_frequencies(nothing, nothing, np.array([0, 0]), Task())[0]
+    assert (first.labels, first.images, first.recall, first.precision, first.figure) == (2, 0, None, None, None)
 
 
 def test_images_are_sliced_by_long_side_over_short_side() -> None:
     sizes = np.array([[100, 100], [149, 100], [100, 150], [199, 100], [200, 100], [100, 299], [300, 100], [0, 0]])
-    f2 = {"all": np.arange(8) / 10, "tag": np.array([np.nan, 0.1, 0.2, np.nan, np.nan, 0.5, 0.6, 0.7])}
-    found = {one.shape: one for one in slice_shapes(sizes, f2)}
+    scoring, kept = find_scoring(Task()), np.array([1, 2, 5, 6, 7])
+    judged = {
+        "all": Judged(scoring, np.arange(8), np.arange(8) / 10),
+        "tag": Judged(scoring, kept, np.array([0.1, 0.2, 0.5, 0.6, 0.7])),
+    }
+    found = {one.shape: one for one in slice_shapes(sizes, judged)}
     assert {shape: one.images for shape, one in found.items()} == {
         "below 2": 4,
         "2 and above": 3,
@@ -161,9 +170,9 @@ def test_images_are_sliced_by_long_side_over_short_side() -> None:
         "3 and above": 1,
         "unknown": 1,
     }
-    assert found["2 and above"].f2 == {"all": pytest.approx(0.5), "tag": pytest.approx(0.55)}
-    assert found["2 and above, wide"].f2 == {"all": pytest.approx(0.5), "tag": pytest.approx(0.6)}
-    assert found["1.5 to below 2"].f2["tag"] == pytest.approx(0.2)
+    assert found["2 and above"].figures == {"all": pytest.approx(0.5), "tag": pytest.approx(0.55)}
+    assert found["2 and above, wide"].figures == {"all": pytest.approx(0.5), "tag": pytest.approx(0.6)}
+    assert found["1.5 to below 2"].figures["tag"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
@@ -210,12 +219,12 @@ def test_the_json_has_the_printed_figures(
     print_slices(zoo.train, museum / "train", zoo.manifest, tmp_path / "slices.json")
     lines = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
     found = json.loads((tmp_path / "slices.json").read_text())
-    assert list(found) == ["models", "shapes", "frequencies", "groups"]
+    assert list(found) == ["metric", "models", "shapes", "frequencies", "groups", "values", "confusions"]
     blend = found["models"][-1]
     assert (blend["model"], blend["images"], blend["image_size"]) == ("blend", 20, None)
-    assert ["blend", "all", "20", *(f"{figure:.4f}" for figure in blend["f2"].values())] in lines
+    assert ["blend", "all", "20", *(f"{figure:.4f}" for figure in blend["figures"].values())] in lines
     for one in found["groups"] + found["frequencies"]:
-        figures = ["-" if one[key] is None else f"{one[key]:.4f}" for key in ("recall", "precision", "f2")]
+        figures = ["-" if one[key] is None else f"{one[key]:.4f}" for key in ("recall", "precision", "figure")]
         assert [one["label"], *(str(one[key]) for key in ("labels", "images", "true", "taken")), *figures] in lines
 
 

@@ -1,6 +1,6 @@
 """The second stage at iMet's size: seconds and memory for 38,801 images, 1103 labels and 14 members.
 
-python -m benchmarks.second_stage            blend, CNNs, expected F2 and the submission; then the same with trees
+python -m benchmarks.second_stage.cost            blend, CNNs, expected F2 and the submission; then the same with trees
 """
 
 import argparse
@@ -18,22 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.basics.tables import read_columns
-from inference.ensemble.second_stage import choose_labels
+from inference.ensemble.second_stage import choose_answers
 from inference.ensemble.stackers import open_stage
+from inference.manifest.decision import Calibration, Decision, GroupDecision
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.labels import Labels
-from inference.manifest.records import (
-    ALL,
-    BLEND,
-    Calibration,
-    Decision,
-    Ensemble,
-    FileEntry,
-    GroupDecision,
-    LabelsEntry,
-    Manifest,
-    Model,
-)
+from inference.manifest.records import ALL, BLEND, Ensemble, FileEntry, LabelsEntry, Manifest, Model
+from inference.task.answers import Answer
+from inference.task.sample import Sample
 from inference.task.submission import write_submission
 from training.second_stage.fitted import APART, TOGETHER, TREES, Layers, take_group
 from training.second_stage.member_scores import MemberScores
@@ -110,7 +102,7 @@ def fit_stackers(folder: Path) -> Manifest:
         decision=Decision(
             dict.fromkeys(LABELS.groups, rule),
             prior={"culture": (0,), "tag": ()},
-            rule="expected_f2",
+            rule="expected_f",
             calibration=dict.fromkeys(LABELS.groups, Calibration((0.0, 1.0), (0.0, 1.0))),
         ),
     )
@@ -153,11 +145,13 @@ def measure(folder: Path, manifest: Manifest, ids: list[str]) -> dict[str, float
         before = time.perf_counter()
         scores = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES}
         stage = open_stage(manifest, LABELS, folder)
-        label_ids: list[tuple[int, ...]] = []
+        answers: list[Answer] = []
         for start in range(0, IMAGES, CHUNK):
             part = {name: array[start : start + CHUNK] for name, array in scores.items()}
-            label_ids += choose_labels(stage, part, np.zeros((len(part[NAMES[0]]), 4), np.float32))
-        write_submission(folder / "submission.csv", ids, label_ids)
+            answers += choose_answers(stage, part, np.zeros((len(part[NAMES[0]]), 4), np.float32))
+        task = manifest.task
+        sample = Sample((task.id_column, task.submission.column), tuple(ids))
+        write_submission(folder / "submission.csv", sample, answers, LABELS, task)
         seconds = time.perf_counter() - before
     return {"seconds": round(seconds, 1), "peak_mb": round(memory.peak / 1e6)}
 
@@ -175,7 +169,7 @@ def read_ids() -> list[str]:
 def measure_apart(folder: Path, manifest: Manifest) -> dict[str, float]:
     """Measure in a separate process, because the memory of fitting must not count."""
     write_manifest(manifest, folder / MANIFEST_NAME)
-    command = [sys.executable, "-m", "benchmarks.second_stage", "--measure"]
+    command = [sys.executable, "-m", "benchmarks.second_stage.cost", "--measure"]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return found
 

@@ -1,0 +1,92 @@
+"""Each objective against scikit-learn, or a slow computation, on the weighted scores of all labels."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, log_loss, roc_auc_score
+
+from tests.training.second_stage.drawn import TASKS, draw_members
+from training.second_stage import objectives
+from training.second_stage.objectives import GRID, make_objective
+
+IMAGES = 150
+
+
+def mean_precision(mixed: np.ndarray, truth: np.ndarray) -> float:
+    ranks = (mixed > mixed[truth][:, None]).sum(axis=1)
+    return float(np.where(ranks < 3, 1 / (1 + ranks), 0).mean())
+
+
+def best_kappa(mixed: np.ndarray, truth: np.ndarray) -> float:
+    rounded = np.rint(mixed @ np.arange(5)).astype(int)
+    found = [
+        cohen_kappa_score(truth.argmax(axis=1), one, weights="quadratic") for one in (rounded, mixed.argmax(axis=1))
+    ]
+    return max(found)
+
+
+def best_thresholds(mixed: np.ndarray, truth: np.ndarray) -> float:
+    best = []
+    for column in range(5):
+        found = [mixed[:, column] >= np.float32(threshold) for threshold in GRID]
+        true = truth[:, column]
+        best.append(max(2 * (one & true).sum() / (one.sum() + true.sum()) for one in found))
+    return float(np.mean(best))
+
+
+def line_error(mixed: np.ndarray, truth: np.ndarray) -> float:
+    found, values = mixed[:, 0].astype(float), truth[:, 0].astype(float)
+    line = np.polyfit(found, values, 1)
+    # Unbiased, as numpy's covariance; the same for all weights.
+    return -float(np.sqrt(((np.polyval(line, found) - values) ** 2).sum() / (len(values) - 1)))
+
+
+SLOW = {
+    "accuracy": lambda mixed, truth: accuracy_score(truth.argmax(axis=1), mixed.argmax(axis=1)),
+    "macro F1": lambda mixed, truth: f1_score(truth.argmax(axis=1), mixed.argmax(axis=1), average="macro"),
+    "kappa": best_kappa,
+    "MAP": mean_precision,
+    "macro F1 of sets": best_thresholds,
+    "ROC AUC": lambda mixed, truth: roc_auc_score(truth, mixed, average="macro"),
+    "ROC AUC of one": lambda mixed, truth: roc_auc_score(truth[:, 0], mixed[:, 0]),
+    "log loss": lambda mixed, truth: (
+        -log_loss(truth.argmax(axis=1), mixed / mixed.sum(axis=1, keepdims=True, dtype=float))
+    ),
+    "log loss of one": lambda mixed, truth: -log_loss(truth[:, 0], mixed[:, 0].astype(float)),
+    "KL divergence": lambda mixed, truth: (truth * np.log(mixed)).sum(axis=1).mean(),
+    "RMSE": line_error,
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("weights", [(0.2, 0.5, 0.3), (0.6, 0.4, 0.0)])
+def test_an_objective_is_the_metric_of_the_weighted_scores(name: str, weights: tuple[float, ...]) -> None:
+    members = draw_members(TASKS[name], IMAGES, seed=3)
+    scores = members.scores.transpose(1, 0, 2).astype(np.float32)
+    mixed = np.tensordot(np.array(weights, np.float32), scores, axes=1)
+    found = make_objective(TASKS[name], scores, members.truth)(np.array(weights))
+    assert found == pytest.approx(SLOW[name](mixed, members.truth), abs=1e-5)
+
+
+def test_few_evenly_spaced_pairs_measure_an_area_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = draw_members(TASKS["ROC AUC"], 4000, seed=4)
+    scores, weights = members.scores.transpose(1, 0, 2), np.array([0.5, 0.3, 0.2])
+    whole = make_objective(TASKS["ROC AUC"], scores, members.truth)(weights)
+    monkeypatch.setattr(objectives, "MOST_PAIRS", 4000)
+    part = make_objective(TASKS["ROC AUC"], scores, members.truth)(weights)
+    assert part != whole
+    assert part == pytest.approx(whole, abs=0.02)
+
+
+def test_equal_scores_count_half_in_an_area() -> None:
+    truth = np.array([[True], [False], [True], [False]])
+    scores = np.array([[[0.5], [0.5], [0.75], [0.25]]], np.float32)
+    assert make_objective(TASKS["ROC AUC of one"], scores, truth)(np.ones(1)) == (0.5 + 1 + 1 + 1) / 4
+
+
+def test_a_label_without_true_images_has_no_area() -> None:
+    truth = np.zeros((4, 5), np.bool_)
+    scores = np.random.default_rng(0).random((2, 4, 5)).astype(np.float32)
+    assert make_objective(TASKS["ROC AUC"], scores, truth)(np.array([0.5, 0.5])) == 0
+    truth[0, 1] = True
+    scores[:, 0, 1] = 1
+    assert make_objective(TASKS["ROC AUC"], scores, truth)(np.array([0.5, 0.5])) == 1
