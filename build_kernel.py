@@ -9,8 +9,10 @@ from packing.add.command import ADD
 from packing.check.command import CHECK
 from packing.dry_run.command import DRY_RUN
 from packing.export.command import EXPORT
+from packing.init.command import INIT
 from packing.pack.command import PACK
 from packing.plan.command import PLAN
+from packing.set.command import SET
 from packing.upload.command import UPLOAD
 from training.second_stage.command import ENSEMBLE
 from zoo.commands import build_parser, run_command
@@ -22,7 +24,7 @@ def run_step(words: Sequence[str]) -> None:
     arguments.run(arguments)
 
 
-COMMANDS = (ADD, ENSEMBLE, EXPORT, PLAN, PACK, CHECK, DRY_RUN, UPLOAD, make_command(run_step))
+COMMANDS = (INIT, SET, ADD, ENSEMBLE, EXPORT, PLAN, PACK, CHECK, DRY_RUN, UPLOAD, make_command(run_step))
 PARSER = build_parser("python build_kernel.py", "From trained checkpoints to a Kaggle bundle.", COMMANDS)
 
 

@@ -45,7 +45,7 @@ def test_the_full_pipeline(workshop: Workshop, tmp_path: Path) -> None:
     assert "me/vitrine-bundle" in packed.stdout
     assert call("check", "build/bundle", cwd=tmp_path).stdout == "build/bundle: valid; 1 models\n"
     run = call(
-        "dry-run", "--bundle", "build/bundle/dataset", "--images", workshop.images, "--sample", workshop.sample,
+        "dry-run", "--bundle", "build/bundle/dataset", "--competition", workshop.competition,
         "--out", "build/run", "--limit", 3, "--time-limit", "1h", cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
@@ -60,7 +60,7 @@ def test_the_full_pipeline(workshop: Workshop, tmp_path: Path) -> None:
         (("pack", "--accelerator", "V100"), "--accelerator: found 'V100'; wanted one of: T4x2, P100, L4, CPU"),
         (("upload", "absent"), "absent: no such bundle; make one with `build_kernel.py pack`"),
         (("pack", "--manifest", "no.json"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
-        (("pack", "--manifest", "no.json", "--slug", "x"), "dataset-metadata.json: `id`: found 'your-kaggle-name/x'; wanted a slug of 6 to 50 of a-z, 0-9 and -"),
+        (("pack", "--manifest", "no.json", "--slug", "x", "--competition", "c"), "dataset-metadata.json: `id`: found 'your-kaggle-name/x'; wanted a slug of 6 to 50 of a-z, 0-9 and -"),
         (
             ("add", "x.pth", "--manifest", "no.json", "--architecture", "a", "--image-size", "8", "--group", "tag"),
             "no.json: no such file; give --labels labels.csv and --train train.csv to start one",
@@ -77,6 +77,6 @@ def test_a_failure_prints_one_line_and_exits_1(
 
 
 def test_an_invalid_time_limit_is_refused_by_the_parser(tmp_path: Path) -> None:
-    finished = call("dry-run", "--bundle", "b", "--images", "i", "--sample", "s", "--out", "o", "--time-limit", "soon")
+    finished = call("dry-run", "--bundle", "b", "--competition", "c", "--out", "o", "--time-limit", "soon")
     assert finished.returncode == 2
     assert "argument --time-limit: found 'soon'; wanted a time such as 9h, 90m or 32400" in finished.stderr

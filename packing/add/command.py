@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--architecture", required=True, help="timm's name of the network")
     parser.add_argument("--image-size", type=int, required=True, metavar="N", help="side of the square input, px")
-    parser.add_argument("--group", required=True, help="'all', or the group of labels that the head covers")
+    parser.add_argument("--group", help="the group of labels that the head covers, or 'all' (all, of a single group)")
     parser.add_argument("--name", help="the model's name in the manifest (the checkpoint's file name)")
     parser.add_argument(
         "--resize", choices=("squash", "crop"), default="squash", help="how an image becomes a square (squash)"
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--oof", type=Path, metavar="FILE", help="out-of-fold predictions NAME.oof.npy, with NAME.oof.ids.txt beside it"
     )
-    parser.add_argument("--labels", type=Path, metavar="CSV", help="labels.csv, for the first model of a manifest")
-    parser.add_argument("--train", type=Path, metavar="CSV", help="train.csv, for the first model of a manifest")
+    parser.add_argument("--labels", type=Path, metavar="CSV", help="labels.csv of iMet 2019, to start a manifest")
+    parser.add_argument("--train", type=Path, metavar="CSV", help="train.csv of iMet 2019, to start a manifest")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 ADD = Command(
     "add",
     "add a trained model to the manifest",
-    "zoo/se50_tag.safetensors --architecture legacy_seresnext50_32x4d --image-size 320 --group tag --fold 0",
+    "zoo/resnet50_f0.safetensors --architecture resnet50 --image-size 320 --fold 0 --oof zoo/resnet50_f0.oof.npy",
     add_arguments,
     run,
 )

@@ -11,6 +11,7 @@ from inference.basics.files import read_text
 from inference.ensemble.stackers import open_stage
 from inference.manifest.bundle import read_bundle
 from inference.manifest.file import MANIFEST_NAME, list_bundle_files
+from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest
 from inference.models.graphs import check_graph
 from packing.pack.metadata import (
@@ -29,8 +30,10 @@ RESERVED = re.compile(r"datapackage\.json|(kernel|model|model-instance)-metadata
 WHEEL = re.compile(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-\d\w*)?-\w[\w.]*-\w[\w.]*-\w[\w.]*\.whl", re.ASCII)
 
 
-def check_bundle(folder: Path) -> Manifest:
-    """Check the dataset of a bundle, and its kernel if there is one; `folder`: the bundle or its dataset folder.
+def check_bundle(folder: Path) -> tuple[Manifest, Labels]:
+    """Check the dataset of a bundle, and its kernel if there is one; return the manifest and the labels.
+
+    `folder`: the bundle or its dataset folder.
 
     Raises PackError, ManifestError or SessionError for the first fault in schema, hashes, subfolders, names, graphs,
     stackers, metadata, notebook, or a file that the manifest does not declare.
@@ -38,16 +41,16 @@ def check_bundle(folder: Path) -> Manifest:
     dataset = folder / "dataset" if (folder / "dataset").is_dir() else folder
     if not dataset.is_dir():
         raise PackError(f"{folder}: no such bundle; make one with `build_kernel.py pack`")
-    manifest = check_dataset(dataset)
+    manifest, labels = check_dataset(dataset)
     kernel = dataset.parent / "kernel"
     if kernel.is_dir():
         check_kernel(kernel, dataset)
     elif dataset != folder:
         raise PackError(f"{folder}: no kernel folder beside dataset; pack the bundle again")
-    return manifest
+    return manifest, labels
 
 
-def check_dataset(dataset: Path) -> Manifest:
+def check_dataset(dataset: Path) -> tuple[Manifest, Labels]:
     """Check the dataset folder of a bundle; see `check_bundle`."""
     for path in sorted(dataset.iterdir()):
         if path.is_dir():
@@ -85,7 +88,7 @@ def check_dataset(dataset: Path) -> Manifest:
     for stacker in manifest.ensemble.stackers:
         check_graph(dataset / stacker.onnx.file)
     open_stage(manifest, labels, dataset)
-    return manifest
+    return manifest, labels
 
 
 def check_kernel(kernel: Path, dataset: Path) -> None:

@@ -7,17 +7,27 @@ from zoo.commands import Command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the bundle."""
+    """Add the bundle and the competition's folder."""
     parser.add_argument(
         "bundle", type=Path, metavar="BUNDLE", help="the folder that `pack` wrote, or its dataset folder"
+    )
+    parser.add_argument(
+        "--competition",
+        type=Path,
+        metavar="DIR",
+        help="also compare the sample and the images of the competition's folder with `task` of the manifest",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check the bundle and print one line."""
+    """Check the bundle and print one line, and four on the competition's folder."""
     from packing.check.check import check_bundle
+    from packing.check.competition import open_contents
 
-    manifest = check_bundle(arguments.bundle)
+    manifest, labels = check_bundle(arguments.bundle)
+    if arguments.competition:
+        contents = open_contents(arguments.competition, manifest.task, labels)
+        print(contents.describe(arguments.competition, manifest.task))
     print(f"{arguments.bundle}: valid; {len(manifest.models)} models")
 
 

@@ -7,18 +7,26 @@ from zoo.commands import Command, read_duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the bundle, the images, the limits, and the options of --like-kaggle."""
+    """Add the bundle, the competition's folder, the limits, and the options of --like-kaggle."""
     parser.add_argument(
         "--bundle", type=Path, required=True, metavar="DIR", help="the dataset folder that `pack` wrote"
     )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the test images")
-    parser.add_argument("--sample", type=Path, required=True, metavar="CSV", help="sample_submission.csv")
+    parser.add_argument(
+        "--competition",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the competition's folder, with the sample and the test images where `task` of the manifest places them",
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="output folder for submission.csv and run_log.json"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="number of test images of the rerun (`runtime.images`, or the sample's)"
+    )
     parser.add_argument("--time-limit", type=read_duration, metavar="TIME", help="such as 9h or 90m (the manifest's)")
-    parser.add_argument("--predictions", action="store_true", help="keep each model's probabilities in OUT/predictions")
+    parser.add_argument("--predictions", action="store_true", help="keep each model's scores in OUT/predictions")
     parser.add_argument(
         "--lenient", action="store_true", help="accept a degraded submission (exit code 3), as Kaggle would"
     )
@@ -48,13 +56,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     rehearsal = rehearse(
         arguments.bundle,
-        arguments.images,
-        arguments.sample,
+        arguments.competition,
         arguments.out,
         arguments.limit,
         arguments.time_limit,
         arguments.predictions,
         not arguments.lenient,
+        arguments.images,
     )
     print(f"{arguments.out / 'submission.csv'}: valid\n{rehearsal.describe()}")
 
@@ -65,14 +73,14 @@ def run_notebook(arguments: argparse.Namespace) -> None:
 
     rehearsal = rehearse_like_kaggle(
         arguments.bundle,
-        arguments.images,
-        arguments.sample,
+        arguments.competition,
         arguments.out,
         arguments.cache,
         arguments.limit,
         arguments.time_limit,
         arguments.layout,
         arguments.python,
+        expected=arguments.images,
     )
     print(f"{arguments.out / 'submission.csv'}: valid; page: {arguments.out / PAGE}\n{rehearsal.describe()}")
 
@@ -80,7 +88,7 @@ def run_notebook(arguments: argparse.Namespace) -> None:
 DRY_RUN = Command(
     "dry-run",
     "run a bundle on this machine under Kaggle's conditions, and check its submission",
-    "--bundle build/bundle/dataset --images data/test --sample data/sample_submission.csv --out build/dry-run",
+    "--bundle build/bundle/dataset --competition data --out build/dry-run",
     add_arguments,
     run,
 )

@@ -1,19 +1,20 @@
 """What a dry run ended with: its submission and run_log.json, and the run time of the whole test that follows."""
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.basics.errors import ManifestError, RehearsalError, SubmissionError
+from inference.basics.errors import ManifestError, RehearsalError
 from inference.basics.run_log import format_seconds
-from inference.basics.tables import read_columns
+from inference.ensemble.decide import answer_prior
 from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest
 from inference.manifest.values import NotNegative
-from inference.task.submission import HEADER, check_submission, parse_label_ids
+from inference.task.sample import Sample, read_sample
+from inference.task.submission import check_submission, list_rows
 from packing.run_log import read_log
 
-STAGE_2_IMAGES = 38_801  # iMet 2019's hidden test
 SUBMISSION, LOG = "submission.csv", "run_log.json"
 
 
@@ -31,24 +32,26 @@ class Rehearsal:
     """Of the whole notebook, seconds."""
     reserve: float
     """Seconds of the time limit kept for the notebook outside of the script."""
+    expected: int
+    """Number of test images of the rerun."""
     degraded: tuple[str, ...] = ()
     """Why the submission is worse than it could be."""
 
-    def predict_seconds(self, images: int = STAGE_2_IMAGES) -> float | None:
-        """Estimate the script's seconds for `images`: the measured start-up, plus the images at the measured rate.
+    def predict_seconds(self) -> float | None:
+        """Estimate the script's seconds in the rerun: the measured start-up, plus its images at the measured rate.
 
         None without a rate.
         """
         if self.rate == 0:
             return None
-        return max(0.0, self.seconds - self.images / self.rate) + images / self.rate
+        return max(0.0, self.seconds - self.images / self.rate) + self.expected / self.rate
 
     def describe(self) -> str:
         """Return a summary of two lines, and one for each reason of a degraded submission."""
         return "\n".join(
             [
                 f"{self.images} images in {self.seconds:.1f} s, {self.rate:.1f} images/s, {self.unreadable} unreadable",
-                f"{STAGE_2_IMAGES:,} images at this rate: {self._judge()}",
+                f"{self.expected:,} images at this rate: {self._judge()}",
                 *(f"DEGRADED: {reason}" for reason in self.degraded),
             ]
         )
@@ -77,26 +80,49 @@ class _Log:
     seconds: _Seconds
 
 
-def read_outcome(working: Path, ids: Sequence[str], manifest: Manifest, labels: Labels, time_limit: float) -> Rehearsal:
-    """Check the submission and the log in `working`; `time_limit`: seconds of the notebook.
+def read_outcome(
+    working: Path, competition: Path, manifest: Manifest, labels: Labels, time_limit: float, expected: int
+) -> Rehearsal:
+    """Check the submission and the log in `working`.
 
+    `competition`: the folder that the run has read; `time_limit`: seconds of the notebook; `expected`: number of
+    images of the rerun.
     Raises SubmissionError: an invalid submission. Raises RehearsalError: no log, as the script did not finish, or no
     image has a prediction.
     """
     submission, path = working / SUBMISSION, working / LOG
-    check_submission(submission, ids, labels)
+    sample = read_sample(competition / manifest.task.sample, manifest.task, labels)
+    check_submission(submission, sample, labels, manifest.task)
     try:
         log: _Log = read_log(path, _Log)
     except FileNotFoundError:
         raise RehearsalError(f"the script did not finish: it wrote no {LOG}") from None
     except (OSError, ManifestError, UnicodeDecodeError) as error:
         raise RehearsalError(f"{LOG}: {error}; wanted the log of a finished run") from error
-    prior = set(manifest.decision.whole_prior)
-    rows = read_columns(submission, HEADER, SubmissionError)
-    # Without a reason in the log, real predictions happen to be the prior labels.
-    if (log.unreadable or log.degraded) and all(set(parse_label_ids(text)) == prior for _, text in rows):
+    # Without a reason in the log, real predictions happen to be the prior answer.
+    if (log.unreadable or log.degraded) and has_only_prior(submission, sample, manifest, labels):
         reasons = log.degraded or tuple(f"image {name}: {reason}" for name, reason in log.unreadable.items())
-        raise RehearsalError(f"all {len(ids)} images have the prior labels: {reasons[0]}; wanted predictions")
+        raise RehearsalError(f"all {len(sample.ids)} images have the prior labels: {reasons[0]}; wanted predictions")
     reserve = manifest.runtime.choose_reserve(time_limit)
     total = log.seconds.total
-    return Rehearsal(len(ids), len(log.unreadable), total, log.images_per_second, time_limit, reserve, log.degraded)
+    return Rehearsal(
+        images=len(sample.ids),
+        unreadable=len(log.unreadable),
+        seconds=total,
+        rate=log.images_per_second,
+        time_limit=time_limit,
+        reserve=reserve,
+        expected=expected,
+        degraded=log.degraded,
+    )
+
+
+def has_only_prior(submission: Path, sample: Sample, manifest: Manifest, labels: Labels) -> bool:
+    """Return whether a valid submission gives the prior answer to every image."""
+    prior = [answer_prior(manifest, labels)] * len(sample.ids)
+    with submission.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows)
+        return all(
+            given == wanted for given, wanted in zip(rows, list_rows(sample, prior, labels, manifest.task), strict=True)
+        )

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,12 +23,12 @@ from inference.basics.deadline import Deadline
 from inference.basics.errors import RehearsalError
 from inference.basics.files import make_folder, replace_file
 from inference.manifest.bundle import read_bundle
-from inference.task.ids import read_ids
 from packing.check.check import check_kernel
+from packing.check.competition import open_contents
+from packing.check.mount import mount_competition, refuse_inside
 from packing.dry_run.environment import prepare_image
 from packing.dry_run.limits import GB, KERNEL, Limits, hold_limits
 from packing.dry_run.outcome import LOG, SUBMISSION, Rehearsal, read_outcome
-from packing.dry_run.run_script import write_sample
 from packing.dry_run.scratch import make_scratch
 from packing.dry_run.walls import Walls, build_walls
 from packing.pack.metadata import NOTEBOOK
@@ -87,8 +86,7 @@ class KaggleRehearsal:
 
 def rehearse_like_kaggle(
     bundle: Path,
-    images: Path,
-    sample: Path,
+    competition: Path,
     out: Path,
     cache: Path,
     limit: int | None = None,
@@ -96,38 +94,43 @@ def rehearse_like_kaggle(
     layout: Layout = "newer",
     python: str | None = None,
     limits: Limits = KERNEL,
+    expected: int | None = None,
 ) -> KaggleRehearsal:
     """Execute the notebook of the dataset `bundle` in a tree like /kaggle; write its page and results to `out`.
 
-    `limit`: number of images from the sample's start; `time_limit`: seconds from the start of Python to the saved page
-    (default: the manifest's); `layout`: of Kaggle's mounts; `python`, `cache`: see `prepare_image`. Raises PackError:
-    the notebook or its metadata has changed since packing. Raises SubmissionError, or RehearsalError: a cell fails, the
+    `competition`: its folder, as Kaggle mounts it; `limit`: number of images from the sample's start; `time_limit`:
+    seconds from the start of Python to the saved page (default: the manifest's); `layout`: of Kaggle's mounts;
+    `python`, `cache`: see `prepare_image`; `expected`: number of test images of the rerun (default: the manifest's,
+    else those of the sample). Raises PackError: the notebook or its metadata has changed since packing, or the
+    competition's folder differs from the task. Raises SubmissionError, or RehearsalError: a cell fails, the
     notebook exceeds a limit, or it predicts nothing; the page then has the outputs up to that point.
     """
     manifest, labels = read_bundle(bundle)
     kernel = bundle.resolve().parent / "kernel"
     check_kernel(kernel, bundle)
-    names = check_notebook(kernel / NOTEBOOK)
-    ids = read_ids(sample)[:limit]
+    refuse_inside(out, competition)
+    contents = open_contents(competition, manifest.task, labels)
     seconds = manifest.runtime.choose_time_limit(time_limit)
+    images = expected or manifest.runtime.images or len(contents.sample.ids)
     interpreter = prepare_image(cache, python)
     make_folder(out)
     with make_scratch(out, "kaggle-") as root, hold_limits(limits) as held:
-        build_tree(root, layout, names, bundle, images, sample, ids)
-        inputs = [root / "input", bundle, images, interpreter.parent.parent]
-        walls = build_walls(inputs, root / "hooks")
-        environment = make_environment(root, seconds, walls)
+        place = build_tree(root, layout, check_notebook(kernel / NOTEBOOK), bundle)
+        mount_competition(competition, place, manifest.task, contents, limit)
+        walls = build_walls([root / "input", bundle, competition, interpreter.parent.parent], root / "hooks")
         notebook = nbformat.read(kernel / NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
         command = [*held.prefix, *walls.prefix, str(interpreter)]
         deadline, clock = Deadline(time.monotonic(), seconds), time.time()
         try:
-            began, failure = execute(notebook, command, root / "working", environment, deadline)
+            began, failure = execute(
+                notebook, command, root / "working", make_environment(root, seconds, walls), deadline
+            )
         finally:
             write_notebook_page(notebook, out / PAGE)
         spent = deadline.spent()
         try:
             check_end(failure, held.count_kills(), limits, deadline, spent)
-            run = read_outcome(root / "working", ids, manifest, labels, seconds)
+            run = read_outcome(root / "working", place, manifest, labels, seconds, images)
         except RehearsalError as error:
             reasons = "".join(f"; {reason}" for reason in _DEGRADED.findall(_read_output(notebook)))
             raise RehearsalError(f"{kernel / NOTEBOOK}: {error}{reasons}; see {out / PAGE}") from error
@@ -135,32 +138,31 @@ def rehearse_like_kaggle(
         ended = (root / "working" / LOG).stat().st_mtime - clock
         for name in (SUBMISSION, LOG):
             os.replace(root / "working" / name, out / name)
-    output = _read_output(notebook)
+    outside = began + spent - min(max(ended, began), spent)
+    return describe_output(run, _read_output(notebook), spent, outside, f"{walls.description}\n{held.description}")
+
+
+def describe_output(run: Rehearsal, output: str, spent: float, outside: float, walls: str) -> KaggleRehearsal:
+    """Return the outcome of a notebook, from that of its script and the text that its cells printed."""
     first = _FIRST.search(output)
     # The script's reasons, and those of the notebook.
     run = replace(run, degraded=tuple(dict.fromkeys((*run.degraded, *_DEGRADED.findall(output)))))
-    outside = began + spent - min(max(ended, began), spent)
-    return KaggleRehearsal(
-        run, float(first[1]) if first else None, spent, outside, f"{walls.description}\n{held.description}"
-    )
+    return KaggleRehearsal(run, float(first[1]) if first else None, spent, outside, walls)
 
 
-def build_tree(
-    root: Path, layout: Layout, names: tuple[str, str, str], bundle: Path, images: Path, sample: Path, ids: list[str]
-) -> None:
-    """Make a tree like /kaggle in `root`, with the train.csv beside the sample; `names`: owner, slug, competition."""
+def build_tree(root: Path, layout: Layout, names: tuple[str, str, str], bundle: Path) -> Path:
+    """Make a tree like /kaggle in `root`; return the place of the competition's folder, which is not made.
+
+    `names`: owner, slug, competition.
+    """
     owner, slug, competition = names
     newer = layout == "newer"
     dataset = root / "input" / (f"datasets/{owner}/{slug}" if newer else slug)
     place = root / "input" / (f"competitions/{competition}" if newer else competition)
-    for folder in (dataset.parent, place, root / "working", root / "home", root / "tmp"):
+    for folder in (dataset.parent, place.parent, root / "working", root / "home", root / "tmp"):
         folder.mkdir(parents=True, exist_ok=True)
     dataset.symlink_to(bundle.resolve(), target_is_directory=True)
-    (place / "test").symlink_to(images.resolve(), target_is_directory=True)
-    write_sample(place / "sample_submission.csv", ids)
-    train = sample.with_name("train.csv")
-    if train.is_file():
-        shutil.copyfile(train, place / "train.csv")
+    return place
 
 
 def make_environment(root: Path, seconds: float, walls: Walls) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The dry run of the script: the packed bundle in a sandbox similar to a Kaggle kernel."""
 
-import csv
 import os
 import shutil
 import subprocess
@@ -11,7 +10,8 @@ from inference.__main__ import COMPLETE, DEGRADED
 from inference.basics.errors import OutputError, RehearsalError
 from inference.basics.files import make_folder
 from inference.manifest.bundle import read_bundle
-from inference.task.ids import read_ids
+from packing.check.competition import open_contents
+from packing.check.mount import mount_competition, refuse_inside
 from packing.dry_run.outcome import Rehearsal, read_outcome
 from packing.dry_run.scratch import make_scratch
 
@@ -20,36 +20,40 @@ SANDBOX = Path(__file__).with_name("sandbox.py")
 
 def rehearse(
     bundle: Path,
-    images: Path,
-    sample: Path,
+    competition: Path,
     out: Path,
     limit: int | None = None,
     time_limit: float | None = None,
     predictions: bool = False,
     strict: bool = True,
+    expected: int | None = None,
 ) -> Rehearsal:
     """Run the bundle's script in a sandbox, check its submission, and move it with run_log.json to `out`.
 
-    `limit`: number of images from the sample's start; `time_limit`: seconds of the notebook (default: the manifest's),
-    of which the script gets all but the notebook reserve; `predictions`: keep each model's probabilities in
-    OUT/predictions; `strict`: a degraded submission is an error. Raises RehearsalError or SubmissionError, and leaves
-    `out` unchanged: the script fails, predicts nothing, or writes an invalid submission.
+    `competition`: its folder, as Kaggle mounts it; `limit`: number of images from the sample's start; `time_limit`:
+    seconds of the notebook (default: the manifest's), of which the script gets all but the notebook reserve;
+    `predictions`: keep each model's probabilities in OUT/predictions; `strict`: a degraded submission is an error;
+    `expected`: number of test images of the rerun (default: the manifest's, else those of the sample). Raises
+    PackError: the folder differs from the task. Raises RehearsalError or SubmissionError, and leaves `out`
+    unchanged: the script fails, predicts nothing, or writes an invalid submission.
     """
     manifest, labels = read_bundle(bundle)
     if manifest.runtime.script is None:
         raise RehearsalError(f"{bundle}: `runtime.script`: missing; pack the bundle again")
-    ids = read_ids(sample)[:limit]
+    refuse_inside(out, competition)
+    contents = open_contents(competition, manifest.task, labels)
     seconds = manifest.runtime.choose_time_limit(time_limit)
     make_folder(out)
     with make_scratch(out, "kernel-") as root:
         working, inputs = root / "working", root / "inputs"
         working.mkdir()
         inputs.mkdir()
-        cut = write_sample(inputs / "sample_submission.csv", ids)
-        read_only = [str(folder.resolve()) for folder in (bundle, images, inputs)]
+        place = inputs / "competition"
+        mount_competition(competition, place, manifest.task, contents, limit)
+        read_only = [str(folder.resolve()) for folder in (bundle, competition, inputs)]
         command = [sys.executable, "-I", str(SANDBOX), os.pathsep.join(read_only)]
         command += [str(Path(read_only[0], manifest.runtime.script.file)), "--bundle", read_only[0]]
-        command += ["--images", read_only[1], "--sample", str(cut.resolve()), "--out", "submission.csv"]
+        command += ["--competition", str(place), "--out", "submission.csv"]
         command += ["--time-limit", str(seconds - manifest.runtime.choose_reserve(seconds))]
         command += ["--predictions", "predictions"] if predictions else []
         command += ["--strict"] if strict else []
@@ -62,20 +66,12 @@ def rehearse(
                 f"{bundle}: the script ended with exit code {finished.returncode}; see its message above"
             )
         try:
-            rehearsal = read_outcome(working, ids, manifest, labels, seconds)
+            images = expected or manifest.runtime.images or len(contents.sample.ids)
+            rehearsal = read_outcome(working, place, manifest, labels, seconds, images)
         except RehearsalError as error:
             raise RehearsalError(f"{bundle}: {error}; see the messages of the script above") from error
         _move_results(working, out)
     return rehearsal
-
-
-def write_sample(path: Path, ids: list[str]) -> Path:
-    """Write a sample submission of these ids; return its path."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("id", "attribute_ids"))
-        rows.writerows((image_id, "0") for image_id in ids)
-    return path
 
 
 def _move_results(working: Path, out: Path) -> None:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--truth",
         type=Path,
         metavar="CSV",
-        help="train.csv with the labels of --images, to measure the loss of F2 (default: against the fp32 output)",
+        help="train.csv with the truth of --images, to measure the loss (default: against the answers of fp32)",
     )
 
 
@@ -35,11 +35,12 @@ def run(arguments: argparse.Namespace) -> None:
     from packing.export.export_zoo import describe_entry, export_zoo
 
     manifest = export_zoo(arguments.manifest, arguments.out, arguments.images, arguments.precisions, arguments.truth)
-    limit = manifest.runtime.f2_loss
+    limit = manifest.runtime.metric_loss
     for model in manifest.models:
         for precision, entry in model.onnx.items():
+            text = describe_entry(precision, entry, limit, manifest.task)
             size = (arguments.out / entry.file).stat().st_size / 1e6
-            print(f"{arguments.out / entry.file}  {size:.1f} MB  {describe_entry(precision, entry, limit)}")
+            print(f"{arguments.out / entry.file}  {size:.1f} MB  {text}")
 
 
 EXPORT = Command(

@@ -1,4 +1,4 @@
-"""Export of checkpoints to ONNX graphs from image bytes to probabilities, each compared with torch."""
+"""Export of checkpoints to ONNX graphs from image bytes to scores, each compared with torch."""
 
 import dataclasses
 import sys
@@ -15,18 +15,21 @@ from inference.basics.errors import ExportError, SessionError
 from inference.basics.files import hash_file, make_folder, replace_file
 from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files, write_manifest
 from inference.manifest.records import FileEntry, Manifest, Model, OnnxEntry
+from inference.manifest.task import Activation, Task
 from inference.manifest.values import Precision
 from inference.models.sessions import ModelSession
 from packing.export.fp16 import halve_graph
-from packing.export.graph import pool_globally
+from packing.export.graph import name_logits, pool_globally
 from packing.export.int8 import KEPT, quantize_graph
 from packing.export.parity import Judge, list_examples
 from packing.export.sources import hash_source
 from packing.export.trace_views import trace_views
+from zoo.activation import activate
+from zoo.metrics.scoring import find_scoring
 from zoo.networks import load_network
 from zoo.onnx_export import trace_module
 from zoo.onnx_limits import OPSET, PARITY_LIMIT
-from zoo.out_of_fold import open_zoo
+from zoo.tables.out_of_fold import open_zoo
 
 EXAMPLES = 768  # the most images used
 EXPORT_BATCH = 2
@@ -35,10 +38,11 @@ REDUCED: tuple[Precision, ...] = ("fp16", "int8")
 
 
 class KernelNetwork(torch.nn.Module):
-    """A timm model from uint8 images (batch, height, width, 3) to probabilities (batch, labels)."""
+    """A timm model from uint8 images (batch, height, width, 3) to scores (batch, labels)."""
 
-    def __init__(self, network: torch.nn.Module, model: Model) -> None:
+    def __init__(self, network: torch.nn.Module, model: Model, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.scale: torch.Tensor
         self.shift: torch.Tensor
         mean, std = torch.tensor(model.mean), torch.tensor(model.std)
@@ -47,9 +51,9 @@ class KernelNetwork(torch.nn.Module):
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Normalise, run the network, apply the sigmoid."""
+        """Normalise, run the network, apply the activation."""
         normalised = image.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        return torch.sigmoid(self.network(normalised))
+        return activate(self.network(normalised), self.activation)
 
 
 def export_zoo(
@@ -59,19 +63,20 @@ def export_zoo(
 
     Files that are up to date are kept. `precisions`: fp32 is always made, fp16 becomes OUT/NAME.fp16.onnx, int8
     NAME.int8.onnx; a precision in which the model fails is skipped with a note. `images`: a folder of real images, of
-    which at most 768 are used; `truth`: a train.csv with their labels. Raises ExportError, CheckpointError,
+    which at most 768 are used; `truth`: a train.csv with their truth. Raises ExportError, CheckpointError,
     ManifestError, ImagesError or TableError.
     """
     zoo = open_zoo(manifest_path)
     manifest, home, labels = zoo.manifest, zoo.home, zoo.labels
+    task = manifest.task
     verify_files(_list_checkpoints(manifest), home)
-    examples = list_examples(images, EXAMPLES, "int8" in precisions, labels, truth)
+    examples = list_examples(images, EXAMPLES, "int8" in precisions, labels, task, truth)
     make_folder(out)
     earlier = _read_earlier(out)
     models: list[Model] = []
     for model in tqdm(manifest.models, desc="export", unit="model", leave=False):
         outputs = len(labels.columns(model.group))
-        source = hash_source(model, outputs)
+        source = hash_source(model, outputs, task.activation)
         judge = Judge(manifest, model, labels, examples)
         entry = _find_earlier(earlier, source, out / f"{model.name}.onnx")
         if entry is None:
@@ -100,16 +105,15 @@ def export_model(
 ) -> OnnxEntry:
     """Write OUT/NAME.onnx and compare it with `network` on the first 16 images of `judge`; see `OnnxEntry`.
 
-    Raises ExportError, and leaves no file: the probabilities differ by more than 1e-4.
+    Raises ExportError, and leaves no file: the scores differ by more than 1e-4.
     """
-    path = out / f"{model.name}.onnx"
-    graph = trace_graph(KernelNetwork(network, model), model.image_size)
-    trace_views(graph, outputs)
+    path, activation = out / f"{model.name}.onnx", judge.task.activation
+    graph = build_graph(network, model, outputs, activation)
     with replace_file(path) as temporary:
         onnx.save(graph, temporary)
         batch = judge.batches[0]
-        answer = ModelSession(model.name, temporary, outputs).predict(batch)
-        parity = judge.measure(answer, predict_with_torch(network, model, batch))
+        answer = ModelSession(model.name, temporary, outputs, bounded=judge.task.has_probabilities).predict(batch)
+        parity = judge.measure(answer, predict_with_torch(network, model, batch, activation))
         if not parity.parity <= PARITY_LIMIT:
             raise ExportError(
                 f"model {model.name}: its ONNX differs from torch by {parity.parity:.1e} on {len(batch)} images; "
@@ -121,8 +125,8 @@ def export_model(
 def reduce_model(precision: Precision, whole: Path, path: Path, source: str, judge: Judge) -> OnnxEntry:
     """Convert the fp32 file `whole` to fp16 or int8, write it to `path` and compare both; see `OnnxEntry`.
 
-    int8 keeps more layers in fp32 if it would lose more F2 than the manifest allows. Raises SessionError, and leaves no
-    file: the model does not load, or its output is not a probability.
+    int8 keeps more layers in fp32 if it would lose more than the manifest allows. Raises SessionError, and leaves no
+    file: the model does not load, or its output is no score of the task.
     """
     with replace_file(path) as temporary:
         if precision == "fp16":
@@ -132,17 +136,32 @@ def reduce_model(precision: Precision, whole: Path, path: Path, source: str, jud
             for kept in KEPT:
                 quantize_graph(whole, temporary, judge.calibration, kept)
                 parity = judge.compare(temporary, whole)
-                if parity.f2_loss <= judge.limit:
+                if parity.metric_loss <= judge.limit:
                     break
     return OnnxEntry(path.name, hash_file(path), OPSET, source=source, **dataclasses.asdict(parity))
 
 
-def describe_entry(precision: Precision, entry: OnnxEntry, limit: float) -> str:
-    """Describe the differences of a file from torch or fp32 as text; `limit`: the largest allowed loss of F2."""
+def describe_entry(precision: Precision, entry: OnnxEntry, limit: float, task: Task) -> str:
+    """Describe the differences of a file from torch or fp32 as text; `limit`: the largest allowed loss."""
     text = f"opset {entry.opset}  parity {entry.parity:.1e}"
     if precision != "fp32":
-        text += f"  labels flipped {entry.flips:.2%}  F2 {0.0 - round(entry.f2_loss, 4):+.4f}"
-    return text if entry.f2_loss <= limit else f"{text}  not used: loses more than {limit} (`runtime.f2_loss`)"
+        scoring = find_scoring(task)
+        flipped = f"  labels flipped {entry.flips:.2%}" if task.submission.holds_labels else ""
+        change = 0.0 - round(entry.metric_loss, 4)
+        figure = f"{change:+.4f}" if scoring.higher_is_better else f"{0.0 - change:+.2%}"
+        text += f"{flipped}  {scoring.title} {figure}"
+    return text if entry.metric_loss <= limit else f"{text}  not used: loses more than {limit} (`runtime.metric_loss`)"
+
+
+def build_graph(network: torch.nn.Module, model: Model, outputs: int, activation: Activation) -> onnx.ModelProto:
+    """Return the graph of a model, from uint8 images and views to the mean score over views, with named logits.
+
+    Raises ExportError: torch cannot trace it.
+    """
+    graph = trace_graph(KernelNetwork(network, model, activation), model.image_size)
+    scores = trace_views(graph, outputs)
+    name_logits(graph.graph, scores, activation)
+    return graph
 
 
 def trace_graph(network: KernelNetwork, image_size: int) -> onnx.ModelProto:
@@ -153,12 +172,14 @@ def trace_graph(network: KernelNetwork, image_size: int) -> onnx.ModelProto:
     return graph
 
 
-def predict_with_torch(network: torch.nn.Module, model: Model, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return torch's probabilities for a batch (images, height, width, 3), normalised as torchvision does."""
+def predict_with_torch(
+    network: torch.nn.Module, model: Model, batch: NDArray[np.uint8], activation: Activation
+) -> NDArray[np.float32]:
+    """Return torch's scores for a batch (images, height, width, 3), normalised as torchvision does."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.mean, model.std))
     with torch.inference_mode():
         normalised = torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
-        answer: NDArray[np.float32] = torch.sigmoid(network(normalised)).numpy()
+        answer: NDArray[np.float32] = activate(network(normalised), activation).numpy()
     return answer
 
 

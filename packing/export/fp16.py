@@ -7,11 +7,11 @@ import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from packing.export.graph import find_first_layer, list_ending, list_sources
+from packing.export.graph import LOGITS, find_first_layer, list_ending, list_sources
 
 
 def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model in fp16; the normalisation of the image and everything from the last sigmoid on stay in fp32.
+    """Return the model in fp16; the normalisation of the image and what follows the logits stay in fp32.
 
     The operators that the converter blocks by default stay in fp32 too: they have no fp16 kernel or lose too much.
     Weights beyond the range of fp16 are clipped to it; the parity shows whether that matters.
@@ -24,7 +24,7 @@ def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     # The converter gets only the nodes between: for nodes that it should keep, it rounds the outputs to fp16 and back.
     for node in (*preparation, *ending):
         graph.node.remove(node)
-    cut = {image: graph.input, ending[0].input[0]: graph.output}
+    cut = {image: graph.input, LOGITS: graph.output}
     known = [value for value in graph.value_info if value.name not in cut]
     del graph.value_info[:], graph.output[:]
     graph.value_info.extend(known)

@@ -1,11 +1,17 @@
-"""Parts of an exported graph: the preparation of the image, the first layers, the last step."""
+"""Parts of an exported graph: the preparation of the image, the first layers, what follows the network's output."""
 
+from collections.abc import Mapping
 from itertools import islice
 
 import onnx
 from onnx import numpy_helper
 
+from inference.basics.errors import ExportError
+from inference.manifest.task import Activation
+
 LAYERS = ("Conv", "Gemm", "MatMul")
+LOGITS = "logits"  # name of the network's output, before the activation
+KINDS: Mapping[Activation, str] = {"sigmoid": "Sigmoid", "softmax": "Softmax"}
 
 
 def list_layers(graph: onnx.GraphProto, count: int) -> list[str]:
@@ -19,10 +25,39 @@ def find_first_layer(graph: onnx.GraphProto) -> onnx.NodeProto:
     return layer
 
 
+def name_logits(graph: onnx.GraphProto, scores: str, activation: Activation) -> None:
+    """Name the network's output `logits`; `scores`: the name of the value after the activation; changes `graph`.
+
+    Raises ExportError: the value before `scores` is not the activation.
+    """
+    if activation == "identity":
+        rename_value(graph, scores, LOGITS)
+        return
+    maker = next(node for node in graph.node if scores in node.output)
+    if maker.op_type != KINDS[activation]:
+        raise ExportError(f"the graph ends in {maker.op_type}; wanted {KINDS[activation]}, the activation of the task")
+    rename_value(graph, maker.input[0], LOGITS)
+
+
+def rename_value(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Rename a value between nodes; changes `graph`."""
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in graph.value_info:
+        if value.name == old:
+            value.name = new
+
+
 def list_ending(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the last sigmoid and the nodes after it, in order."""
-    sigmoids = [place for place, node in enumerate(graph.node) if node.op_type == "Sigmoid"]
-    return list(graph.node[sigmoids[-1] :])
+    """Return the nodes that compute the graph's output from the logits, in order: the activation, the mean over views.
+
+    Raises ExportError: no value is named `logits`.
+    """
+    network = {node.name for node in list_sources(graph, LOGITS)}
+    if not network:
+        raise ExportError(f"the graph has no value `{LOGITS}`; export it again")
+    return [node for node in list_sources(graph, graph.output[0].name) if node.name not in network]
 
 
 def list_sources(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:

@@ -24,14 +24,14 @@ from packing.export.graph import drop_unused, find_first_layer, list_ending, lis
 # The integer kernels read 32 channels at a time: a group of four uses an eighth, and zeros in the rest cost no time.
 GROUP_WIDTH = 32
 # Numbers of first layers to keep in fp32, tried in turn until the loss is small enough. The first layer is as fast in
-# fp32. The next ones lose the most F2, especially depthwise ones, whose channels differ in range.
+# fp32. The next ones lose the most, especially depthwise ones, whose channels differ in range.
 KEPT = (1, 3, 6)
 
 
 def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], kept: int) -> None:
     """Convert the graph at `path` to int8 and write it to `out`; `batches` (images, height, width, 3) give the ranges.
 
-    In fp32 stay: everything up to the normalisation, the first `kept` layers, everything from the last sigmoid on.
+    In fp32 stay: everything up to the normalisation, the first `kept` layers, what follows the logits.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"

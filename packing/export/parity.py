@@ -1,4 +1,4 @@
-"""Differences between two forms of a model on real images: in probabilities, in labels, and in F2."""
+"""Differences between two forms of a model on real images: in scores, in labels, and in the task's metric."""
 
 import dataclasses
 import functools
@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from inference.basics.errors import ImagesError
 from inference.basics.files import hash_file, hash_texts
-from inference.ensemble.decide import decide_groups
+from inference.ensemble.decide import decide
 from inference.images.geometry import read_geometry, resize_image
 from inference.images.read import read_image
 from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest, Model, remove_stackers
+from inference.manifest.task import Task
 from inference.manifest.values import Precision
 from inference.models.sessions import ModelSession
-from inference.task.image_places import SUFFIXES
-from zoo.f2 import score_samples
-from zoo.train_table import read_table
+from packing.export.example_images import find_rows, list_all_images
+from packing.export.losses import count_flips, measure_loss
+from zoo.metrics.selection import Answers, Truth
+from zoo.tables.train_table import read_table
 
 SMALLEST = 16  # the fewest images to measure parity on
 BATCH = 16
@@ -36,7 +38,7 @@ class Examples:
     """For parity."""
     calibrated: tuple[Path, ...] = ()
     """For the calibration of int8."""
-    truth: NDArray[np.bool_] | None = None
+    truth: Truth | None = None
     """(measured images, labels); None if unknown."""
 
     @functools.cached_property
@@ -50,28 +52,31 @@ class Parity:
     """Difference between two forms of a model, in the fields of OnnxEntry."""
 
     parity: float
-    """Largest difference in probability."""
+    """Largest difference in score."""
     flips: float
-    """Labels that change, relative to the labels of the reference."""
-    f2_loss: float
+    """Labels that change, relative to the labels of the reference; of ranked labels, the best."""
+    metric_loss: float
+    """Loss of the task's metric; see `measure_loss`."""
 
 
-def list_examples(folder: Path, most: int, calibrate: bool, labels: Labels, train: Path | None = None) -> Examples:
+def list_examples(
+    folder: Path, most: int, calibrate: bool, labels: Labels, task: Task, train: Path | None = None
+) -> Examples:
     """List the first `most` images of a folder by name; with `calibrate`, a third of them, at most 128, is set apart.
 
     `train`: a train.csv with the truth; images without a row are skipped. Raises ImagesError: too few; or TableError.
     """
-    table = read_table(train, labels) if train else None
-    known = None if table is None else frozenset(table.ids)
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    found = [path for path in found if known is None or path.stem in known][:most]
+    table = read_table(train, labels, task) if train else None
+    found = list_all_images(folder)
+    rows = {} if table is None else find_rows(folder, found, table)
+    found = [path for path in found if table is None or path in rows][:most]
     split = len(found) - min(len(found) // CALIBRATED, MOST_CALIBRATED) if calibrate else len(found)
     wanted = SMALLEST + SMALLEST // (CALIBRATED - 1) if calibrate else SMALLEST
     if len(found) < wanted:
         which = f"images with a row in {train}" if train else "images"
         purpose = "parity and int8 calibration" if calibrate else "parity"
         raise ImagesError(f"{folder}: found {len(found)} {which}; wanted {wanted} for {purpose}; add images")
-    truth = None if table is None else table.order_targets([path.stem for path in found[:split]])
+    truth = None if table is None else table.targets[[rows[path] for path in found[:split]]]
     return Examples(tuple(found[:split]), tuple(found[split:]), truth)
 
 
@@ -83,15 +88,16 @@ def read_batches(paths: Sequence[Path], model: Model) -> list[NDArray[np.uint8]]
 
 
 class Judge:
-    """Measures the forms of one model on the measured images, with labels selected from this model alone."""
+    """Measures the forms of one model on the measured images, with answers from this model alone."""
 
     def __init__(self, manifest: Manifest, model: Model, labels: Labels, examples: Examples) -> None:
+        self.task, self.limit = manifest.task, manifest.runtime.metric_loss
         self._model, self._examples = model, examples
-        self.limit = manifest.runtime.f2_loss
         self._predicted: dict[str, NDArray[np.float32]] = {}
-        # The decision rules of the blend, because stackers have rules for other probabilities than a model's.
-        rules = remove_stackers(manifest).decision.groups
-        self._rules = {group: rules[group] for group in manifest.groups_of(model)}
+        # The decision of the blend, because stackers have rules for other probabilities than a model's.
+        blend = remove_stackers(manifest).decision
+        own = {group: blend.groups[group] for group in manifest.groups_of(model) if group in blend.groups}
+        self._decision = dataclasses.replace(blend, groups=own)
         self._labels, self._columns = labels, np.array(labels.columns(model.group))
         self._truth = None if examples.truth is None else examples.truth[:, self._columns]
 
@@ -107,7 +113,7 @@ class Judge:
 
     def hash_source(self, precision: Precision, fp32: str) -> str:
         """Hash everything that a precision and its parity depend on; `fp32`: sha256 of the fp32 file."""
-        rules = [f"{group} {rule}" for group, rule in self._rules.items()]
+        rules = [str(self._decision), str(self.task)]
         truth = "" if self._truth is None else self._truth.tobytes().hex()
         return hash_texts(
             [precision, fp32, str(self.limit), str(read_geometry(self._model)), *rules, truth, *self._examples.hashes]
@@ -115,7 +121,7 @@ class Judge:
 
     def predict(self, path: Path) -> NDArray[np.float32]:
         """Predict the measured images with the file at `path`. Raises SessionError."""
-        session = ModelSession(self._model.name, path, len(self._columns))
+        session = ModelSession(self._model.name, path, len(self._columns), bounded=self.task.has_probabilities)
         return np.concatenate([session.predict(batch) for batch in self.batches])
 
     def compare(self, path: Path, reference: Path) -> Parity:
@@ -125,17 +131,18 @@ class Judge:
             wanted = self._predicted[reference.name] = self.predict(reference)
         return self.measure(self.predict(path), wanted)
 
-    def measure(self, answer: NDArray[np.float32], reference: NDArray[np.float32]) -> Parity:
-        """Compare two arrays of probabilities (images, labels of the model's group) of the first measured images."""
-        found, wanted = self._decide(answer), self._decide(reference)
-        truth = wanted if self._truth is None else self._truth[: len(wanted)]
+    def measure(self, scores: NDArray[np.float32], reference: NDArray[np.float32]) -> Parity:
+        """Compare two arrays of scores (images, labels of the model's group) of the first measured images."""
+        found, wanted = self._decide(scores), self._decide(reference)
+        truth = None if self._truth is None else self._truth[: len(wanted)]
         return Parity(
-            parity=float(np.abs(answer - reference).max()),
-            flips=float((found != wanted).sum() / wanted.sum()),
-            f2_loss=float((score_samples(wanted, truth) - score_samples(found, truth)).mean()),
+            parity=float(np.abs(scores - reference).max()),
+            flips=count_flips(found, wanted, self.task),
+            metric_loss=measure_loss(found, wanted, truth, self.task),
         )
 
-    def _decide(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def _decide(self, scores: NDArray[np.float32]) -> Answers:
         whole = np.zeros((len(scores), len(self._labels.ids)), np.float32)
         whole[:, self._columns] = scores
-        return decide_groups(whole, self._labels, self._rules)[:, self._columns]
+        answers: Answers = decide(whole, self._labels, self._decision)[:, self._columns]
+        return answers

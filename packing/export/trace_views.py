@@ -9,23 +9,25 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inference.manifest.values import View
 from inference.models.views import VIEWS
+from packing.export.graph import rename_value
 
 IMAGE, CHOSEN = "image", "views"
 IMAGES = "images"  # the input batch; inside the graph it is repeated once per view
 Constants = dict[str, NDArray[np.int64]]
 
 
-def trace_views(model: onnx.ModelProto, outputs: int) -> None:
-    """Extend the graph to predict a batch in several views and return the mean probability; changes `model`.
+def trace_views(model: onnx.ModelProto, outputs: int) -> str:
+    """Extend the graph to predict a batch in several views and return the mean score; changes `model`.
 
+    Returns the name of the value with the scores of each view, (views * images, labels).
     A second input, `views`, int64, has their indices in `inference.models.views.VIEWS`. `outputs`: number of labels.
     """
     graph = model.graph
     (image,), (probabilities,) = graph.input, graph.output
     size = image.type.tensor_type.shape.dim[2].dim_value
     shown, each = f"{IMAGE}_shown", f"{probabilities.name}_each"
-    _rename(graph, image.name, shown)
-    _rename(graph, probabilities.name, each)
+    rename_value(graph, image.name, shown)
+    rename_value(graph, probabilities.name, each)
     constants: Constants = {"first": np.array([0])}
     # All views are made, as bytes, and then selected: selecting columns with Gather takes three times as long.
     before = [node for view in VIEWS for node in MAKERS[view](size, constants)]
@@ -51,6 +53,7 @@ def trace_views(model: onnx.ModelProto, outputs: int) -> None:
     graph.input.append(helper.make_tensor_value_info(CHOSEN, TensorProto.INT64, [CHOSEN]))
     for end in (image, probabilities):
         end.type.tensor_type.shape.dim[0].dim_param = IMAGES
+    return each
 
 
 def _make_identity(size: int, constants: Constants) -> list[onnx.NodeProto]:
@@ -67,9 +70,3 @@ MAKERS: Mapping[View, Callable[[int, Constants], list[onnx.NodeProto]]] = {
     "identity": _make_identity,
     "hflip": _make_hflip,
 }
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        node.output[:] = [new if name == old else name for name in node.output]

@@ -18,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--owner", default=owner, help=f"your Kaggle user name (KAGGLE_USERNAME, now {owner})")
     parser.add_argument("--slug", default="vitrine-bundle", help="the dataset's name in its URL (vitrine-bundle)")
     parser.add_argument("--title", default="Vitrine bundle", help="the dataset's title (Vitrine bundle)")
-    parser.add_argument(
-        "--competition", default="imet-2019-fgvc6", help="the competition's name in its URL (imet-2019-fgvc6)"
-    )
+    parser.add_argument("--competition", metavar="NAME", help="the competition's name in its URL (`task.competition`)")
     parser.add_argument("--accelerator", default="T4x2", metavar="NAME", help="T4x2, P100, L4 or CPU (T4x2)")
     parser.add_argument(
         "--wheels",
@@ -40,13 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the bundle and print its two folders."""
+    from inference.manifest.file import read_manifest
     from packing.accelerators import find_accelerator
     from packing.pack.fetch_wheels import fetch_wheels
     from packing.pack.metadata import Names
     from packing.pack.write_bundle import pack
 
-    names = Names(arguments.owner, arguments.slug, arguments.title, arguments.competition)
     accelerator = find_accelerator(arguments.accelerator)
+    competition = arguments.competition or read_manifest(arguments.manifest).task.competition
+    names = Names(arguments.owner, arguments.slug, arguments.title, competition)
     wheels = fetch_wheels(arguments.wheels, arguments.wheels_cache) if arguments.wheels else ()
     packed = pack(arguments.manifest, arguments.onnx, arguments.out, names, accelerator, wheels)
     if accelerator.notice:

@@ -12,6 +12,7 @@ import nbformat
 from inference.basics.errors import PackError
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME
+from inference.manifest.task import Task
 from packing.accelerators import DEFAULT, Accelerator
 from packing.pack.metadata import MAX_NOTEBOOK_BYTES, NOTEBOOK, Names
 
@@ -21,7 +22,7 @@ OWN_KEY = "vitrine"  # in the notebook's metadata
 BLANK = "0" * 64  # placeholder of the notebook's own hash while that is computed
 
 
-def render_notebook(names: Names, hashes: Mapping[str, str], accelerator: Accelerator = DEFAULT) -> str:
+def render_notebook(names: Names, hashes: Mapping[str, str], task: Task, accelerator: Accelerator = DEFAULT) -> str:
     """Return the notebook's JSON; each cell of the template is a separate jinja2 template.
 
     `hashes`: sha256 by file name of the manifest and the other files that the manifest does not declare.
@@ -30,7 +31,7 @@ def render_notebook(names: Names, hashes: Mapping[str, str], accelerator: Accele
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     for cell in notebook.cells:
         cell.source = environment.from_string(cell.source).render(
-            names=names, accelerator=accelerator, manifest_sha256=hashes[MANIFEST_NAME]
+            names=names, task=task, accelerator=accelerator, manifest_sha256=hashes[MANIFEST_NAME]
         )
     return seal_notebook(notebook, hashes)
 

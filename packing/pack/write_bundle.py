@@ -99,7 +99,7 @@ def pack(
         _write_json(kernel / KERNEL_METADATA, kernel_metadata)
         written = (dataset / MANIFEST_NAME, dataset / DATASET_METADATA, kernel / KERNEL_METADATA)
         hashes = {path.name: hash_file(path) for path in written}
-        (kernel / NOTEBOOK).write_text(render_notebook(names, hashes, accelerator), encoding="utf-8")
+        (kernel / NOTEBOOK).write_text(render_notebook(names, hashes, manifest.task, accelerator), encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         building.replace(out)
@@ -123,7 +123,7 @@ def attach_exports(manifest: Manifest, home: Path, onnx: Path) -> tuple[Model, .
     attached = []
     for index, model in enumerate(manifest.models):
         entries = exports.get(model.name, {})
-        source = hash_source(model, len(labels.columns(model.group)))
+        source = hash_source(model, len(labels.columns(model.group)), manifest.task.activation)
         if "fp32" not in entries or entries["fp32"].source != source:
             raise PackError(
                 f"{onnx}: the export of {model.name} is missing or out of date; run `build_kernel.py export`"

@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the accelerator, the number of images and the time limit."""
     add_manifest(parser)
     parser.add_argument("--accelerator", default="T4x2", metavar="NAME", help="T4x2, P100, L4 or CPU (T4x2)")
-    parser.add_argument("--images", type=int, metavar="N", help="number of test images (iMet 2019's stage 2)")
+    parser.add_argument("--images", type=int, metavar="N", help="number of test images (`runtime.images`)")
     parser.add_argument("--time-limit", type=read_duration, metavar="TIME", help="such as 9h or 90m (the manifest's)")
     parser.add_argument("--precision", metavar="NAME", help="fp32 or fp16 (the accelerator's fastest)")
     parser.add_argument(
@@ -28,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and draw the chart."""
     from packing.accelerators import find_accelerator
-    from packing.dry_run.outcome import STAGE_2_IMAGES
     from packing.plan.chart import draw_plan
     from packing.plan.run_plan import describe_plan, make_plan
 
     accelerator = find_accelerator(arguments.accelerator)
-    images = STAGE_2_IMAGES if arguments.images is None else arguments.images
-    made = make_plan(arguments.manifest, accelerator, images, arguments.time_limit, arguments.precision, arguments.log)
+    made = make_plan(
+        arguments.manifest, accelerator, arguments.images, arguments.time_limit, arguments.precision, arguments.log
+    )
     draw_plan(made, arguments.out)
     if accelerator.notice:
         print(f"note: {accelerator.notice}")

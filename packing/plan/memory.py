@@ -6,8 +6,10 @@ largest batch. benchmarks/memory.py compares the estimate with runs of the packe
 
 from collections.abc import Iterable
 
+from inference.ensemble.kept_scores import measure_scores
 from inference.images.geometry import read_geometry
 from inference.images.read_ahead import CHUNKS_AHEAD
+from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest
 from packing.plan.work import Work
 
@@ -16,11 +18,10 @@ PROCESS = 150e6  # bytes of Python and its packages, and of decoding
 PER_MODEL = 30e6  # bytes, whatever its size
 WEIGHT_COPIES = 2.4
 ACTIVATION_COPIES = 2.0  # of the widest operation's inputs and outputs, for each input of a batch
-SCORE_BYTES = 2  # float16
 
 
-def estimate_memory(manifest: Manifest, works: Iterable[Work], images: int, outputs: int) -> float:
-    """Return the bytes at the peak of a run of all models; `works`: of each, `outputs`: labels of all together.
+def estimate_memory(manifest: Manifest, labels: Labels, works: Iterable[Work], images: int) -> float:
+    """Return the bytes at the peak of a run of all models; `works`: of each.
 
     Covers images whose files are decoded in a few MB each, as most are; those of tens of megapixels add their own size.
     """
@@ -28,4 +29,4 @@ def estimate_memory(manifest: Manifest, works: Iterable[Work], images: int, outp
     models = sum(PER_MODEL + WEIGHT_COPIES * work.weights + ACTIVATION_COPIES * inputs * work.widest for work in works)
     # The chunks that wait, the one that runs and the one that is read.
     squares = sum(3 * geometry.size**2 for geometry in set(map(read_geometry, manifest.models)))
-    return PROCESS + models + (CHUNKS_AHEAD + 2) * inputs * squares + SCORE_BYTES * images * outputs
+    return PROCESS + models + (CHUNKS_AHEAD + 2) * inputs * squares + measure_scores(manifest, labels, images)

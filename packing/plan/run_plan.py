@@ -19,6 +19,7 @@ from packing.plan.estimate import LOAD_SECONDS, estimate_decoding, estimate_seco
 from packing.plan.measured import Measured, read_measured
 from packing.plan.memory import estimate_memory
 from packing.plan.work import Work, count_work
+from zoo.metrics.scoring import find_scoring
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class RunPlan:
     """Estimate for a run."""
 
     machine: str
+    metric: str
+    """Title of the metric of the task."""
     source: str
     """Where the rates come from."""
     images: int
@@ -92,20 +95,24 @@ class RunPlan:
 def make_plan(
     path: Path,
     accelerator: Accelerator,
-    images: int,
+    images: int | None = None,
     time_limit: float | None = None,
     precision: str | None = None,
     log: Path | None = None,
 ) -> RunPlan:
     """Plan a run of the models of the manifest at `path`.
 
-    `time_limit`: seconds (default: the manifest's); `precision`: default: the accelerator's fastest; `log`: a
-    run_log.json, whose measured seconds replace the estimates of its models. Raises VitrineError.
+    `images`: number of test images (default: the manifest's); `time_limit`: seconds (default: the manifest's);
+    `precision`: default: the accelerator's fastest; `log`: a run_log.json, whose measured seconds replace the estimates
+    of its models. Raises VitrineError.
     """
-    if images < 1:
-        raise PackError(f"--images: found {images}; wanted at least 1")
     precision, rates = find_rates(accelerator, precision)
     manifest = read_manifest(path)
+    images = manifest.runtime.images if images is None else images
+    if images is None:
+        raise PackError(f"--images: missing; give the number of test images, or set `runtime.images` of {path}")
+    if images < 1:
+        raise PackError(f"--images: found {images}; wanted at least 1")
     if not manifest.models:
         raise PackError(f"{path}: `models`: found none; wanted at least one; add one with `build_kernel.py add`")
     measured = read_measured(log, CUDA if accelerator.devices else CPU) if log else None
@@ -132,6 +139,7 @@ def make_plan(
     return RunPlan(
         machine=f"{accelerator.name} in {precision}",
         source=f"from {log}; for models missing there, {rates.source}" if log else rates.source,
+        metric=find_scoring(manifest.task).title,
         images=images,
         time_limit=limit,
         reserve=reserve,
@@ -141,7 +149,7 @@ def make_plan(
         start=start,
         passes=passes,
         kept=choose_passes(passes, seconds_of, allowed),
-        memory=estimate_memory(manifest, [model.work for model in models], images, sum(outputs)),
+        memory=estimate_memory(manifest, labels, [model.work for model in models], images),
     )
 
 
@@ -208,7 +216,7 @@ def _judge(plan: RunPlan) -> list[str]:
         ]
     lost = sum(one.value for one in plan.dropped)
     known = any(model.value is not None for model in plan.models)
-    expected = f" and loses about {lost:.4f} of the out-of-fold F2, the sum of their values" if known else ""
+    expected = f" and loses about {lost:.4f} of the out-of-fold {plan.metric}, the sum of their values" if known else ""
     return [*lines, f"the run then takes {rest}{expected}"]
 
 

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from sklearn.metrics import fbeta_score
 
 from inference.basics.errors import VitrineError
-from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.labels import read_labels
 from inference.manifest.records import FileEntry, Resize
+from inference.manifest.task import Form, Metric, Task
 from packing.add.add import Addition, add_model
 from tests.conftest import Workshop, write_network, write_rows
-from zoo.edit import choose_prior
-from zoo.train_table import read_table
+from zoo.edit import choose_prior, create_manifest
+from zoo.tables.train_table import read_table
 
 ADDITION = Addition(Path(), "test_resnet", 64, "tag", "new", "crop", 0.9, fold=2)
 
@@ -152,6 +153,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     [
         ({"architecture": "test_resnett"}, "`architecture`: found 'test_resnett'; wanted a network of timm "),
         ({"group": "style"}, "--group: found 'style'; wanted one of: all, culture, tag"),
+        ({"group": None}, "--group: missing; wanted one of: all, culture, tag"),
         ({"name": "culture"}, "`models[3].name`: 'culture' is also the name of models[1]; rename one"),
         ({"image_size": 0}, "`image_size`: test_resnet does not take 0 px: "),
     ],
@@ -175,6 +177,24 @@ def test_a_checkpoint_outside_the_manifests_folder_is_refused(own_workshop: Work
     )
 
 
+@pytest.mark.parametrize("group", [None, "labels"])
+def test_a_model_of_another_competition_has_all_labels_of_its_single_group(group: str | None, tmp_path: Path) -> None:
+    labels = write_rows(tmp_path / "labels.csv", ("label_id", "label_name"), [(0, "red figure"), (1, "tile, blue")])
+    train = write_rows(tmp_path / "train.csv", ("id", "labels"), [("a 1.jpg", 0), ("b.jpg", 1)])
+    form = Form(layout="wide", content="probability", sum_to_one=True)
+    task = Task(type="multiclass", submission=form, metric=Metric("log_loss"))
+    path = tmp_path / MANIFEST_NAME
+    write_manifest(create_manifest(path, labels, train, task), path)
+    scores = tmp_path / "new.oof.npy"
+    np.save(scores, np.full((2, 2), 0.5, np.float32))
+    scores.with_suffix(".ids.txt").write_text("a 1.jpg\nb.jpg\n")
+    checkpoint = write_network(tmp_path / "new.safetensors", "test_resnet", 2, seed=1)
+    add_model(path, Addition(checkpoint, "test_resnet", 64, group, oof=scores))
+    manifest = read_manifest(path)
+    assert manifest.task == task and [model.group for model in manifest.models] == [group or "all"]
+    assert manifest.ensemble.weights == {"labels": {"new": 1.0}}
+
+
 def test_a_new_manifest_needs_labels_and_train(own_workshop: Workshop) -> None:
     own_workshop.manifest.unlink()
     with pytest.raises(VitrineError) as error:
@@ -193,7 +213,7 @@ def test_the_prior_is_the_best_constant_answer(tmp_path: Path) -> None:
     cells = [(row, " ".join(map(str, np.flatnonzero(given)))) for row, given in enumerate(truth)]
     train = write_rows(tmp_path / "train.csv", ("id", "attribute_ids"), cells)
     names = read_labels(labels, {"culture": "culture::", "tag": "tag::"})
-    groups = choose_prior(read_table(train, names), names)
+    groups = choose_prior(read_table(train, names, Task()), names, 2.0)
     prior = sorted(groups["culture"] + groups["tag"])
 
     def score(ids: list[int]) -> float:

@@ -57,9 +57,7 @@ def test_the_notebook_ends_in_a_valid_submission_and_a_page_in_both_layouts(
     layout: packing.dry_run.run_notebook.Layout, here: None, workshop: Workshop, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    rehearsed = rehearse_like_kaggle(
-        workshop.dataset, workshop.images, workshop.sample, out, tmp_path, limit=5, layout=layout
-    )
+    rehearsed = rehearse_like_kaggle(workshop.dataset, workshop.competition, out, tmp_path, limit=5, layout=layout)
     assert rehearsed.run.images == 5 and rehearsed.first_prediction is not None
     assert 0 < rehearsed.first_prediction < rehearsed.seconds
     assert 0 < rehearsed.outside < rehearsed.seconds - rehearsed.run.seconds, "more than what the script leaves"
@@ -101,9 +99,7 @@ def test_the_notebook_has_no_network_and_cannot_change_its_inputs(
     with open_port() as port:
         write_notebook(own_workshop.bundle, PROBE % (port, NAMES.owner, NAMES.slug, NAMES.competition))
         with pytest.raises(RehearsalError) as error:
-            rehearse_like_kaggle(
-                own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path
-            )
+            rehearse_like_kaggle(own_workshop.dataset, own_workshop.competition, tmp_path / "out", tmp_path)
     found = '{"dataset": "refused", "image": "refused", "input": "refused", "network": "refused", "working": "done"}'
     assert str(error.value) == (
         f"{own_workshop.bundle}/kernel/kernel.ipynb: failed with RuntimeError: {found}; see {tmp_path}/out/kernel.html"
@@ -128,9 +124,7 @@ class open_port:
 def test_a_notebook_that_exceeds_its_time_limit_is_stopped(here: None, own_workshop: Workshop, tmp_path: Path) -> None:
     path = write_notebook(own_workshop.bundle, "import time; time.sleep(300)")
     with pytest.raises(RehearsalError) as error:
-        rehearse_like_kaggle(
-            own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, time_limit=1
-        )
+        rehearse_like_kaggle(own_workshop.dataset, own_workshop.competition, tmp_path / "out", tmp_path, time_limit=1)
     assert re.fullmatch(
         re.escape(f"{path}: stopped after ") + r"[1-9]\.\d s; wanted at most its time limit of 1 s from the start of "
         r"Python to the saved page; raise --time-limit or `runtime.notebook_reserve`; see "
@@ -146,7 +140,7 @@ def write_results(log: object, labels: str) -> str:
     return (
         "import os, pathlib\n"
         "sample = next(pathlib.Path(os.environ['KAGGLE_ROOT'], 'input').rglob('sample_submission.csv'))\n"
-        "ids = [line.partition(',')[0] for line in sample.read_text().split()[1:]]\n"
+        "ids = [line.partition(',')[0] for line in sample.read_text().splitlines()[1:]]\n"
         f"rows = ['id,attribute_ids', *(f'{{name}},{labels}' for name in ids)]\n"
         "pathlib.Path('submission.csv').write_text('\\n'.join(rows) + '\\n')\n"
         f"{text}"
@@ -158,9 +152,7 @@ LOG: dict[str, object] = {"images_per_second": 2.0, "unreadable": {}, "degraded"
 
 def rehearse_cells(workshop: Workshop, out: Path, *cells: str, time_limit: float | None = None) -> KaggleRehearsal:
     write_notebook(workshop.bundle, *cells)
-    return rehearse_like_kaggle(
-        workshop.dataset, workshop.images, workshop.sample, out, out.parent, limit=4, time_limit=time_limit
-    )
+    return rehearse_like_kaggle(workshop.dataset, workshop.competition, out, out.parent, limit=4, time_limit=time_limit)
 
 
 def test_the_time_limit_holds_for_all_cells_together(here: None, own_workshop: Workshop, tmp_path: Path) -> None:
@@ -248,7 +240,7 @@ def test_the_time_outside_of_the_script_is_that_before_the_first_cell_and_after_
 def test_the_time_outside_of_the_script_is_judged_by_the_notebook_reserve(
     outside: float, limit: float, end: str
 ) -> None:
-    run = Rehearsal(10, 0, 5.0, 2.0, limit, Runtime().choose_reserve(limit))
+    run = Rehearsal(10, 0, 5.0, 2.0, limit, Runtime().choose_reserve(limit), 10)
     lines = KaggleRehearsal(run, None, 20.0, outside, "walls").describe().splitlines()
     assert lines[2] == f"outside the script: 6.1 s here, {end}"
 
@@ -259,7 +251,7 @@ def test_a_notebook_or_a_manifest_changed_after_packing_is_refused(
     notebook = own_workshop.bundle / "kernel" / "kernel.ipynb"
     before = notebook.read_text()
     notebook.write_text(before + "\n")
-    given = (own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path)
+    given = (own_workshop.dataset, own_workshop.competition, tmp_path / "out", tmp_path)
     with pytest.raises(PackError, match=rf"^{notebook}: found sha256 \w+…; wanted \w+…, the hash at packing time"):
         rehearse_like_kaggle(*given)
     notebook.write_text(before)
@@ -289,9 +281,7 @@ def test_a_script_that_runs_out_of_memory_ends_the_dry_run(
                 pytest.skip("this system forbids cgroups")
     path = write_notebook(own_workshop.bundle, GREEDY)
     with pytest.raises(RehearsalError) as error:
-        rehearse_like_kaggle(
-            own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, limits=limits
-        )
+        rehearse_like_kaggle(own_workshop.dataset, own_workshop.competition, tmp_path / "out", tmp_path, limits=limits)
     page = (tmp_path / "out" / "kernel.html").read_text()
     if cgroup:
         assert str(error.value) == (
@@ -311,9 +301,7 @@ def test_a_cell_that_runs_out_of_memory_is_reported_with_the_limit(
     path = write_notebook(own_workshop.bundle, "import numpy; numpy.ones(10**9, numpy.uint8)")
     limits = Limits(cpus=4, memory=600 * 10**6, file=10**9)
     with pytest.raises(RehearsalError) as error:
-        rehearse_like_kaggle(
-            own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", tmp_path, limits=limits
-        )
+        rehearse_like_kaggle(own_workshop.dataset, own_workshop.competition, tmp_path / "out", tmp_path, limits=limits)
     assert str(error.value).startswith(f"{path}: failed with MemoryError (limit 0.6 GB): Unable to allocate 954. MiB")
 
 
@@ -367,9 +355,7 @@ def test_with_real_wheels_the_first_prediction_takes_less_than_a_minute(workshop
     inside = IMAGES[-1].parent / "bin" / "python"
     absent = subprocess.run([inside, "-c", "import onnxruntime"], capture_output=True, text=True, check=False)
     assert "No module named 'onnxruntime'" in absent.stderr
-    rehearsed = rehearse_like_kaggle(
-        packed.dataset, workshop.images, workshop.sample, tmp_path / "out", BUILD, python=str(inside)
-    )
+    rehearsed = rehearse_like_kaggle(packed.dataset, workshop.competition, tmp_path / "out", BUILD, python=str(inside))
     assert rehearsed.first_prediction is not None and rehearsed.first_prediction < 60
     page = (tmp_path / "out" / "kernel.html").read_text()
     assert "installed onnxruntime_gpu-1.26.0" in page and "onnxruntime 1.26.0, Python" in page

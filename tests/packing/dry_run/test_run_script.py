@@ -20,7 +20,7 @@ SANDBOX = ROOT / "packing" / "dry_run" / "sandbox.py"
 
 def test_a_dry_run_predicts_the_first_images_and_keeps_the_predictions(workshop: Workshop, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    rehearsal = rehearse(workshop.dataset, workshop.images, workshop.sample, out, limit=5, predictions=True)
+    rehearsal = rehearse(workshop.dataset, workshop.competition, out, limit=5, predictions=True)
     assert (rehearsal.images, rehearsal.unreadable, rehearsal.time_limit) == (5, 0, 9 * 3600)
     assert rehearsal.rate > 0
     rows = (out / "submission.csv").read_text().splitlines()[1:]
@@ -32,14 +32,13 @@ def test_a_script_that_fails_is_an_error_and_keeps_the_earlier_result(
     own_workshop: Workshop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, out)
+    rehearse(own_workshop.dataset, own_workshop.competition, out)
     before = (out / "submission.csv").read_bytes()
-    for image in own_workshop.images.iterdir():
-        image.unlink()
+    replace_script(own_workshop, "import sys; sys.exit('error: broken')")
     with pytest.raises(RehearsalError) as error:
-        rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, out)
+        rehearse(own_workshop.dataset, own_workshop.competition, out)
     assert str(error.value) == f"{own_workshop.dataset}: the script ended with exit code 1; see its message above"
-    assert f"error: {own_workshop.images}: found no image; wanted files such as ID.png" in capfd.readouterr().err
+    assert "error: broken" in capfd.readouterr().err
     assert (out / "submission.csv").read_bytes() == before
     assert sorted(path.name for path in out.iterdir()) == ["run_log.json", "submission.csv"]
 
@@ -52,7 +51,7 @@ def test_a_degraded_submission_is_an_error_unless_lenient(
     document = json.loads(path.read_text())
     document["models"][2]["onnx"]["fp32"]["sha256"] = hash_file(own_workshop.dataset / "tag.onnx")
     path.write_text(json.dumps(document))
-    given = (own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out")
+    given = (own_workshop.dataset, own_workshop.competition, tmp_path / "out")
     with pytest.raises(RehearsalError, match=r"the script ended with exit code 1; see its message above$"):
         rehearse(*given, limit=5)
     assert "error: model tag: tag.onnx does not load: " in capfd.readouterr().err
@@ -101,13 +100,15 @@ def test_a_bundle_that_writes_an_invalid_submission_fails_the_dry_run(own_worksh
         "pathlib.Path('run_log.json').write_text('{}')\n",
     )
     with pytest.raises(SubmissionError, match=r"found 0 rows, without \w+; wanted the 20 ids of the sample in order$"):
-        rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out")
+        rehearse(own_workshop.dataset, own_workshop.competition, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_run_time_of_stage_2_is_estimated_from_start_up_and_rate() -> None:
-    rehearsal = Rehearsal(images=100, unreadable=1, seconds=12.0, rate=10.0, time_limit=3600, reserve=300)
-    assert rehearsal.predict_seconds(1000) == pytest.approx(2 + 100)
+def test_the_run_time_of_the_rerun_is_estimated_from_start_up_and_rate() -> None:
+    rehearsal = Rehearsal(
+        images=100, unreadable=1, seconds=12.0, rate=10.0, time_limit=3600, reserve=300, expected=38_801
+    )
+    assert rehearsal.predict_seconds() == pytest.approx(2 + 3880.1)
     assert rehearsal.describe() == (
         "100 images in 12.0 s, 10.0 images/s, 1 unreadable\n"
         "38,801 images at this rate: 1:04:42; DOES NOT FIT the time limit of 1:00:00 less the notebook reserve of 5:00"
@@ -116,16 +117,16 @@ def test_the_run_time_of_stage_2_is_estimated_from_start_up_and_rate() -> None:
 
 @pytest.mark.parametrize(("reserve", "verdict"), [(299.0, "fits"), (301.0, "DOES NOT FIT")])
 def test_the_notebook_reserve_is_not_available_to_the_script(reserve: float, verdict: str) -> None:
-    rehearsal = Rehearsal(100, 0, 10.0, 10.0, time_limit=4180.1, reserve=reserve)
+    rehearsal = Rehearsal(100, 0, 10.0, 10.0, time_limit=4180.1, reserve=reserve, expected=38_801)
     assert rehearsal.predict_seconds() == pytest.approx(3880.1)
     assert f"1:04:40; {verdict} the time limit" in rehearsal.describe()
 
 
 def test_a_run_without_a_rate_is_described_and_its_reasons_too() -> None:
-    rehearsal = Rehearsal(100, 0, 12.0, 0.0, 3600, 300, degraded=("the script was started twice",))
+    rehearsal = Rehearsal(100, 0, 12.0, 0.0, 3600, 300, 1000, degraded=("the script was started twice",))
     assert rehearsal.predict_seconds() is None
     assert rehearsal.describe().splitlines()[1:] == [
-        "38,801 images at this rate: unknown, as the last start of the script predicted none",
+        "1,000 images at this rate: unknown, as the last start of the script predicted none",
         "DEGRADED: the script was started twice",
     ]
 
@@ -134,7 +135,7 @@ def test_a_lenient_dry_run_without_a_readable_image_is_refused(own_workshop: Wor
     for image in own_workshop.images.iterdir():
         image.write_bytes(b"no image")
     with pytest.raises(RehearsalError) as error:
-        rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", 5, strict=False)
+        rehearse(own_workshop.dataset, own_workshop.competition, tmp_path / "out", 5, strict=False)
     assert re.fullmatch(
         rf"{own_workshop.dataset}: all 5 images have the prior labels: .*; wanted predictions; "
         "see the messages of the script above",
@@ -144,7 +145,7 @@ def test_a_lenient_dry_run_without_a_readable_image_is_refused(own_workshop: Wor
 
 
 def test_the_script_gets_the_time_limit_less_the_reserve(workshop: Workshop, tmp_path: Path) -> None:
-    rehearsal = rehearse(workshop.dataset, workshop.images, workshop.sample, tmp_path, limit=2, time_limit=600)
+    rehearsal = rehearse(workshop.dataset, workshop.competition, tmp_path, limit=2, time_limit=600)
     assert (rehearsal.time_limit, rehearsal.reserve) == (600, 60)
     assert json.loads((tmp_path / "run_log.json").read_text())["time_limit"] == 540
 
@@ -152,5 +153,5 @@ def test_the_script_gets_the_time_limit_less_the_reserve(workshop: Workshop, tmp
 def test_a_script_past_the_time_limit_is_stopped(own_workshop: Workshop, tmp_path: Path) -> None:
     replace_script(own_workshop, "import time; time.sleep(60)")
     with pytest.raises(RehearsalError) as error:
-        rehearse(own_workshop.dataset, own_workshop.images, own_workshop.sample, tmp_path / "out", time_limit=1)
+        rehearse(own_workshop.dataset, own_workshop.competition, tmp_path / "out", time_limit=1)
     assert str(error.value) == f"{own_workshop.dataset}: the script was stopped at the time limit of 1 s"

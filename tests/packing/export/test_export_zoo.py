@@ -117,9 +117,10 @@ def test_the_source_hash_depends_on_every_input_of_the_graph(workshop: Workshop)
         dataclasses.replace(model, mean=(0.0, 0.0, 0.0)),
         dataclasses.replace(model, std=(1.0, 1.0, 1.0)),
     ]
-    sources = {hash_source(one, 5) for one in (model, *changed)} | {hash_source(model, 6)}
-    assert len(sources) == 6
-    assert hash_source(dataclasses.replace(model, name="other", views=("identity",)), 5) == hash_source(model, 5)
+    sources = {hash_source(one, 5, "sigmoid") for one in (model, *changed)} | {hash_source(model, 6, "sigmoid")}
+    assert len(sources | {hash_source(model, 5, "softmax"), hash_source(model, 5, "identity")}) == 8
+    other = dataclasses.replace(model, name="other", views=("identity",))
+    assert hash_source(other, 5, "sigmoid") == hash_source(model, 5, "sigmoid")
 
 
 def test_a_checkpoint_changed_after_it_was_added_is_refused(own_workshop: Workshop) -> None:

@@ -1,5 +1,6 @@
 """fp16 and int8 exports of a small zoo, compared with torch, scikit-learn and slow loops."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -13,14 +14,18 @@ from sklearn.metrics import fbeta_score
 from inference.basics.errors import ImagesError, TableError
 from inference.images.geometry import read_geometry, resize_image
 from inference.images.read import read_image
+from inference.manifest.decision import Decision, Fitted
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import Labels, read_labels
-from inference.manifest.records import Manifest, Model
+from inference.manifest.records import Ensemble, Manifest, Model, OnnxEntry
+from inference.manifest.task import Task
+from inference.manifest.values import DecisionRule
 from packing.export import export_zoo as export
 from packing.export.export_zoo import export_zoo
 from packing.export.int8 import widen_groups
-from packing.export.parity import Judge, Parity, list_examples
+from packing.export.parity import Examples, Judge, Parity, list_examples
 from tests.conftest import LABELS, ZOO, Precise, Workshop, write_rows
+from tests.packing.export.test_losses import make_task
 from zoo.networks import load_network
 
 LIMITS = {"fp16": 0.02, "int8": 0.5}  # difference in probability from torch; the heads have forty times the weights
@@ -78,7 +83,7 @@ def test_the_manifests_figures_of_a_precision_are_correct(name: str, precision: 
         [[LABELS.index(label) in (index % 2, 2 + index % 3) for label in names] for index in range(len(paths))]
     )
     scores = [fbeta_score(true, given, beta=2, average="samples", zero_division=0) for given in (whole, decided)]
-    assert entry.f2_loss == pytest.approx(scores[0] - scores[1])
+    assert entry.metric_loss == pytest.approx(scores[0] - scores[1])
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -142,7 +147,7 @@ def test_a_precision_is_kept_until_one_of_its_inputs_changes(precise: Precise, t
     export_zoo(manifest, copy, precise.images, ("fp16",))
     after = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.onnx")}
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {f"{name}.fp16.onnx" for name in ZOO}, "without the truth, F2 must be measured again"
+    assert changed == {f"{name}.fp16.onnx" for name in ZOO}, "without the truth, the loss must be measured again"
     assert {precision for model in read_manifest(copy / MANIFEST_NAME).models for precision in model.onnx} == {
         "fp32",
         "fp16",
@@ -180,8 +185,13 @@ def test_a_precision_in_which_a_model_fails_is_skipped_with_a_note(
             ImagesError,
             "{images}: found 1 images with a row in {train}; wanted 24 for parity and int8 calibration; add images",
         ),
-        ("word", TableError, "{train}: image 000000000000: found attribute_ids '0 two'; wanted whole numbers"),
-        ("label", TableError, "{train}: image 000000000000: found label 77; wanted labels of labels.csv"),
+        (
+            "word",
+            TableError,
+            "{train}: image 000000000000: found attribute_ids '0 two'; wanted ids or names of labels; "
+            "correct the cell, or leave it empty for no label",
+        ),
+        ("label", TableError, "{train}: image 000000000000: found attribute_ids '0 77'; label 77 is not in labels.csv"),
     ],
 )
 def test_invalid_images_or_labels_are_refused(
@@ -202,10 +212,10 @@ def test_invalid_images_or_labels_are_refused(
 
 def test_no_image_is_used_for_both_parity_and_calibration(precise: Precise) -> None:
     names = read_names(precise)
-    examples = list_examples(precise.images, 30, True, names)
+    examples = list_examples(precise.images, 30, True, names, Task())
     assert (len(examples.measured), len(examples.calibrated)) == (20, 10)
     assert not set(examples.measured) & set(examples.calibrated)
-    assert list_examples(precise.images, 30, False, names).calibrated == ()
+    assert list_examples(precise.images, 30, False, names, Task()).calibrated == ()
 
 
 def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
@@ -224,15 +234,47 @@ def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
     judge = make_judge(precise, model)
     judge.limit = 0.003
     entry = export.reduce_model("int8", precise.onnx / "tag.onnx", tmp_path / "tag.int8.onnx", "0" * 64, judge)
-    assert (tried, entry.parity, entry.flips, entry.f2_loss) == ([1, 3, 6], 0.1, 0.2, 0.003)
+    assert (tried, entry.parity, entry.flips, entry.metric_loss) == ([1, 3, 6], 0.1, 0.2, 0.003)
 
 
 def make_judge(precise: Precise, model: Model) -> Judge:
     manifest = precise.manifest
     labels = read_names(precise)
-    return Judge(manifest, model, labels, list_examples(precise.images, 36, True, labels))
+    return Judge(manifest, model, labels, list_examples(precise.images, 36, True, labels, Task()))
 
 
 def read_names(precise: Precise) -> Labels:
     entry = precise.manifest.labels
     return read_labels(precise.home / entry.file, entry.groups)
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "rmse"])
+def test_a_judge_measures_the_answers_of_the_task(kind: str, precise: Precise) -> None:
+    task, model, labels = make_task(kind), precise.manifest.models[0], Labels((0, 1), ("a", "b"), {"labels": (0, 1)})
+    if kind == "rmse":
+        labels = Labels((0,), ("a",), {"labels": (0,)})
+    rule: DecisionRule = "number" if kind == "rmse" else "ranked"
+    fitted = Fitted(label_weights=() if kind == "rmse" else (1.0, 4.0))
+    decision = Decision({}, {}, rule, fitted=fitted, prior_scores=(0.5,) * len(labels.ids))
+    manifest = dataclasses.replace(precise.manifest, task=task, decision=decision, ensemble=Ensemble({"labels": {}}))
+    judge = Judge(manifest, dataclasses.replace(model, group="all"), labels, Examples(()))
+    reference = np.array([[0.9, 0.1], [0.79, 0.21], [0.3, 0.7], [0.5, 0.5]], np.float32)[:, : len(labels.ids)]
+    scores = np.array([[0.9, 0.1], [0.81, 0.19], [0.2, 0.8], [0.5, 0.5]], np.float32)[:, : len(labels.ids)]
+    found = judge.measure(scores, reference)
+    assert found.parity == pytest.approx(0.1)
+    if kind == "accuracy":
+        assert found.flips == found.metric_loss == 0.25, "the second image passes from 4 * 0.21 to 0.81"
+    else:
+        error, spread = np.sqrt((0.02**2 + 0.1**2) / 4), np.std([0.9, 0.79, 0.3, 0.5])
+        assert (found.flips, found.metric_loss) == (0, pytest.approx(error / spread, rel=1e-5))
+
+
+def test_an_entry_is_described_by_the_tasks_metric() -> None:
+    entry = OnnxEntry("x.onnx", "0" * 64, 18, 0.01, "0" * 64, 0.125, 0.02)
+    texts = {kind: export.describe_entry("fp16", entry, 0.5, make_task(kind)) for kind in ("f2", "log_loss")}
+    assert texts == {
+        "f2": "opset 18  parity 1.0e-02  labels flipped 12.50%  F2 -0.0200",
+        "log_loss": "opset 18  parity 1.0e-02  log loss +2.00%",
+    }
+    refused = export.describe_entry("fp16", entry, 0.003, make_task("f2"))
+    assert refused == f"{texts['f2']}  not used: loses more than 0.003 (`runtime.metric_loss`)"

@@ -237,7 +237,10 @@ def test_a_failing_part_of_the_page_does_not_affect_the_submission(workshop: Wor
         "import numpy, matplotlib.pyplot\nnumpy.load = None\nmatplotlib.pyplot.subplots = lambda *a, **k: 1 / 0",
     )
     assert "show_stages failed (ZeroDivisionError('division by zero')); the submission is not affected" in output
-    assert "show_labels failed (TableError(" in output and "no `attribute_ids` column; found id, labels" in output
+    assert (
+        "not compared with the training labels: " in output and "no `attribute_ids` column; found id, labels" in output
+    )
+    assert "show_labels failed (ZeroDivisionError(" in output
     assert "cannot show the scores: TypeError(" in output and "show_images failed" in output
     assert "submission.csv: valid, 20 rows" in output
 

@@ -244,7 +244,7 @@ BROKEN = [
     (edit("kernel/kernel.ipynb", cells=[{"cell_type": "code"}]), "{bundle}/kernel/kernel.ipynb: not a notebook: The notebook is invalid and is missing an expected key: metadata"),
     (swap("kernel/kernel.ipynb", '"id": "grid"', '"idea": "grid"'), "{bundle}/kernel/kernel.ipynb: not a notebook: Cell is missing an id field, this will become a hard error in future nbformat versions. You may want to use `normalize()` on your notebooks before validations (available since nbformat 5.1.4). Previou"),
     (edit("kernel/kernel.ipynb", metadata={"vitrine": 1}), "{bundle}/kernel/kernel.ipynb: `metadata.vitrine.sha256`: no hash of kernel.ipynb; pack the bundle again"),
-    (edit("dataset/weights_manifest.json", extra=1), "weights_manifest.json: `extra`: unknown key; known keys: decision, ensemble, labels, models, runtime, schema_version"),
+    (edit("dataset/weights_manifest.json", extra=1), "weights_manifest.json: `extra`: unknown key; known keys: decision, ensemble, labels, models, runtime, schema_version, task"),
 ]  # fmt: skip
 
 

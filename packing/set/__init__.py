@@ -1,0 +1,1 @@
+"""Changing values of a manifest."""
