@@ -3,8 +3,8 @@ RUN := .venv/bin/python
 
 .PHONY: demo test lint
 
-demo: .venv  ## the full pipeline on the built-in demo dataset: build/demo/submission.csv and its F2
-	$(RUN) build_kernel.py demo --out build/demo
+demo: .venv  ## the full pipeline on the built-in demo dataset: build/demo/submission.csv and its F2; TASK=multiclass
+	$(RUN) build_kernel.py demo --out build/demo$(TASK:%=-%)$(TASK:%= --task %)
 
 test: .venv lint  ## everything that CI runs
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

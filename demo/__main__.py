@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo.collection import TEST_EXHIBITS, TRAIN_EXHIBITS
+from demo.competitions import TASKS
 from demo.museum import write_museum
 from inference.basics.errors import VitrineError
 
@@ -14,7 +15,7 @@ def main(given: Sequence[str] | None = None) -> int:
     """Write the dataset; return 0, or 1 after an error (one line)."""
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="Write the demo dataset, labelled images in the format of iMet 2019.",
+        description="Write the demo dataset: labelled images in the format of iMet 2019, or of another competition.",
         epilog="example:\n  python -m demo --out build/museum",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -23,9 +24,12 @@ def main(given: Sequence[str] | None = None) -> int:
         "--train", type=int, default=TRAIN_EXHIBITS, metavar="N", help=f"training images ({TRAIN_EXHIBITS})"
     )
     parser.add_argument("--test", type=int, default=TEST_EXHIBITS, metavar="N", help=f"test images ({TEST_EXHIBITS})")
+    parser.add_argument(
+        "--task", choices=TASKS, default=TASKS[0], help=f"type of competition to draw ({TASKS[0]}, as iMet 2019)"
+    )
     arguments = parser.parse_args(given)
     try:
-        write_museum(arguments.out, arguments.train, arguments.test)
+        write_museum(arguments.out, arguments.train, arguments.test, arguments.task)
     except VitrineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,24 +1,36 @@
-"""Writing the demo dataset in the format of Kaggle's iMet 2019."""
+"""Writing the demo dataset in the format of Kaggle's iMet 2019, or of another competition."""
 
 import csv
+import itertools
 import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from demo.collection import NAMES, TEST_EXHIBITS, TRAIN_EXHIBITS, Exhibit, list_exhibits
+from demo.collection import TEST_EXHIBITS, TRAIN_EXHIBITS, Exhibit, Part, make_exhibit
+from demo.competitions import COMPETITIONS, Competition, MuseumTask
 from demo.drawing import draw_exhibit
 from inference.basics.errors import OutputError
 from inference.basics.files import make_folder, replace_file
 
-CONSTANT_ANSWER = "0 1 2"  # label ids of every image in Kaggle's sample submission
+# Pillow's options by suffix.
+OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG", "compress_level": 1},
+    ".jpg": {"format": "JPEG", "quality": 90},
+}
 
 
-def write_museum(folder: Path, train_images: int = TRAIN_EXHIBITS, test_images: int = TEST_EXHIBITS) -> None:
-    """Write labels.csv, train.csv, sample_submission.csv, truth.csv, and the images in train/ and test/.
+def write_museum(
+    folder: Path,
+    train_images: int = TRAIN_EXHIBITS,
+    test_images: int = TEST_EXHIBITS,
+    task: MuseumTask = "multilabel",
+) -> None:
+    """Write train.csv, sample_submission.csv, truth.csv, iMet's labels.csv, and the images of a competition.
 
     train.csv always lists all training images, of which the first `train_images` are drawn; the other tables list the
     `test_images`. Existing images are skipped. Raises OutputError: a number is out of range, or writing fails.
@@ -28,19 +40,32 @@ def write_museum(folder: Path, train_images: int = TRAIN_EXHIBITS, test_images: 
     if test_images < 1:
         raise OutputError(f"--test: found {test_images}; wanted 1 or more; a submission needs a row")
     make_folder(folder)
-    train, test = list_exhibits("train", TRAIN_EXHIBITS), list_exhibits("test", test_images)
-    draw_pictures(folder, [*train[:train_images], *test])
-    _write_table(folder / "labels.csv", ("attribute_id", "attribute_name"), enumerate(NAMES))
-    answers = [(exhibit.id, CONSTANT_ANSWER) for exhibit in test]
-    for name, rows in (("train", _list_rows(train)), ("truth", _list_rows(test)), ("sample_submission", answers)):
-        _write_table(folder / f"{name}.csv", ("id", "attribute_ids"), sorted(rows))
+    competition = COMPETITIONS[task]
+    train = choose_exhibits("train", TRAIN_EXHIBITS, competition)
+    test = choose_exhibits("test", test_images, competition)
+    draw_pictures(folder, [*train[:train_images], *test], competition)
+    if competition.names:
+        _write_table(folder / "labels.csv", ("attribute_id", "attribute_name"), enumerate(competition.names))
+    answers = [(competition.name(exhibit), competition.constant) for exhibit in test]
+    for name, rows in (
+        ("train", _list_rows(train, competition)),
+        ("truth", _list_rows(test, competition)),
+        ("sample_submission", answers),
+    ):
+        _write_table(folder / f"{name}.csv", competition.header, sorted(rows))
 
 
-def draw_pictures(folder: Path, exhibits: Sequence[Exhibit]) -> None:
-    """Draw PART/ID.png for each exhibit on all cores, with a progress bar."""
-    for part in {exhibit.part for exhibit in exhibits}:
-        make_folder(folder / part)
-    wanted = [(exhibit, folder / exhibit.part / f"{exhibit.id}.png") for exhibit in exhibits]
+def choose_exhibits(part: Part, count: int, competition: Competition) -> list[Exhibit]:
+    """Return the first `count` exhibits of a part that have an answer in the competition."""
+    exhibits = (make_exhibit(part, index) for index in itertools.count())
+    return list(itertools.islice(filter(competition.answer, exhibits), count))
+
+
+def draw_pictures(folder: Path, exhibits: Sequence[Exhibit], competition: Competition) -> None:
+    """Draw the image of each exhibit at its place in the competition, on all cores, with a progress bar."""
+    wanted = [(exhibit, folder / competition.place(exhibit.part, competition.name(exhibit))) for exhibit in exhibits]
+    for parent in {path.parent for _, path in wanted}:
+        make_folder(parent)
     missing = [(exhibit, path) for exhibit, path in wanted if not path.exists()]
     if not missing:
         return
@@ -55,11 +80,11 @@ def draw_pictures(folder: Path, exhibits: Sequence[Exhibit]) -> None:
 def _write_picture(wanted: tuple[Exhibit, Path]) -> None:
     exhibit, path = wanted
     with replace_file(path) as temporary:
-        draw_exhibit(exhibit).save(temporary, format="PNG", compress_level=1)
+        draw_exhibit(exhibit).save(temporary, **OPTIONS[path.suffix])
 
 
-def _list_rows(exhibits: Iterable[Exhibit]) -> list[tuple[str, str]]:
-    return [(exhibit.id, " ".join(map(str, exhibit.annotated))) for exhibit in exhibits]
+def _list_rows(exhibits: Iterable[Exhibit], competition: Competition) -> list[tuple[str, str]]:
+    return [(competition.name(exhibit), competition.answer(exhibit)) for exhibit in exhibits]
 
 
 def _write_table(path: Path, header: tuple[str, str], rows: Iterable[tuple[object, object]]) -> None:

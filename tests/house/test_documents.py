@@ -53,7 +53,7 @@ def test_every_file_and_module_that_a_document_names_exists(document: Path) -> N
 def test_the_readme_goes_the_whole_road_on_one_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     steps = [words[2] for words in find_lines(text) if words[:2] == ["python", "build_kernel.py"]]
-    assert list(dict.fromkeys(steps)) == ["add", "export", "pack", "check", "dry-run", "upload"]
+    assert list(dict.fromkeys(steps)) == ["init", "add", "export", "pack", "check", "dry-run", "upload"]
     assert len(text.splitlines()) <= 150 and len(text.split()) <= 1200
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from inference.basics.errors import SessionError
 from inference.basics.files import hash_file
-from inference.ensemble.second_stage import choose_labels
+from inference.ensemble.second_stage import choose_answers
 from inference.ensemble.stackers import Stage
 from inference.manifest.file import MANIFEST_NAME
 from inference.manifest.labels import Labels
@@ -22,7 +22,7 @@ from inference.models.sessions import ModelSession
 from inference.run import answers, predict, sweep
 from inference.run.predict import run
 from inference.run.state import Request
-from inference.task.submission import parse_label_ids
+from inference.task.cells import parse_label_ids
 from tests.conftest import Workshop
 from tests.roads.test_endurance import MODELS, NEEDED, Hands, check, count_prior, read_log, run_within, set_batch_size
 
@@ -33,7 +33,9 @@ Labelled = dict[str, list[int]]
 def small_chunks(workshop: Workshop, tmp_path: Path) -> Request:
     """A run of the workshop's bundle in ten chunks of two images."""
     bundle = Path(shutil.copytree(workshop.dataset, tmp_path / "bundle"))
-    return set_batch_size(Request(bundle, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv"), 2)
+    return set_batch_size(
+        Request(bundle, tmp_path / "out" / "submission.csv", images=workshop.images, sample=workshop.sample), 2
+    )
 
 
 def read_labelled(request: Request) -> Labelled:
@@ -80,7 +82,7 @@ def test_the_images_of_a_chunk_that_were_read_in_time_are_predicted(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Path(shutil.copytree(workshop.dataset, tmp_path / "bundle"))
-    request = Request(bundle, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
+    request = Request(bundle, tmp_path / "out" / "submission.csv", images=workshop.images, sample=workshop.sample)
     request = dataclasses.replace(set_batch_size(request, 20), predictions=tmp_path / "kept")  # all in one chunk
     release = stall_reading(monkeypatch, 15.0, first=7)
     assert not run_for(request, 3.0)
@@ -224,10 +226,10 @@ def stack_slowly(monkeypatch: pytest.MonkeyPatch, hands: Hands, seconds: float) 
 
     def choose(stage: Stage, scores: dict[str, np.ndarray], traits: np.ndarray) -> list[tuple[int, ...]]:
         hands.time += seconds * len(traits) if stage.stackers else 0
-        return choose_labels(stage.drop_stackers(), scores, traits)
+        return choose_answers(stage.drop_stackers(), scores, traits)
 
     monkeypatch.setattr(predict, "open_stage", open_stage)
-    monkeypatch.setattr(answers, "choose_labels", choose)
+    monkeypatch.setattr(answers, "choose_answers", choose)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,15 @@
 """The built-in demo: its zoo, and the full pipeline on it."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import build_kernel
+from demo import command
+from demo.command import STYLE_NETWORKS, STYLES
 from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files
 from tests.conftest import ROOT
 
@@ -32,3 +38,27 @@ def test_the_demo_writes_a_valid_submission_and_the_blend_has_a_higher_f2_than_i
     for column, name in ((1, "culture: test_efficientnet"), (2, "tag: test_byobnet")):
         single = next(float(cell) for cell in table[name] if cell != "-")
         assert float(table["blend, one threshold per group"][column]) > single
+
+
+def test_the_demo_as_another_competition_prints_the_accuracy_of_its_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    monkeypatch.setattr(command, "TEST_IMAGES", 40)
+    assert build_kernel.main(["demo", "--task", "multiclass", "--out", str(tmp_path)]) == 0
+    table = {line[:34].strip(): line[34:].strip() for line in capsys.readouterr().out.splitlines()}
+    answers, truth = (read_rows(tmp_path / name) for name in ("submission.csv", "museum/truth.csv"))
+    assert answers[0] == truth[0] == ["image_id", "culture"] and len(answers) == 41
+    accuracy = sum(answer == true for answer, true in zip(answers[1:], truth[1:], strict=True)) / 40
+    assert table["submission"] == f"{accuracy:.4f}" and accuracy > 0.9
+    assert {f"{name}: {architecture}" for name, architecture, _ in STYLE_NETWORKS} | {"blend"} <= table.keys()
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_the_networks_of_the_other_competition_are_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in STYLES.iterdir()}
+    assert {name.partition(".")[0] for name in sizes} == {name for name, *_ in STYLE_NETWORKS}
+    assert sum(sizes.values()) < 0.8e6

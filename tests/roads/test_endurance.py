@@ -20,7 +20,6 @@ import pytest
 from inference.basics.errors import DegradedError, OutputError, StoreError
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME, read_manifest
-from inference.manifest.labels import read_labels
 from inference.manifest.values import View
 from inference.models import sessions
 from inference.models.devices import Device
@@ -28,16 +27,14 @@ from inference.models.sessions import ModelSession
 from inference.run import budget, predict, state, store
 from inference.run.predict import run
 from inference.run.state import Request
-from inference.task.ids import read_ids
-from inference.task.submission import check_submission
-from tests.conftest import Workshop
+from tests.conftest import Workshop, check_valid
 
 
 @pytest.fixture
 def small_chunks(workshop: Workshop, tmp_path: Path) -> Request:
     """A run of the workshop's bundle in ten chunks of two images."""
     bundle = Path(shutil.copytree(workshop.dataset, tmp_path / "bundle"))
-    request = Request(bundle, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
+    request = Request(bundle, tmp_path / "out" / "submission.csv", images=workshop.images, sample=workshop.sample)
     return set_batch_size(request, 2)
 
 
@@ -81,9 +78,8 @@ def read_log(request: Request) -> dict[str, Any]:
 
 def check(request: Request) -> None:
     """Check that the submission is valid, and that its folder has no other file than it and run_log.json."""
-    manifest = read_manifest(request.bundle / MANIFEST_NAME)
-    labels = read_labels(request.bundle / "labels.csv", manifest.labels.groups)
-    check_submission(request.out, read_ids(request.sample), labels)
+    assert request.sample
+    check_valid(request.bundle, request.sample, request.out)
     assert sorted(path.name for path in request.out.parent.iterdir()) == ["run_log.json", "submission.csv"]
 
 
@@ -217,7 +213,9 @@ def test_the_run_continues_without_a_model_of_invalid_output(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    request = Request(workshop.dataset, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
+    request = Request(
+        workshop.dataset, tmp_path / "out" / "submission.csv", images=workshop.images, sample=workshop.sample
+    )
     request = dataclasses.replace(request, predictions=tmp_path / "kept")
     spoil(monkeypatch, "tag", answer)
     assert not run(request)
@@ -234,7 +232,9 @@ def test_an_unused_gpu_is_noted_with_the_reason_and_what_to_do(
 ) -> None:
     t4 = Device("Tesla T4", (7, 5), 15_828_320_256)
     monkeypatch.setattr(predict, "read_devices", lambda: (t4, t4))
-    request = Request(workshop.dataset, workshop.images, workshop.sample, tmp_path / "out" / "submission.csv")
+    request = Request(
+        workshop.dataset, tmp_path / "out" / "submission.csv", images=workshop.images, sample=workshop.sample
+    )
     assert not run(request)
     (reason,) = read_log(request)["degraded"]
     assert reason.startswith("Tesla T4 and Tesla T4: GPU not used, running on the CPU: onnxruntime ")

@@ -25,14 +25,11 @@ from inference.images import read as images
 from inference.images import read_ahead
 from inference.images.read import read_picture
 from inference.images.read_ahead import decode_ahead
-from inference.manifest.file import read_manifest
-from inference.manifest.labels import read_labels
 from inference.run import answers, chunk, predict, results
 from inference.run.predict import run
 from inference.run.state import Request
 from inference.task.ids import read_ids
-from inference.task.submission import check_submission
-from tests.conftest import ROOT, Workshop, write_picture, write_rows
+from tests.conftest import ROOT, Workshop, check_valid, write_picture, write_rows
 from tests.roads.test_endurance import check, count_prior, read_log, small_chunks
 
 __all__ = ["small_chunks"]  # a fixture
@@ -62,7 +59,6 @@ def test_any_memory_limit_gives_a_valid_submission_or_an_error_before_the_first(
     Image.new("1", (9000, 9000)).save(own_workshop.images / "large.png")
     ids = [*read_ids(own_workshop.sample), "large"]
     sample = write_rows(tmp_path / "sample.csv", ("id", "attribute_ids"), [(name, "0") for name in ids])
-    labels = read_labels(own_workshop.dataset / "labels.csv", read_manifest(own_workshop.manifest).labels.groups)
     codes = {}
     for megabytes in (4000, 1000, 500, 200, 130, 90, 80, 20):
         out = tmp_path / str(megabytes) / "submission.csv"
@@ -73,7 +69,7 @@ def test_any_memory_limit_gives_a_valid_submission_or_an_error_before_the_first(
         if finished.returncode == 1:
             assert not out.exists()
         else:
-            check_submission(out, ids, labels)
+            check_valid(own_workshop.dataset, sample, out)
         if megabytes in (1000, 500):
             (unreadable,) = json.loads(out.with_name("run_log.json").read_text())["unreadable"].items()
             assert unreadable[0] == "large"
@@ -91,8 +87,7 @@ def test_a_limit_of_the_address_space_ends_no_run(megabytes: int, workshop: Work
     finished = run_limited(workshop, out, megabytes, workshop.sample, resource.RLIMIT_AS)
     assert finished.returncode in (0, 3), (finished.returncode, finished.stderr)
     assert "Traceback" not in finished.stderr
-    labels = read_labels(workshop.dataset / "labels.csv", read_manifest(workshop.manifest).labels.groups)
-    check_submission(out, read_ids(workshop.sample), labels)
+    check_valid(workshop.dataset, workshop.sample, out)
 
 
 SHORT = MemoryError("Unable to allocate 1. GiB")
@@ -113,7 +108,7 @@ RUN, THREAD = (predict, results, chunk, answers), (Thread,)
     ("places", "name", "call", "error", "prior", "notes"),
     [
         (RUN, "open_stage", 0, SHORT, 20, [end_early(SHORT), f"20{BARE}"]),
-        (RUN, "choose_labels", 0, SHORT, 20, [f"OUT: {WRITING}: {SHORT}; {KEPT}"]),
+        (RUN, "choose_answers", 0, SHORT, 20, [f"OUT: {WRITING}: {SHORT}; {KEPT}"]),
         (RUN, "read_devices", 0, SHORT, 20, [end_early(SHORT), f"20{BARE}"]),
         (RUN, "Runner", 1, SHORT, 20, [end_early(SHORT), f"20{BARE}"]),
         (THREAD, "start", 0, NO_THREAD, 20, [end_early(f"no thread for the time limit: {NO_THREAD}"), f"20{BARE}"]),

@@ -46,13 +46,13 @@ def test_every_command_of_the_readme_runs(
     steps = []
     for command in list_commands():
         if command[0] == "cp":
-            subprocess.run(command, check=True)
+            subprocess.run(" ".join(command), shell=True, check=True)  # the shell knows `*`
         else:  # in this process, which has imported torch already
             assert main(command[2:]) == 0, f"{shlex.join(command)}\n{capsys.readouterr().err}"
         steps.append(command[2] if command[0] == "python" else command[0])
         if steps[-1] == "dry-run":  # the plan reads the log of `make demo`
             shutil.copy(checkout / "build" / "dry-run" / "run_log.json", checkout / "build" / "demo")
-    assert steps == ["cp", *["add"] * 3, "export", "pack", "check", "dry-run", "upload", "plan"]
+    assert steps == ["init", "cp", *["add"] * 3, "export", "pack", "check", "dry-run", "upload", "plan"]
     rows = (checkout / "build" / "dry-run" / "submission.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == IMAGES + 1
     assert (checkout / "build" / "plan.png").is_file()

@@ -42,13 +42,13 @@ def studio(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Work
     """
     root = tmp_path_factory.mktemp("studio")
     home = Path(shutil.copytree(workshop.home, root / "home"))
-    images = root / "images"
-    images.mkdir()
+    images = root / "competition" / "test"
+    images.mkdir(parents=True)
     ids = [f"{index:012x}" for index in range(IMAGES)]
     for index, name in enumerate(ids):
         write_picture(images / f"{name}.png", (60 + index % 50, 100 - index % 40), 100 + index)
-    sample = write_rows(root / "sample_submission.csv", ("id", "attribute_ids"), [(name, "0") for name in ids])
-    rehearse(workshop.dataset, images, sample, root / "first", predictions=True)
+    write_rows(images.with_name("sample_submission.csv"), ("id", "attribute_ids"), [(name, "0") for name in ids])
+    rehearse(workshop.dataset, images.parent, root / "first", predictions=True)
     scores = {name: np.load(root / "first" / "predictions" / f"{name}.npy").astype(np.float32) for name in ZOO}
     truth = draw_truth(scores)
     write_rows(
@@ -68,7 +68,7 @@ def studio(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Work
     inputs = ["--manifest", home / MANIFEST_NAME, "--train", root / "train.csv", "--images", images]
     assert run("ensemble", *inputs, "--folds", 2) == 0
     assert run("pack", "--manifest", home / MANIFEST_NAME, "--onnx", workshop.onnx, "--out", root / "bundle") == 0
-    return Workshop(home, workshop.onnx, root / "bundle", images, sample)
+    return Workshop(home, workshop.onnx, root / "bundle", images.parent)
 
 
 def draw_truth(scores: dict[str, np.ndarray]) -> np.ndarray:
@@ -125,7 +125,7 @@ def score_by_hand(studio: Workshop, scores: dict[str, np.ndarray], ids: list[str
 
 
 def test_the_kernel_mixes_and_decides_as_the_manifest_says(studio: Workshop, tmp_path: Path) -> None:
-    rehearse(studio.dataset, studio.images, studio.sample, tmp_path, predictions=True)
+    rehearse(studio.dataset, studio.competition, tmp_path, predictions=True)
     ids = (tmp_path / "predictions" / "ids.txt").read_text().split()
     scores = {name: np.load(tmp_path / "predictions" / f"{name}.npy").astype(np.float32) for name in ZOO}
     manifest = read_manifest(studio.dataset / MANIFEST_NAME)
@@ -140,7 +140,8 @@ def test_the_kernel_mixes_and_decides_as_the_manifest_says(studio: Workshop, tmp
 
 def test_the_fit_writes_figures_and_a_page(studio: Workshop) -> None:
     figures = json.loads((studio.home / "second_stage" / "second_stage.json").read_text())
-    f2 = {one["name"]: one["f2"] for one in figures["methods"]}
+    assert figures["metric"] == "F2"
+    f2 = {one["name"]: one["score"] for one in figures["methods"]}
     assert set(f2) == {"best single model", "mean", "blend", "cnn_apart", "cnn_all", "cnn_both", "trees", "mix"}
     assert all(0 < value < 1 for value in f2.values())
     assert len(figures["rules"]) == 4

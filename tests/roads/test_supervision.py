@@ -104,7 +104,7 @@ def undisturbed(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) ->
     copy = tmp_path_factory.mktemp("undisturbed")
     bundle = Path(shutil.copytree(workshop.bundle, copy / "bundle"))
     doom(bundle / "dataset", copy / "notes", "the log", 9, 0)
-    own = Workshop(workshop.home, workshop.onnx, bundle, workshop.images, workshop.sample)
+    own = Workshop(workshop.home, workshop.onnx, bundle, workshop.competition)
     assert run_supervised(own, copy / "out" / "submission.csv") == []
     return (copy / "out" / "submission.csv").read_bytes()
 
