@@ -56,10 +56,10 @@ def test_the_full_pipeline(workshop: Workshop, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("check", "absent"), "absent: no such bundle; make one with `build_kernel.py pack`"),
-        (("export", "--manifest", "no.json", "--images", "x"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
+        (("export", "--manifest", "no.json", "--images", "x"), "no.json: no such file; name the manifest, or start one with `build_kernel.py init`"),
         (("pack", "--accelerator", "V100"), "--accelerator: found 'V100'; wanted one of: T4x2, P100, L4, CPU"),
         (("upload", "absent"), "absent: no such bundle; make one with `build_kernel.py pack`"),
-        (("pack", "--manifest", "no.json"), "no.json: no such file; name the manifest, or start one with `build_kernel.py add`"),
+        (("pack", "--manifest", "no.json"), "no.json: no such file; name the manifest, or start one with `build_kernel.py init`"),
         (("pack", "--manifest", "no.json", "--slug", "x", "--competition", "c"), "dataset-metadata.json: `id`: found 'your-kaggle-name/x'; wanted a slug of 6 to 50 of a-z, 0-9 and -"),
         (
             ("add", "x.pth", "--manifest", "no.json", "--architecture", "a", "--image-size", "8", "--group", "tag"),

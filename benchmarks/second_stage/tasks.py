@@ -128,10 +128,10 @@ def price(tags: MemberScores) -> MemberScores:
     return dataclasses.replace(tags, scores=scores.astype(np.float32), truth=(tags.truth @ prices)[:, None] / 10)
 
 
-def judge_variant(variant: Variant) -> tuple[tuple[Judged, ...], tuple[Judged, ...]]:
+def judge_variant(variant: Variant, cnn: bool) -> tuple[tuple[Judged, ...], tuple[Judged, ...]]:
     """Judge the methods and the last method's rules of a variant in nested folds."""
     members, labels, task = variant.members, variant.labels, variant.task
-    layers, _ = choose_layers(LayerSettings(), task, labels, len(members.rows), len(members.names))
+    layers, _ = choose_layers(LayerSettings(cnn=cnn), task, labels, len(members.rows), len(members.names))
     nested = judge_methods(members, labels, task, layers, FOLDS, lambda line: None)
     methods = judge_all(nested, task)
     return methods, judge_rules(nested, methods[-1].name, task)
@@ -146,12 +146,13 @@ def main() -> None:
     """Print a table of each variant's methods and rules."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path, help="train.csv of the demo dataset")
+    parser.add_argument("--cnn", action="store_true", help="also fit the stackers, which takes minutes per variant")
     given = parser.parse_args()
     zoo = open_zoo(Path(MANIFEST_NAME))
     members = gather_scores(zoo, read_table(given.train, zoo.labels, zoo.manifest.task))
     rows = [("task", "metric", "method or rule", "figure", "gain", "95 % interval")]
     for variant in list_variants(members, zoo.labels):
-        methods, rules = judge_variant(variant)
+        methods, rules = judge_variant(variant, given.cnn)
         title = find_scoring(variant.task).title
         rows += [(variant.name, title, f"method {one.name}", *show(one)) for one in methods]
         rows += [(variant.name, title, f"rule {one.name}", *show(one)) for one in rules]

@@ -23,7 +23,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         text = read_text(path)
     except InputError as error:
-        hint = "; name the manifest, or start one with `build_kernel.py add`" if _is_missing(error) else ""
+        hint = "; name the manifest, or start one with `build_kernel.py init`" if _is_missing(error) else ""
         raise ManifestError(f"{error}{hint}") from error
     try:
         return parse_manifest(load_json(text))

@@ -260,7 +260,7 @@ def test_two_runs_give_the_same_bytes(workshop: Workshop, tmp_path: Path) -> Non
     [
         ("images", "no such folder of images; give the folder of the test images with --images"),
         ("sample", "no such file"),
-        ("bundle", "no such file; name the manifest, or start one with `build_kernel.py add`"),
+        ("bundle", "no such file; name the manifest, or start one with `build_kernel.py init`"),
     ],
 )
 def test_missing_input_is_a_one_line_error_and_nothing_is_written(

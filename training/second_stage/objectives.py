@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.ensemble.fitted_rules import adjust_probabilities
+from inference.manifest.decision import Fitted
 from inference.manifest.task import Task
 from training.scoring.class_weights import score_chosen
 from zoo.metrics.f_beta import THRESHOLDS, count_above, score_counts
 from zoo.metrics.ranking import average_precisions
 from zoo.metrics.scoring import harden_truth
 from zoo.metrics.selection import Truth, choose_classes, score_kappa
-from zoo.metrics.values import lose_logs
+from zoo.metrics.values import lose_class_logs, lose_logs
 
 CANDIDATES = 40
 """Labels considered per image: the best by any part. The others score below every useful threshold or rank."""
@@ -21,6 +23,10 @@ GRID = THRESHOLDS[3::4]
 MOST_PAIRS = 400_000
 """Pairs of image and label that ROC AUC or log loss of separate labels is measured on; a step of the search is then
 shorter than 0.1 s."""
+
+FEWEST_IMAGES = 1000
+"""That log loss is measured on, whatever the number of labels."""
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0)
 
 Stacked = NDArray[np.float32]
 """(parts, images, labels)."""
@@ -73,7 +79,7 @@ def make_objective(task: Task, scores: Stacked, truth: Truth) -> Objective:
     if name == "roc_auc":
         return make_areas(scores, harden_truth(truth, task))
     if name in ("log_loss", "kl_divergence"):
-        return make_class_logs(scores, truth) if task.type == "multiclass" else make_logs(scores, truth)
+        return make_logs(scores, truth, exclusive=task.type == "multiclass")
     if name == "kappa":
         return make_kappa(scores, choose_classes(truth))
     true = harden_truth(truth, task)
@@ -172,23 +178,24 @@ def make_areas(scores: Stacked, truth: NDArray[np.bool_]) -> Objective:
     return measure
 
 
-def make_class_logs(scores: Stacked, truth: Truth) -> Objective:
-    """Return the mean log likelihood of the true labels, weighted by their shares; one label per image."""
-    rows, columns = np.nonzero(truth)
-    pairs, shares = scores[:, rows, columns], truth[rows, columns].astype(np.float64)
-    smallest = 0.5 / (len(truth) + 1) / truth.shape[1]
+def make_logs(scores: Stacked, truth: Truth, exclusive: bool) -> Objective:
+    """Return the negative log loss at the best of TEMPERATURES; of many images, evenly spaced ones are used.
+
+    The decision fits a temperature after the weights. Without one here, the search would prefer a member for being
+    sharp, which the temperature corrects, to one for being right. `exclusive`: one label per image.
+    """
+    rows = thin(np.arange(len(truth)), max(MOST_PAIRS // truth.shape[1], FEWEST_IMAGES))
+    pairs, true = scores[:, rows], truth[rows]
+    clip = 0.5 / (len(truth) + 1) / (truth.shape[1] if exclusive else 1)
+    temperatures = TEMPERATURES if true.size <= MOST_PAIRS else (1.0,)
+    lose = lose_class_logs if exclusive else lose_logs
+    tried = [Fitted(temperature=temperature, clip=clip, normalise=exclusive) for temperature in temperatures]
 
     def measure(weights: Weights) -> float:
-        return float((shares * np.log(mix_scores(pairs, weights).clip(smallest))).sum()) / len(truth)
+        mixed = mix_scores(pairs, weights)
+        return max(-float(lose(adjust_probabilities(mixed, fitted), true).mean()) for fitted in tried)
 
     return measure
-
-
-def make_logs(scores: Stacked, truth: Truth) -> Objective:
-    """Return the negative log loss of labels that each may be true; of many images, evenly spaced ones are used."""
-    rows = thin(np.arange(len(truth)), max(MOST_PAIRS // truth.shape[1], 1))
-    pairs, true, smallest = scores[:, rows], truth[rows], 0.5 / (len(truth) + 1)
-    return lambda weights: -float(lose_logs(mix_scores(pairs, weights).clip(smallest, 1 - smallest), true).mean())
 
 
 def make_linear(scores: NDArray[np.float32], values: NDArray[np.float32]) -> Objective:

@@ -274,7 +274,7 @@ def test_a_missing_manifest_is_reported(tmp_path: Path) -> None:
         read_manifest(tmp_path / "x.json")
     assert (
         str(error.value)
-        == f"{tmp_path}/x.json: no such file; name the manifest, or start one with `build_kernel.py add`"
+        == f"{tmp_path}/x.json: no such file; name the manifest, or start one with `build_kernel.py init`"
     )
 
 

@@ -168,7 +168,7 @@ def test_a_missing_manifest_is_an_error_of_one_line(tmp_path: Path, capsys: pyte
     path = tmp_path / "weights_manifest.json"
     assert build_kernel.main(["ensemble", "--train", "train.csv", "--manifest", str(path)]) == 1
     assert capsys.readouterr().err == (
-        f"error: {path}: no such file; name the manifest, or start one with `build_kernel.py add`\n"
+        f"error: {path}: no such file; name the manifest, or start one with `build_kernel.py init`\n"
     )
 
 
