@@ -72,6 +72,12 @@ def write_rows(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...
     return path
 
 
+def write_prior_cell(manifest: Path) -> str:
+    """Return the prior labels of all groups of a manifest, as they stand in a submission."""
+    prior = read_manifest(manifest).decision.prior
+    return " ".join(map(str, sorted(label for ids in prior.values() for label in ids)))
+
+
 def write_picture(path: Path, size: tuple[int, int], seed: int) -> Path:
     """Write an image of smooth random colours, so that resizing matters."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)

@@ -14,7 +14,7 @@ from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest, remove_stackers
 from inference.task.answers import Answer, list_answers
 
-# Share of the score in a probability: ranks labels of equal probability, and is too small to change an expected F2.
+# Share of the score in a probability: ranks labels of equal probability, and is too small to change an expected F-beta.
 SHARE_OF_SCORE = 1e-6
 
 

@@ -81,8 +81,3 @@ class Decision:
     """Thresholds of the blend, for a run in which a stacker fails; empty without stackers."""
     fallback_fitted: Fitted | None = None
     """The same of the other rules; None: `fitted`."""
-
-    @property
-    def whole_prior(self) -> tuple[int, ...]:
-        """Ids of the prior labels of all groups, ascending: of an image without any scores."""
-        return tuple(sorted(label for ids in self.prior.values() for label in ids))

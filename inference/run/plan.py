@@ -18,7 +18,7 @@ class Pass:
     model: str
     view: View
     value: float
-    """Loss of F2 without this pass."""
+    """Loss of the metric without this pass."""
     spare: bool
     """Another view of the model has a higher value."""
     groups: tuple[str, ...]

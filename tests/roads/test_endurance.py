@@ -19,7 +19,7 @@ import pytest
 
 from inference.basics.errors import DegradedError, OutputError, StoreError
 from inference.basics.files import hash_file
-from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.file import MANIFEST_NAME
 from inference.manifest.values import View
 from inference.models import sessions
 from inference.models.devices import Device
@@ -27,7 +27,7 @@ from inference.models.sessions import ModelSession
 from inference.run import budget, predict, state, store
 from inference.run.predict import run
 from inference.run.state import Request
-from tests.conftest import Workshop, check_valid
+from tests.conftest import Workshop, check_valid, write_prior_cell
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def check(request: Request) -> None:
 
 
 def count_prior(request: Request) -> int:
-    prior = " ".join(map(str, read_manifest(request.bundle / MANIFEST_NAME).decision.whole_prior))
+    prior = write_prior_cell(request.bundle / MANIFEST_NAME)
     return sum(line.endswith(f",{prior}") for line in request.out.read_text().splitlines())
 
 

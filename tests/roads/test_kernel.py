@@ -20,7 +20,7 @@ from inference.manifest.file import MANIFEST_NAME, list_bundle_files, read_manif
 from inference.models.sessions import ModelSession
 from inference.task.ids import read_ids
 from inference.task.image_places import SUFFIXES
-from tests.conftest import ROOT, ZOO, Workshop, check_valid, write_rows
+from tests.conftest import ROOT, ZOO, Workshop, check_valid, write_prior_cell, write_rows
 from zoo.networks import load_network
 
 SHARED = ROOT.parent / "shared" / "images"
@@ -96,7 +96,7 @@ def test_unreadable_and_missing_images_get_the_prior_labels_and_do_not_change_th
     (own_workshop.images / f"{ids[8]}.png").unlink()
     finished = run_script(own_workshop, tmp_path / "submission.csv")
     assert finished.returncode == 0, finished.stderr
-    prior = " ".join(map(str, read_manifest(own_workshop.manifest).decision.whole_prior))
+    prior = write_prior_cell(own_workshop.manifest)
     wanted = (tmp_path / "whole.csv").read_text().splitlines()
     wanted[4], wanted[9] = f"{ids[3]},{prior}", f"{ids[8]},{prior}"
     assert (tmp_path / "submission.csv").read_text().splitlines() == wanted
@@ -138,7 +138,7 @@ def test_an_image_that_is_too_large_or_slow_does_not_change_the_others(own_works
         ids[2]: f"{ids[2]}.png: took longer than 0.4 s to decode (`runtime.image_seconds`)",
         ids[5]: f"{ids[5]}.png: found 10000x8001 = 80010000 pixels; wanted at most 80000000 (`runtime.max_pixels`)",
     }
-    prior = " ".join(map(str, read_manifest(path).decision.whole_prior))
+    prior = write_prior_cell(path)
     wanted = (tmp_path / "whole.csv").read_text().splitlines()
     wanted[3], wanted[6] = f"{ids[2]},{prior}", f"{ids[5]},{prior}"
     assert (tmp_path / "submission.csv").read_text().splitlines() == wanted
@@ -173,7 +173,7 @@ def test_a_folder_of_broken_images_gives_the_prior_labels_and_is_no_complete_run
     reason = "DEGRADED: 20 of 20 images get the prior labels: they cannot be read; check the folder of images; "
     assert reason in finished.stderr
     given = {line.partition(",")[2] for line in (tmp_path / "submission.csv").read_text().splitlines()[1:]}
-    assert given == {" ".join(map(str, read_manifest(own_workshop.manifest).decision.whole_prior))}
+    assert given == {write_prior_cell(own_workshop.manifest)}
     assert run_script(own_workshop, tmp_path / "strict.csv", "--strict").returncode == 1
 
 
@@ -186,7 +186,7 @@ def test_a_time_limit_that_passes_before_the_first_model_gives_the_prior_labels_
     note = "20 of 20 images get the prior labels: not enough time before the time limit of 1:00"
     assert f"DEGRADED: {note}\n" in finished.stderr
     assert json.loads((tmp_path / "run_log.json").read_text())["degraded"] == [note]
-    prior = " ".join(map(str, read_manifest(workshop.manifest).decision.whole_prior))
+    prior = write_prior_cell(workshop.manifest)
     rows = (tmp_path / "submission.csv").read_text().splitlines()[1:]
     assert rows == [f"{image_id},{prior}" for image_id in read_ids(workshop.sample)]
 

@@ -1,6 +1,5 @@
 import pytest
 
-from inference.manifest.decision import Decision
 from inference.manifest.records import Runtime
 
 
@@ -13,7 +12,3 @@ def test_a_short_limit_keeps_a_tenth_for_the_notebook() -> None:
     limits = (32400.0, 3000.0, 2999.0, 9.0, 0.0)
     assert [Runtime().choose_reserve(limit) for limit in limits] == pytest.approx([300, 300, 299.9, 0.9, 0])
     assert Runtime(notebook_reserve=0).choose_reserve(32400.0) == 0
-
-
-def test_the_whole_prior_is_that_of_all_groups_ascending() -> None:
-    assert Decision({}, prior={"tag": (2, 9), "culture": (5,), "style": ()}).whole_prior == (2, 5, 9)

@@ -17,7 +17,7 @@ import packing.dry_run.limits
 import packing.dry_run.run_notebook
 from inference.basics.errors import PackError, RehearsalError
 from inference.basics.files import hash_file
-from inference.manifest.file import MANIFEST_NAME, read_manifest
+from inference.manifest.file import MANIFEST_NAME
 from inference.manifest.records import Runtime
 from packing.dry_run.cgroups import make_group
 from packing.dry_run.environment import MARKER, find_interpreter, prepare_image
@@ -29,7 +29,7 @@ from packing.pack.fetch_wheels import ONNXRUNTIME
 from packing.pack.metadata import DATASET_METADATA, KERNEL_METADATA
 from packing.pack.render_notebook import seal_notebook
 from packing.pack.write_bundle import pack
-from tests.conftest import NAMES, ROOT, Workshop
+from tests.conftest import NAMES, ROOT, Workshop, write_prior_cell
 
 BUILD = ROOT / "build"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of zmq, tornado and nbconvert
@@ -198,7 +198,7 @@ def test_a_notebook_that_ends_well_without_predictions_fails_the_dry_run(
     own_workshop: Workshop,
     tmp_path: Path,
 ) -> None:
-    prior = " ".join(map(str, read_manifest(own_workshop.manifest).decision.whole_prior))
+    prior = write_prior_cell(own_workshop.manifest)
     with pytest.raises(RehearsalError) as error:
         rehearse_cells(own_workshop, tmp_path / "out", write_results(log, labels.replace("PRIOR", prior)))
     notebook = own_workshop.bundle / "kernel" / "kernel.ipynb"
