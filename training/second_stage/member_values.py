@@ -1,5 +1,6 @@
 """The value of each member: by how much the ensemble's metric gets worse when the kernel has no time for it."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -38,8 +39,12 @@ def measure_members(
         judged = members.take(outer.held_out[:IMAGES])
         places = np.arange(starts[-1], starts[-1] + len(judged.rows))
         whole.add(places, answer_whole(outer, judged, labels, method, rule))
+        prior = np.delete(members.truth, outer.held_out, axis=0).mean(axis=0)
         for name, pool in others.items():
-            pool.add(places, answer_whole(outer, judged.leave_out(name), labels, method, rule))
+            if not task.selects_labels and is_alone(outer, name):
+                pool.add(places, np.broadcast_to(answer_prior(outer, prior, labels, rule), judged.truth.shape))
+            else:
+                pool.add(places, answer_whole(outer, judged.leave_out(name), labels, method, rule))
         starts.append(starts[-1] + len(places))
     summary = whole.summarise()
     if scoring.is_mean:
@@ -55,6 +60,18 @@ def answer_whole(outer: Outer, members: MemberScores, labels: Labels, method: st
     parts = score_layers(outer.layers, members, labels)
     scores: NDArray[np.float32] = parts[RANKS] if method == RANKS else mix_parts(parts, outer.mix, labels)
     return decide(scores, labels, outer.rules[rule])
+
+
+def is_alone(outer: Outer, name: str) -> bool:
+    """Return whether no other member has a weight in the blend of an outer fold: the kernel runs none of the others."""
+    weights = outer.layers.weights.values()
+    return all(weight == 0 for given in weights for other, weight in given.items() if other != name)
+
+
+def answer_prior(outer: Outer, prior: NDArray[np.float64], labels: Labels, rule: str) -> Answers:
+    """Return the answer to an image without scores, (1, labels), as in the kernel; `prior`: scores, (labels,)."""
+    decision = dataclasses.replace(outer.rules[rule], prior_scores=tuple(map(float, prior)))
+    return decide(np.full((1, len(prior)), np.nan, np.float32), labels, decision)
 
 
 def divide_values(values: Mapping[str, float], manifest: Manifest) -> dict[str, dict[View, float]]:
