@@ -56,8 +56,8 @@ def export_random(network: str, folder: Path) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         model = Model(network, architecture, "all", int(size), (0.5,) * 3, (0.5,) * 3, "bilinear")
-        network = timm.create_model(architecture, num_classes=LABELS).eval()
-        onnx.save(build_graph(network, model, LABELS, "sigmoid"), path)
+        module = timm.create_model(architecture, num_classes=LABELS).eval()
+        onnx.save(build_graph(module, model, LABELS, "sigmoid"), path)
     return path
 
 

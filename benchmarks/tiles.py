@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import fbeta_score
 
 from demo.collection import Exhibit, list_exhibits
+from demo.competitions import COMPETITIONS
 from demo.museum import draw_pictures
 from inference.basics.files import make_folder
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import Labels, read_labels
+from inference.manifest.task import Task
 from inference.task.ids import read_ids
 from zoo.tables.train_table import read_table
 
@@ -44,7 +46,7 @@ def measure_tiles(demo: Path, out: Path, exhibits: int) -> None:
     museum = demo / "museum"
     known = read_ids(museum / "sample_submission.csv")
     long = [one for one in list_exhibits("test", exhibits) if is_long(one)]
-    draw_pictures(out, long)
+    draw_pictures(out, long, COMPETITIONS["multilabel"])
     for image_id in known:
         shutil.copyfile(museum / "test" / f"{image_id}.png", out / "test" / f"{image_id}.png")
     answers = {one.id: one.labels for one in [*long, *(one for one in list_exhibits("test", len(known)))]}
@@ -90,7 +92,9 @@ def score_way(
     command += ["--fresh", "--strict"]
     subprocess.run(command, check=True, capture_output=True)
     rate = json.loads((out / "run_log.json").read_text(encoding="utf-8"))["images_per_second"]
-    truth, given = (read_table(out / f"{name}.csv", labels).order_targets(ids) for name in ("truth", "submission"))
+    truth, given = (
+        read_table(out / f"{name}.csv", labels, Task()).order_targets(ids) for name in ("truth", "submission")
+    )
     # Transposed, because with average=None scikit-learn scores each column.
     scores: NDArray[np.float64] = fbeta_score(truth.T, given.T, beta=2, average=None, zero_division=0)
     return scores, rate

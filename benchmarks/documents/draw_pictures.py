@@ -69,7 +69,7 @@ def draw_pictures(work: Path, out: Path) -> None:
 def choose_exhibit(train: Path, held_out: Path, images: Path) -> str:
     """The first drawn exhibit that was held out and has labels of both groups."""
     zoo = open_zoo(ROOT / MANIFEST_NAME)
-    table = read_table(train, zoo.labels)
+    table = read_table(train, zoo.labels, zoo.manifest.task)
     ids = [name for name in held_out.read_text(encoding="utf-8").split() if (images / f"{name}.png").exists()]
     both = np.all([table.targets[:, zoo.labels.columns(group)].any(axis=1) for group in zoo.labels.groups], axis=0)
     return next(name for name in ids if both[table.ids.index(name)])

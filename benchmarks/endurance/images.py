@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks.endurance.runs import Museum, start_script
 from benchmarks.kernel import write_sample
+from inference.ensemble.decide import answer_prior
 from inference.run.predict import run
 from inference.run.state import Request
 from inference.task.ids import read_ids
@@ -31,8 +32,7 @@ def starve(museum: Museum, folder: Path, wait: float) -> None:
     Image.new("P", (9000, 9000)).save(images / "large.png", compress_level=1)
     ids.insert(40, "large")
     sample = write_sample(folder / "starved.csv", ids)
-    manifest, _ = museum.read_bundle()
-    prior = " ".join(map(str, manifest.decision.whole_prior))
+    prior = " ".join(map(str, answer_prior(*museum.read_bundle())))
     for megabytes in MEGABYTES:
         out = folder / "starved" / f"{megabytes}" / "submission.csv"
         code, errors = start_script(museum, images, sample, out, megabytes)
