@@ -3,10 +3,15 @@
 import csv
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inference.basics.errors import InputError, TableError
 from inference.basics.files import open_regular
+
+if TYPE_CHECKING:
+    import _csv
 
 
 def read_columns(
@@ -17,26 +22,20 @@ def read_columns(
     Raises `error`: the file is missing, unreadable, a device or a pipe, has no header or column of that name, or a row
     is too short.
     """
-    try:
-        with open_regular(path) as file:
-            rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-            header = [name.strip() for name in next(rows, [])]
-            if not any(header):
-                raise error(f"{path}: found an empty file; wanted a header line with {', '.join(columns)}")
-            for column in columns:
-                if column not in header:
-                    raise error(f"{path}: no `{column}` column; found {', '.join(header)}")
-            places = [header.index(column) for column in columns]
-            for row in rows:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if len(row) <= max(places):
-                    raise error(f"{path}: line {rows.line_num}: found {len(row)} columns; wanted {len(header)}")
-                yield tuple(row[place].strip() for place in places)
-    except InputError as fault:
-        raise error(str(fault)) from fault
-    except (UnicodeDecodeError, csv.Error) as fault:
-        raise error(f"{path}: cannot be read: {fault}") from fault
+    with _open_rows(path, error) as rows:
+        header = [name.strip() for name in next(rows, [])]
+        if not any(header):
+            raise error(f"{path}: found an empty file; wanted a header line with {', '.join(columns)}")
+        for column in columns:
+            if column not in header:
+                raise error(f"{path}: no `{column}` column; found {', '.join(header)}")
+        places = [header.index(column) for column in columns]
+        for line in rows:
+            if not any(cell.strip() for cell in line):
+                continue
+            if len(line) <= max(places):
+                raise error(f"{path}: line {rows.line_num}: found {len(line)} columns; wanted {len(header)}")
+            yield tuple(line[place].strip() for place in places)
 
 
 def read_header(path: Path, error: type[TableError] = TableError) -> list[str]:
@@ -44,10 +43,15 @@ def read_header(path: Path, error: type[TableError] = TableError) -> list[str]:
 
     Raises `error`: the file is missing, unreadable, a device or a pipe.
     """
+    with _open_rows(path, error) as rows:
+        return [name.strip() for name in next(rows, [])]
+
+
+@contextmanager
+def _open_rows(path: Path, error: type[TableError]) -> "Iterator[_csv.Reader]":
     try:
         with open_regular(path) as file:
-            rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-            return [name.strip() for name in next(rows, [])]
+            yield csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
     except InputError as fault:
         raise error(str(fault)) from fault
     except (UnicodeDecodeError, csv.Error) as fault:

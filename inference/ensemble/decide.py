@@ -69,11 +69,6 @@ def calibrate(scores: Scores, labels: Labels, calibration: Mapping[str, Calibrat
     return probabilities
 
 
-def decide_groups(scores: Scores, labels: Labels, rules: Mapping[str, GroupDecision]) -> NDArray[np.bool_]:
-    """Select labels as `decide` does by each group's rule; `scores`: (images, labels), without NaN."""
-    return select_best(select_groups(scores, labels, rules), scores)
-
-
 def select_best(selected: NDArray[np.bool_], scores: Scores) -> NDArray[np.bool_]:
     """Select the label of the highest score for each image without a selected label; both (images, labels)."""
     bare = np.flatnonzero(~selected.any(axis=1))

@@ -91,14 +91,13 @@ def try_batch(bundle: Path, images: Path) -> BatchTrial:
     from inference.images.geometry import read_geometry
     from inference.images.read import read_squares
     from inference.images.read_ahead import decode_ahead
-    from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files
-    from inference.manifest.labels import read_labels
+    from inference.manifest.bundle import read_declared
+    from inference.manifest.file import verify_files
     from inference.models.sessions import ModelSession
     from inference.task.image_places import list_images
 
     started = time.perf_counter()
-    manifest = read_manifest(bundle / MANIFEST_NAME)
-    labels = read_labels(bundle / manifest.labels.file, manifest.labels.groups)
+    manifest, labels = read_declared(bundle)
     # Every provider can run fp32.
     entries = [(model, model.onnx["fp32"]) for model in manifest.models]
     model, entry = min(entries, key=lambda pair: (bundle / pair[1].file).stat().st_size)

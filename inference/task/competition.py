@@ -1,5 +1,6 @@
 """A competition's folder: its sample submission and the files of its test images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from inference.basics.errors import OptionError
@@ -18,13 +19,19 @@ def open_competition(
     `competition`: its folder; `images` and `sample` replace the folder of the images and the sample that the task names
     there. Raises OptionError: one is missing; SubmissionError or ImagesError: one cannot be used.
     """
-    sample_path = sample or _place(competition, task.sample, "--sample")
+    found = read_sample(sample or _place(competition, task.sample, "--sample"), task, labels)
+    return found, place_sample(task, found.ids, competition, images)
+
+
+def place_sample(
+    task: Task, ids: Sequence[str], competition: Path | None, images: Path | None = None
+) -> list[Path | None]:
+    """Find the file of each image id; arguments and errors as `open_competition`."""
     folder = images or _place(competition, task.images.folder, "--images")
     rows = None
     if task.images.table is not None:
         rows = read_image_table(_place(competition, task.images.table, "the table of images"), task.images)
-    found = read_sample(sample_path, task, labels)
-    return found, find_images(folder, found.ids, task.images.file, rows)
+    return find_images(folder, ids, task.images.file, rows)
 
 
 def _place(competition: Path | None, path: str, option: str) -> Path:

@@ -19,16 +19,20 @@ Rows = Mapping[str, Mapping[str, str]]
 
 
 def find_images(
-    folder: Path, ids: Iterable[str], file: str = f"{{{ID}}}", rows: Rows | None = None
+    folder: Path,
+    ids: Iterable[str],
+    file: str = f"{{{ID}}}",
+    rows: Rows | None = None,
+    follow_links: bool = False,
 ) -> list[Path | None]:
     """Find the file of each id; None for a missing file, and for one outside of the folder.
 
     `file`: the place of an image in the folder, see inference/manifest/task.py; its suffix may be left out. `rows`: of
-    the table of images, if `file` names columns of it. Raises ImagesError: the folder is missing, cannot be listed, or
-    has no image of these ids.
+    the table of images, if `file` names columns of it. `follow_links`: links may lead out of the folder. Raises
+    ImagesError: the folder is missing, cannot be listed, or has no image of these ids.
     """
     places = [place_image(name, file, rows) for name in ids]
-    files = Folder(folder)
+    files = Folder(folder, follow_links)
     if not any(files.list_parent("")) and all(place is None or "/" not in place for place in places):
         raise ImagesError(f"{folder}: found no image; wanted files such as {file.replace('{id}', 'ID')}{SUFFIXES[0]}")
     found = [None if place is None else files.find(place) for place in places]
@@ -51,17 +55,17 @@ def place_image(name: str, file: str, rows: Rows | None = None) -> str | None:
     return None if not parts or path.startswith("/") or ".." in parts or "\0" in path else "/".join(parts)
 
 
-def list_images(folder: Path, most: int) -> list[Path]:
-    """List the first `most` images of a folder and its subfolders, by name; raises ImagesError: it cannot be listed."""
+def list_images(folder: Path, most: int | None = None) -> list[Path]:
+    """List the images, or the first `most`, of a folder and its subfolders, by name; raises ImagesError: it cannot be listed."""
     return list(islice(_walk_images(folder), most))
 
 
 class Folder:
     """A folder of images and its subfolders, each listed once."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises ImagesError: no such folder, or it cannot be listed."""
-        self._path = path
+    def __init__(self, path: Path, follow_links: bool = False) -> None:
+        """`follow_links`: links may lead out of it. Raises ImagesError: no such folder, or it cannot be listed."""
+        self._path, self._follows = path, follow_links
         self._names: dict[str, frozenset[str]] = {}
         self._images: dict[str, dict[str, str]] = {}
         self._home = os.path.realpath(path)
@@ -77,9 +81,7 @@ class Folder:
         """Return the file at a relative path, whose suffix may be missing; None: no such file, or a link to outside."""
         parent, _, name = place.rpartition("/")
         images = self.list_parent(parent)
-        # The exact name first, if it is an image's or the pattern's own.
-        found = name if name in self._names[parent] and (name in images.values() or _has_suffix(name)) else None
-        found = found or images.get(name)
+        found = name if name in self._names[parent] and _has_suffix(name) else images.get(name)
         return self._path / parent / found if found else None
 
     def list_parent(self, parent: str) -> Mapping[str, str]:
@@ -112,7 +114,7 @@ class Folder:
         self._images[parent] = {stem: name for stem, (_, name) in ranked.items()}
 
     def _is_inside(self, path: str) -> bool:
-        return Path(os.path.realpath(path)).is_relative_to(self._home)
+        return self._follows or Path(os.path.realpath(path)).is_relative_to(self._home)
 
 
 def _has_suffix(name: str) -> bool:

@@ -1,6 +1,7 @@
 """sample_submission.csv: the images to predict, in their order, and the columns and rows of the submission."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +51,8 @@ def read_sample(path: Path, task: Task, labels: Labels) -> Sample:
     wanted = list_columns(task, labels)
     if sorted(header) != sorted(wanted):
         raise SubmissionError(
-            f"{path}: found the columns {_list(header)}; wanted {_list(wanted)}, as `task` of the manifest says; "
-            "give the competition's own sample, or correct the task with `build_kernel.py set` or `init`"
+            f"{path}: found the columns {list_some(header)}; wanted {list_some(wanted)}, as `task` of the manifest "
+            "says; give the competition's own sample, or correct the task with `build_kernel.py set` or `init`"
         )
     rows = read_ids(path, task.id_column)
     if task.submission.layout != "long":
@@ -89,6 +90,7 @@ def split_rows(path: Path, rows: list[str], task: Task, labels: Labels) -> tuple
     return tuple(places), tuple(cells)
 
 
-def _list(columns: tuple[str, ...], most: int = 8) -> str:
-    more = len(columns) - most
-    return ", ".join(columns[:most]) + (f" and {more} more" if more > 0 else "")
+def list_some(names: Sequence[str], most: int = 8) -> str:
+    """Join the first `most` names, and say how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,6 +1,5 @@
 """The images on which an export is measured, and their rows in a table of the truth."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +9,7 @@ from zoo.tables.train_table import Table
 
 def list_all_images(folder: Path) -> list[Path]:
     """List the images of a folder and its subfolders, by path. Raises ImagesError: the folder cannot be listed."""
-    return sorted(list_images(folder, sys.maxsize))
+    return sorted(list_images(folder))
 
 
 def find_rows(folder: Path, paths: Sequence[Path], table: Table) -> dict[Path, int]:

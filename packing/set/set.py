@@ -3,7 +3,6 @@
 import argparse
 import copy
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from inference.basics.errors import ManifestError, OptionError
 from inference.manifest.file import parse_manifest, read_manifest, write_manifest
+from inference.manifest.schema import join_key, suggest
 from zoo.commands import read_duration
 
 TIMES = ("runtime.time_limit", "runtime.notebook_reserve")  # in seconds; 4h and 90m are read too
@@ -60,13 +60,13 @@ def find_place(document: Any, key: str) -> tuple[Any, Any]:
             taken = next((count for count in range(len(parts), 0, -1) if ".".join(parts[:count]) in place), 0)
             name = ".".join(parts[: taken or len(parts)])
             if not taken and len(parts) > 1:
-                raise ManifestError(f"`{join(passed, parts[0])}`: unknown key{suggest(parts[0], place, passed)}")
+                raise ManifestError(f"`{join_key(passed, parts[0])}`: unknown key{suggest(parts[0], place, passed)}")
         else:
             raise ManifestError(f"`{key}`: `{passed}` is {show(place)}, which has no parts; set `{passed}` itself")
         parts = parts[taken or len(parts) :]
         if not parts:
             return place, name
-        place, passed = place[name], join(passed, str(name))
+        place, passed = place[name], join_key(passed, str(name))
 
 
 def find_index(entries: list[Any], text: str, passed: str) -> int:
@@ -91,19 +91,6 @@ def parse_value(key: str, text: str, old: Any) -> Any:
     except ValueError:
         return text
     return text if isinstance(old, str) and value is not None and not isinstance(value, str) else value
-
-
-def suggest(name: str, known: Sequence[str] | dict[str, Any], passed: str) -> str:
-    """Return '; did you mean …?' with the most similar key, or a list of all keys."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    if near:
-        return f"; did you mean `{join(passed, near[0])}`?"
-    return f"; known keys: {', '.join(sorted(known)) or 'none'}"
-
-
-def join(passed: str, name: str) -> str:
-    """Return the key of a part."""
-    return f"{passed}.{name}" if passed else name
 
 
 def show(value: Any) -> str:

@@ -17,7 +17,7 @@ from inference.basics.errors import ImageError, TrainingError
 from inference.basics.files import make_folder, replace_file
 from inference.images.geometry import Draft, Geometry, resize_image
 from inference.images.read import read_image, read_squares
-from inference.task.image_places import SUFFIXES
+from inference.task.image_places import SUFFIXES, Folder
 from zoo.text import NAMED
 
 
@@ -83,14 +83,10 @@ def locate_images(folder: Path, ids: Sequence[str]) -> list[Path | None]:
 
     Unlike the kernel's find_images, it follows links to other folders: data sets at home are often made of links.
     """
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    ranked = {suffix: rank for rank, suffix in enumerate(SUFFIXES)}
-    images = [(*os.path.splitext(name), name) for name in names]
-    images = [image for image in images if image[1].lower() in ranked]
-    # The preferred suffix, and then the exact name, replace others.
-    images.sort(key=lambda image: -ranked[image[1].lower()])
-    known = {stem: name for stem, _, name in images} | {name: name for _, _, name in images}
-    return [folder / known[image] if image in known else None for image in ids]
+    if not folder.is_dir():
+        return [None] * len(ids)
+    files = Folder(folder, follow_links=True)
+    return [files.find(image) for image in ids]
 
 
 def check_pictures(paths: Sequence[Path | None]) -> tuple[NDArray[np.bool_], list[str]]:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from inference.basics.errors import SubmissionError
-from inference.manifest.file import read_manifest, verify_files
-from inference.manifest.labels import Labels, read_labels
+from inference.manifest.labels import Labels
 from inference.manifest.task import Task
 from inference.task.sample import read_sample
 from zoo.metrics.scoring import find_scoring
+from zoo.tables.out_of_fold import open_zoo
 from zoo.tables.submissions import read_matrix
 from zoo.tables.train_table import read_table
 
@@ -17,11 +17,9 @@ def print_score(manifest: Path, submission: Path, truth: Path) -> None:
 
     Raises ManifestError, LabelsError, TableError or SubmissionError naming the file.
     """
-    declared = read_manifest(manifest)
-    verify_files([("labels", declared.labels)], manifest.parent)
-    labels = read_labels(manifest.parent / declared.labels.file, declared.labels.groups)
-    found, images = score_submission(submission, truth, labels, declared.task)
-    print(f"{find_scoring(declared.task).title} {found!r} on {images} images")
+    zoo = open_zoo(manifest)
+    found, images = score_submission(submission, truth, zoo.labels, zoo.manifest.task)
+    print(f"{find_scoring(zoo.manifest.task).title} {found!r} on {images} images")
 
 
 def score_submission(submission: Path, truth: Path, labels: Labels, task: Task) -> tuple[float, int]:

@@ -65,14 +65,6 @@ def describe_figures(figures: Mapping[str, float], task: Task) -> str:
     )
 
 
-def score_kind(scores: Scores, truth: Truth, labels: Labels, kind: str, task: Task) -> NDArray[np.float64] | None:
-    """Return the metric of each image by cross-fitted rules, (images,); None if the metric is no mean over images.
-
-    See `summarise_kind`.
-    """
-    return summarise_kind(scores, truth, labels, kind, task) if find_scoring(task).is_mean else None
-
-
 def summarise_kind(scores: Scores, truth: Truth, labels: Labels, kind: str, task: Task) -> Summary:
     """Return the metric's summary of the images by cross-fitted rules; `kind`: 'all' labels, or those of a group.
 

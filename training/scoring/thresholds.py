@@ -14,7 +14,6 @@ from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.labels import Labels
 from inference.manifest.task import Average
 from zoo.metrics.f_beta import (
-    BETA,
     SMALL_SQUARE,
     THRESHOLDS,
     count_above,
@@ -84,7 +83,7 @@ class RankedScores:
     """(images, 1): true labels."""
     bare: NDArray[np.integer[Any]]
     """(images, 1): hits if no rule selects a label, so that the kernel predicts the one with the highest score."""
-    beta: float = BETA
+    beta: float
     average: Average = "samples"
 
     def score(self, counts: Counts) -> NDArray[np.float64]:
@@ -116,7 +115,7 @@ class FittedDecision:
 
 
 def fit_decision(
-    scores: Scores, truth: NDArray[np.bool_], labels: Labels, beta: float = BETA, average: Average = "samples"
+    scores: Scores, truth: NDArray[np.bool_], labels: Labels, beta: float, average: Average = "samples"
 ) -> FittedDecision:
     """Return the decision with the best F-beta over all labels, by coordinate search.
 
@@ -140,7 +139,7 @@ def score_decision(
     scores: Scores,
     truth: NDArray[np.bool_],
     labels: Labels,
-    beta: float = BETA,
+    beta: float,
     average: Average = "samples",
 ) -> float:
     """Return F-beta of the kernel's decision by these rules; `scores`, `truth`: (images, labels)."""
@@ -151,7 +150,7 @@ def score_decision(
 
 
 def rank_groups(
-    scores: Scores, truth: NDArray[np.bool_], labels: Labels, beta: float = BETA, average: Average = "samples"
+    scores: Scores, truth: NDArray[np.bool_], labels: Labels, beta: float, average: Average = "samples"
 ) -> RankedScores:
     """Sort each image's labels once, so a rule needs one look-up per image; `scores`, `truth`: (images, labels)."""
     groups = {}

@@ -142,6 +142,6 @@ def measure_evidence(
     nothing = np.full(len(TRAITS), np.nan, np.float32)
     rows = {image: {IMAGE: place} for image, place in zip(ids, images, strict=True)} if images else None
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(measure, find_images(folder, ids, f"{{{IMAGE if rows else ID}}}", rows))
+        found = pool.map(measure, find_images(folder, ids, f"{{{IMAGE if rows else ID}}}", rows, follow_links=True))
         traits = np.stack(list(tqdm(found, "measuring images", len(ids), unit="image", mininterval=1)))
     return dataclasses.replace(members, traits=traits)

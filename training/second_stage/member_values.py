@@ -42,7 +42,7 @@ def measure_members(
         prior = np.delete(members.truth, outer.held_out, axis=0).mean(axis=0)
         for name, pool in others.items():
             if not task.selects_labels and is_alone(outer, name):
-                pool.add(places, np.broadcast_to(answer_prior(outer, prior, labels, rule), judged.truth.shape))
+                pool.add(places, np.broadcast_to(answer_without_scores(outer, prior, labels, rule), judged.truth.shape))
             else:
                 pool.add(places, answer_whole(outer, judged.leave_out(name), labels, method, rule))
         starts.append(starts[-1] + len(places))
@@ -68,7 +68,7 @@ def is_alone(outer: Outer, name: str) -> bool:
     return all(weight == 0 for given in weights for other, weight in given.items() if other != name)
 
 
-def answer_prior(outer: Outer, prior: NDArray[np.float64], labels: Labels, rule: str) -> Answers:
+def answer_without_scores(outer: Outer, prior: NDArray[np.float64], labels: Labels, rule: str) -> Answers:
     """Return the answer to an image without scores, (1, labels), as in the kernel; `prior`: scores, (labels,)."""
     decision = dataclasses.replace(outer.rules[rule], prior_scores=tuple(map(float, prior)))
     return decide(np.full((1, len(prior)), np.nan, np.float32), labels, decision)

@@ -9,13 +9,10 @@ from inference.ensemble.blend import Scores
 
 # Rounded for short JSON; finer steps change F2 by less than its noise on thousands of images.
 THRESHOLDS = np.round(np.arange(0.005, 1, 0.005), 3)
-BETA = 2.0
 SMALL_SQUARE = 4
 
 
-def score_counts(
-    hits: NDArray[Any], predicted: NDArray[Any], true: NDArray[Any], beta: float = BETA
-) -> NDArray[np.float64]:
+def score_counts(hits: NDArray[Any], predicted: NDArray[Any], true: NDArray[Any], beta: float) -> NDArray[np.float64]:
     """Return F-beta from numbers of hits, predicted labels and true labels, arrays of one shape; 0 without any label.
 
     (1 + b²) hits / (b² true + predicted), which is (1 + b²) P R / (b² P + R) for precision P and recall R.
@@ -27,7 +24,7 @@ def score_counts(
     return found
 
 
-def score_samples(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], beta: float = BETA) -> NDArray[np.float64]:
+def score_samples(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], beta: float) -> NDArray[np.float64]:
     """Return F-beta of each image, (images,), from predicted and true labels, (images, labels) each."""
     return score_counts((predicted & truth).sum(axis=1), predicted.sum(axis=1), truth.sum(axis=1), beta)
 
@@ -45,7 +42,7 @@ def count_above(scores: Scores, thresholds: NDArray[np.float64] = THRESHOLDS) ->
     return histogram[:, :0:-1].cumsum(axis=1, dtype=np.int64)[:, ::-1]
 
 
-def find_threshold(scores: Scores, truth: NDArray[np.bool_], beta: float = BETA) -> tuple[float, float]:
+def find_threshold(scores: Scores, truth: NDArray[np.bool_], beta: float) -> tuple[float, float]:
     """Return the threshold of THRESHOLDS with the best mean F-beta of the images, and that F-beta.
 
     `scores`, `truth`: (images, labels); labels at or above the threshold are predicted. Of equally good thresholds,
@@ -63,7 +60,7 @@ def count_pairs(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArr
     return np.stack([(predicted & truth).sum(axis=1), predicted.sum(axis=1), truth.sum(axis=1)], axis=1)
 
 
-def score_pairs(counts: NDArray[np.int64], beta: float = BETA) -> float:
+def score_pairs(counts: NDArray[np.int64], beta: float) -> float:
     """Return F-beta over all pairs of image and label, as scikit-learn's average="micro"; `counts`: (images, 3)."""
     hits, predicted, true = counts.sum(axis=0)
     return float(score_counts(hits, predicted, true, beta))
@@ -74,7 +71,7 @@ def mark_cells(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArra
     return predicted.astype(np.uint8) + np.uint8(2) * truth.astype(np.uint8)
 
 
-def score_labels(cells: NDArray[np.uint8], beta: float = BETA) -> float:
+def score_labels(cells: NDArray[np.uint8], beta: float) -> float:
     """Return the mean over all labels of the F-beta of each, 0 for one that is neither true nor predicted.
 
     `cells`: (images, labels), of `mark_cells`. As scikit-learn's average="macro" for several labels per image.
@@ -85,7 +82,7 @@ def score_labels(cells: NDArray[np.uint8], beta: float = BETA) -> float:
     return float(score_counts(hits, predicted, true, beta).mean())
 
 
-def score_classes(classes: NDArray[np.int64], beta: float = BETA) -> float:
+def score_classes(classes: NDArray[np.int64], beta: float) -> float:
     """Return the mean over classes of the F-beta of each; classes that are neither true nor predicted do not count.
 
     `classes`: (images, 2), the answer and the truth. As scikit-learn's average="macro" for one class per image.

@@ -52,7 +52,6 @@ def test_each_fault_of_a_folder_has_its_message(tmp_path: Path) -> None:
         ("{id}", "000940378805c44108d287872b2f04ce", "000940378805c44108d287872b2f04ce.tif"),
         ("{id}", "my photo.1", "my photo.1.png"),
         ("{id}", "ab/abc", "ab/abc.jpg"),
-        ("{id}", "bare", "bare"),
         ("{id:3}/{id}.jpg", "00012345", "000/00012345.jpg"),
         ("{id:1}/{id:2}/{id}", "f0a1", "f/f0/f0a1.png"),
         ("{file_name}", "7", "000/7.jpg"),
@@ -63,10 +62,15 @@ def test_an_image_is_found_by_each_pattern(file: str, image: str, path: str, tmp
     for name in (path, f"other/{path}", "z.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    rows = {image: {"file_name": path, "chain": "87"}} if "{id" not in file or "chain" in file else None
-    wanted = None if path == "bare" else tmp_path / path
-    assert find_images(tmp_path, ["z", image], file, rows)[1:] == [wanted] or "{" in file.replace("{id}", "")
-    assert find_images(tmp_path, [image, image], file, rows)[0] == wanted if wanted else True
+    cells = {"file_name": path, "chain": "87"}
+    found = find_images(tmp_path, ["none", image], file, {"none": cells | {"file_name": "none"}, image: cells})
+    assert found == [None, tmp_path / path]
+
+
+def test_a_file_without_the_suffix_of_an_image_is_none(tmp_path: Path) -> None:
+    for name in ("bare", "a.png"):
+        (tmp_path / name).touch()
+    assert find_images(tmp_path, ["a", "bare"]) == [tmp_path / "a.png", None]
 
 
 @pytest.mark.parametrize("image", ["../outside", "/outside", "a/../../outside", "..", "in\0side", "deep/../../outside"])
@@ -88,6 +92,7 @@ def test_links_out_of_the_folder_are_no_images_but_links_inside_are(tmp_path: Pa
     (home / "away").symlink_to(outside)
     found = find_images(home, ["in", "out", "away/a", "own/a"])
     assert found == [home / "in.png", None, None, home / "own/a.png"]
+    assert find_images(home, ["out", "away/a"], follow_links=True) == [home / "out.png", home / "away/a.png"]
     (tmp_path / "link").symlink_to(home)
     assert find_images(tmp_path / "link", ["in"]) == [tmp_path / "link" / "in.png"], "the folder itself may be a link"
 

@@ -16,7 +16,7 @@ from inference.manifest.task import Metric, Task
 from tests.training.by_hand import score, take_by_hand
 from training.pages.compare import Comparison, compare_zoos, describe_comparison, describe_gain
 from training.scoring.bootstrap import bootstrap_mean
-from training.scoring.scores import score_kind
+from training.scoring.scores import summarise_kind
 from zoo.metrics.scoring import find_scoring
 
 if TYPE_CHECKING:
@@ -190,9 +190,9 @@ def test_only_groups_that_both_cover_are_compared(
 
 def test_a_groups_figure_leaves_out_images_without_a_label_of_it() -> None:
     truth = np.array([[1, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 1]], bool)
-    assert score_kind(truth.astype(np.float32), truth, LABELS, "culture", Task()).tolist() == [1, 1, 1]
-    assert score_kind(truth.astype(np.float32), truth, LABELS, "tag", Task()).tolist() == [1, 1, 1]
-    assert score_kind(truth.astype(np.float32), truth, LABELS, "all", Task()).tolist() == [1, 1, 1, 1]
+    assert summarise_kind(truth.astype(np.float32), truth, LABELS, "culture", Task()).tolist() == [1, 1, 1]
+    assert summarise_kind(truth.astype(np.float32), truth, LABELS, "tag", Task()).tolist() == [1, 1, 1]
+    assert summarise_kind(truth.astype(np.float32), truth, LABELS, "all", Task()).tolist() == [1, 1, 1, 1]
 
 
 def misspell(first: "Zoo", second: "Zoo") -> tuple[list[str], str]:

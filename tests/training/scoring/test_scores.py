@@ -5,7 +5,7 @@ from sklearn.metrics import accuracy_score, f1_score, fbeta_score, roc_auc_score
 from inference.manifest.labels import Labels
 from inference.manifest.task import Form, Metric, Task
 from training.scoring.rules import decide_crossed
-from training.scoring.scores import describe_figures, narrow_labels, score_kind, score_network, summarise_kind
+from training.scoring.scores import describe_figures, narrow_labels, score_network, summarise_kind
 from zoo.metrics.f_beta import THRESHOLDS
 from zoo.metrics.scoring import find_scoring
 
@@ -77,12 +77,10 @@ def test_the_area_of_several_groups_is_one_figure_or_that_of_the_networks_group(
     assert describe_figures(figures, AREA) == f"ROC AUC of tag {figures['roc_auc_tag']:.4f}"
 
 
-def test_a_kind_has_a_figure_per_image_where_the_metric_is_a_mean() -> None:
+def test_a_kind_has_a_figure_per_image_if_the_metric_is_a_mean_and_counts_if_it_is_a_ratio() -> None:
     scores, truth = draw_case(4)
-    found = score_kind(scores, truth, LABELS, "tag", Task())
-    assert found is not None
+    found = summarise_kind(scores, truth, LABELS, "tag", Task())
     assert found.shape == (truth[:, 3:].any(axis=1).sum(),)
-    assert score_kind(scores, truth, LABELS, "all", MICRO) is None
     summary = summarise_kind(scores, truth, LABELS, "culture", MICRO)
     assert summary.shape == (80, 3)
     assert summary[:, 2].tolist() == truth[:, :3].sum(axis=1).tolist()

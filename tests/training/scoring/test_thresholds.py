@@ -56,7 +56,7 @@ def test_a_single_group_gets_the_best_of_all_rules(seed: int) -> None:
         score_slowly(decide(scores, labels, Decision({"tag": rule}, ())), truth)
         for rule in list_rules(5, map(float, THRESHOLDS))
     )
-    assert fit_decision(scores, truth, labels).figures[-1] == pytest.approx(best, abs=1e-12)
+    assert fit_decision(scores, truth, labels, 2.0).figures[-1] == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -69,7 +69,7 @@ def test_two_groups_get_the_best_pair_of_rules_in_these_cases(seed: int) -> None
         score_slowly(decide(scores, labels, Decision({"culture": first, "tag": second}, ())), truth)
         for first, second in itertools.product(list_rules(2, steps), list_rules(3, steps))
     )
-    assert fit_decision(scores, truth, labels).figures[-1] == pytest.approx(best, abs=1e-12)
+    assert fit_decision(scores, truth, labels, 2.0).figures[-1] == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -78,7 +78,7 @@ def test_no_stage_is_worse_than_the_one_before_or_the_best_threshold(seed: int) 
     random = np.random.default_rng(seed)
     truth = random.random((200, 26)) < 0.1
     scores = np.clip(0.2 * truth + random.random(truth.shape) ** 3, 0, 1).astype(np.float32)
-    single, apart, counted = fit_decision(scores, truth, labels).figures
+    single, apart, counted = fit_decision(scores, truth, labels, 2.0).figures
     plain = max(
         fbeta_score(truth, scores >= threshold, beta=2, average="samples", zero_division=0)
         for threshold in map(float, THRESHOLDS[::4])
@@ -91,7 +91,7 @@ def test_the_f2_equals_that_of_the_kernels_decision() -> None:
     random = np.random.default_rng(0)
     truth = random.random((100, 26)) < 0.1
     scores = np.clip(0.2 * truth + random.random(truth.shape) ** 3, 0, 1).astype(np.float32)
-    fitted = fit_decision(scores, truth, labels)
+    fitted = fit_decision(scores, truth, labels, 2.0)
     predicted = decide(scores, labels, Decision(fitted.groups, ()))
     expected = fbeta_score(truth, predicted, beta=2, average="samples", zero_division=0)
     assert fitted.figures[-1] == pytest.approx(expected, abs=1e-12)
@@ -105,7 +105,7 @@ def test_the_search_agrees_with_the_kernel_on_equal_scores_and_images_without_la
     random = np.random.default_rng(seed)
     for _ in range(20):
         rules = {group: GroupRule(int(random.integers(90, 199)), int(random.integers(2)), 3) for group in labels.groups}
-        evidence = rank_groups(scores, truth, labels)
+        evidence = rank_groups(scores, truth, labels, 2.0)
         counts = [apply_rule(ranked, rules[group]) for group, ranked in evidence.groups.items()]
         expected = score_slowly(decide(scores, labels, Decision(declare_rules(rules), ())), truth)
         assert evidence.score(counts[0] + counts[1])[0] == pytest.approx(expected, abs=1e-12)
@@ -114,7 +114,7 @@ def test_the_search_agrees_with_the_kernel_on_equal_scores_and_images_without_la
 def test_limits_without_effect_are_not_set() -> None:
     labels = make_labels(culture=2, tag=3)
     truth = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 1, 1]], np.bool_)
-    fitted = fit_decision(np.where(truth, 0.9, 0.1).astype(np.float32), truth, labels)
+    fitted = fit_decision(np.where(truth, 0.9, 0.1).astype(np.float32), truth, labels, 2.0)
     assert fitted.figures == (1.0, 1.0, 1.0)
     assert fitted.groups == {"culture": GroupDecision(0.105, 0, 2), "tag": GroupDecision(0.105, 0, 3)}
 
@@ -123,7 +123,7 @@ def test_a_group_best_left_without_labels_does_not_stop_the_search() -> None:
     labels = make_labels(culture=2, tag=2)
     truth = np.array([[0, 0, 1, 0], [0, 0, 0, 1]], np.bool_)
     scores = np.array([[0.9, 0.9, 0.1, 0.0], [0.9, 0.9, 0.0, 0.1]], np.float32)
-    fitted = fit_decision(scores, truth, labels)
+    fitted = fit_decision(scores, truth, labels, 2.0)
     assert fitted.figures[-1] == 1.0
     assert fitted.groups["culture"].threshold > 0.9
 
@@ -147,5 +147,5 @@ def test_counts_of_many_labels_do_not_overflow() -> None:
     labels = make_labels(tag=9000)
     truth = np.zeros((2, 9000), np.bool_)
     truth[0] = True
-    fitted = fit_decision(np.where(truth, 0.9, 0.1).astype(np.float32), truth, labels)
+    fitted = fit_decision(np.where(truth, 0.9, 0.1).astype(np.float32), truth, labels, 2.0)
     assert fitted.figures == (0.5, 0.5, 0.5)  # the other image has no label to find
