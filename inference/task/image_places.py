@@ -56,7 +56,10 @@ def place_image(name: str, file: str, rows: Rows | None = None) -> str | None:
 
 
 def list_images(folder: Path, most: int | None = None) -> list[Path]:
-    """List the images, or the first `most`, of a folder and its subfolders, by name; raises ImagesError: it cannot be listed."""
+    """List the images, or the first `most`, of a folder and its subfolders, by name.
+
+    Raises ImagesError: a folder cannot be listed.
+    """
     return list(islice(_walk_images(folder), most))
 
 
