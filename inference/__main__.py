@@ -7,10 +7,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from inference import __version__
 from inference.basics.errors import VitrineError
 from inference.basics.run_log import drop_unsaid, say
+from inference.manifest.values import is_dataset
 
 EXAMPLE = """A run saves its predictions in OUT.work and removes that folder at the end. To continue a killed run, start
 the same command again; it ends with the same submission.
@@ -34,6 +36,33 @@ def read_seconds(text: str) -> float:
     if not 0 < seconds < math.inf:  # also refuses NaN
         raise argparse.ArgumentTypeError(f"found {text!r}; wanted seconds, a finite number above 0")
     return seconds
+
+
+class Attach(argparse.Action):
+    """Collect the values OWNER/SLUG=DIR of a repeated option into a mapping from dataset to folder."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: str | None = None
+    ) -> None:
+        """Add one value; end with an error of the parser for one of another form, or for a dataset given twice."""
+        dataset, _, folder = value.partition("=")
+        attached = getattr(namespace, self.dest)
+        if not is_dataset(dataset) or not folder:
+            parser.error(f"argument {option}: found {value!r}; wanted OWNER/SLUG=DIR")
+        if dataset in attached:
+            parser.error(f"argument {option}: found dataset {dataset} twice; wanted it once")
+        setattr(namespace, self.dest, {**attached, dataset: Path(folder)})
+
+
+def add_attached(parser: argparse.ArgumentParser) -> None:
+    """Add --attached, which gives a mapping from dataset to folder."""
+    parser.add_argument(
+        "--attached",
+        action=Attach,
+        default={},
+        metavar="OWNER/SLUG=DIR",
+        help="folder of an attached dataset that has files of models; repeatable",
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="use one lane, one decoder and small batches: slower, needs the least memory",
     )
     parser.add_argument("--predictions", type=Path, metavar="DIR", help="also write each model's scores as .npy")
+    add_attached(parser)
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 

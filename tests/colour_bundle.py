@@ -39,7 +39,9 @@ def write_model(path: Path, weights: np.ndarray, activation: Activation) -> None
     views = helper.make_tensor_value_info("views", TensorProto.INT64, ["v"])
     scores = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", weights.shape[1]])
     graph = helper.make_graph(nodes, "colour", [image, views], [scores], constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {"cuts": '["identity"]', "merge": "mean"})
+    onnx.save(model, path)
 
 
 def write_bundle(folder: Path, task: dict[str, Any], names: tuple[str, ...] = NAMES, **runtime: Any) -> Path:

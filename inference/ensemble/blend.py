@@ -7,28 +7,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.manifest.labels import Labels
-from inference.manifest.records import Manifest, list_members
+from inference.manifest.model import list_members
+from inference.manifest.records import BLEND, Manifest
 
 Scores = NDArray[np.floating[Any]]
 
 
-def blend(scores: Mapping[str, Scores], manifest: Manifest, labels: Labels) -> NDArray[np.float32]:
-    """Return the mean of the models of each group, weighted by `ensemble.weights` of the manifest, (images, labels).
+def blend(scores: Mapping[str, Scores], manifest: Manifest, labels: Labels, name: str = BLEND) -> NDArray[np.float32]:
+    """Return the weighted mean of the models of each group, (images, labels).
 
-    `scores`: by model name, (images, labels of the model's group). The mean of an image ignores models whose row is
-    NaN; it is NaN if all are.
+    `scores`: by model name, (images, labels of the model's group); `name`: BLEND for the weights `ensemble.weights` of
+    the manifest, or one of `ensemble.blends`. The mean of an image ignores models whose row is NaN; it is NaN if all
+    are.
     """
+    given = manifest.ensemble.weights if name == BLEND else manifest.ensemble.blends[name]
     models = {model.name: model for model in manifest.models}
     rows = len(next(iter(scores.values())))
     blended = np.full((rows, len(labels.ids)), np.nan, np.float32)
-    for group, weights in manifest.ensemble.weights.items():
+    for group, weights in given.items():
         columns = np.array(labels.columns(group))
         mean = np.zeros((rows, len(columns)), np.float32)
         total = np.zeros((rows, 1), np.float32)
-        for name, weight in weights.items():
+        for model, weight in weights.items():
             if weight > 0:
-                places = np.searchsorted(labels.columns(models[name].group), columns)
-                part = rank_scores(scores[name][:, places].astype(np.float32), manifest, name)
+                places = np.searchsorted(labels.columns(models[model].group), columns)
+                part = rank_scores(scores[model][:, places].astype(np.float32), manifest, model)
                 known = ~np.isnan(part[:, :1])  # a row is NaN as a whole or not at all
                 mean += np.where(known, np.float32(weight) * part, np.float32(0))
                 total += np.float32(weight) * known
@@ -57,12 +60,25 @@ def gather_members(
     gathered = np.full((rows, len(names), len(labels.ids)), np.nan, np.float32)
     members = list_members(manifest.models)
     for place, name in enumerate(names):
-        models = [model for model in members[name] if model.name in scores]
-        if models:
-            folds = [scores[model.name].astype(np.float32) for model in models]
-            mean = folds[0] if len(folds) == 1 else _mean_known(np.stack(folds), axis=0)
-            gathered[:, place, labels.columns(models[0].group)] = mean
+        folds = [scores[model.name].astype(np.float32) for model in members[name] if model.name in scores]
+        if folds:
+            gathered[:, place, labels.columns(members[name][0].group)] = _mean_folds(folds)
     return gathered
+
+
+def gather_features(scores: Mapping[str, Scores], manifest: Manifest, names: Sequence[str]) -> NDArray[np.float32]:
+    """Return the outputs of members of group 'features' side by side, (images, sum of their outputs).
+
+    `scores`: by model name, (images, outputs), NaN for images without predictions; models may be missing. The outputs
+    of a member are the mean over its folds, NaN if no fold has any.
+    """
+    rows = len(next(iter(scores.values())))
+    members = list_members(manifest.models)
+    gathered = [np.empty((rows, 0), np.float32)]
+    for name in names:
+        folds = [scores[model.name].astype(np.float32) for model in members[name] if model.name in scores]
+        gathered.append(_mean_folds(folds) if folds else np.full((rows, members[name][0].outputs), np.nan, np.float32))
+    return np.concatenate(gathered, axis=1)
 
 
 def fill_members(gathered: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -72,6 +88,10 @@ def fill_members(gathered: NDArray[np.float32]) -> NDArray[np.float32]:
         return gathered
     means = np.nan_to_num(_mean_known(gathered, axis=1))
     return np.where(holes, means[:, None], gathered)
+
+
+def _mean_folds(folds: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return folds[0] if len(folds) == 1 else _mean_known(np.stack(folds), axis=0)
 
 
 def _mean_known(scores: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from inference.ensemble.blend import Scores
 from inference.manifest.labels import Labels
-from inference.manifest.records import Manifest, Model
+from inference.manifest.model import FEATURES, Model
+from inference.manifest.records import Manifest
 
 Rows = slice | list[int]
 
@@ -66,21 +67,24 @@ KeptScores = AllScores | TopScores
 
 
 def open_scores(manifest: Manifest, labels: Labels, images: int) -> dict[str, KeptScores]:
-    """Return the scores of each model, all unknown: the best `runtime.keep_top`, or all if that is None."""
-    dtype, opened = manifest.task.score_dtype, dict[str, KeptScores]()
+    """Return the scores of each model, all unknown: the best `runtime.keep_top`, or all if that is None.
+
+    Of a model for features, all are kept.
+    """
+    opened = dict[str, KeptScores]()
     for model in manifest.models:
-        own, keep = len(labels.columns(model.group)), _count_kept(manifest, labels, model)
+        own, keep = labels.count_outputs(model), _count_kept(manifest, labels, model)
+        dtype = manifest.score_dtype(model)
         opened[model.name] = TopScores(images, own, keep, dtype) if keep else AllScores(images, own, dtype)
     return opened
 
 
 def measure_scores(manifest: Manifest, labels: Labels, images: int) -> int:
     """Return the bytes of what `open_scores` returns."""
-    size = np.dtype(manifest.task.score_dtype).itemsize
     row = 0
     for model in manifest.models:
-        keep = _count_kept(manifest, labels, model)
-        row += keep * (size + np.dtype(np.int32).itemsize) if keep else len(labels.columns(model.group)) * size
+        keep, size = _count_kept(manifest, labels, model), np.dtype(manifest.score_dtype(model)).itemsize
+        row += keep * (size + np.dtype(np.int32).itemsize) if keep else labels.count_outputs(model) * size
     return row * images
 
 
@@ -105,4 +109,4 @@ def load_scores(path: Path, count: int, labels: int) -> Scores:
 
 def _count_kept(manifest: Manifest, labels: Labels, model: Model) -> int:
     keep, own = manifest.runtime.keep_top, len(labels.columns(model.group))
-    return keep if keep is not None and keep < own else 0
+    return keep if keep is not None and keep < own and model.group != FEATURES else 0

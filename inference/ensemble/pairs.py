@@ -37,13 +37,20 @@ def find_pairs(scores: Floats, top: int, counts: Integers) -> tuple[NDArray[np.i
 
 
 def compute_features(
-    scores: Floats, rows: Integers, columns: Integers, counts: Integers, groups: Integers, traits: Floats
+    scores: Floats,
+    rows: Integers,
+    columns: Integers,
+    counts: Integers,
+    groups: Integers,
+    traits: Floats,
+    extra: Floats,
 ) -> Floats:
     """Compute the features of each pair in the order of `name_features`, (pairs, features).
 
     `scores`: (images, members, labels), without NaN; `rows`, `columns`: of the pairs; `counts`: training images per
-    label, (labels,); `groups`: index of each label's group, (labels,); `traits`: TRAITS of each image, (images, 4).
-    Needs memory for several arrays of the result's size: call it with a few thousand images at a time.
+    label, (labels,); `groups`: index of each label's group, (labels,); `traits`: TRAITS of each image, (images, 4);
+    `extra`: outputs of the members of group 'features', side by side, (images, outputs), without NaN. Needs
+    memory for several arrays of the result's size: call it with a few thousand images at a time.
     """
     values = np.ascontiguousarray(scores[rows, :, columns].T)  # (members, pairs)
     features = [*values]
@@ -56,14 +63,19 @@ def compute_features(
     mean = scores.mean(axis=1)  # (images, labels)
     features += [_rank(mean)[rows, columns], *_look_around(mean, rows, columns, groups)]
     features += [counts[columns], groups[columns], *traits[rows].T]
-    stacked = np.empty((len(rows), len(features)), np.float32)
+    stacked = np.empty((len(rows), len(features) + extra.shape[1]), np.float32)
     for place, feature in enumerate(features):
         stacked[:, place] = feature
+    stacked[:, len(features) :] = extra[rows]
     return stacked
 
 
-def name_features(members: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the features of `compute_features`; `members`: in the order of the scores."""
+def name_features(members: Sequence[str], extra: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    """Return the names of the features of `compute_features`.
+
+    `members`: in the order of the scores; `extra`: the members of group 'features' and their numbers of outputs, in the
+    order of `compute_features`.
+    """
     names = list(members)
     paired = members[:PAIRED]
     for one, two in combinations(paired, 2):
@@ -73,6 +85,7 @@ def name_features(members: Sequence[str]) -> tuple[str, ...]:
     names += ["mean", "median", "deviation", "minimum", "maximum", "rank"]
     names += ["sum of group", "best of group", "mean / best of group", "sum elsewhere", "best elsewhere", "squares"]
     names += ["count", "group", *TRAITS]
+    names += [f"{member}[{place}]" for member, outputs in extra for place in range(outputs)]
     return tuple(names)
 
 

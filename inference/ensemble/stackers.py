@@ -1,6 +1,7 @@
 """Stackers in the kernel: ONNX Runtime sessions on the members' scores of an image."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from inference.basics.errors import SessionError
 from inference.ensemble.blend import fill_members
 from inference.ensemble.pairs import compute_features, find_pairs, name_features, share_scores
 from inference.manifest.labels import Labels
-from inference.manifest.records import Manifest, Stacker, remove_stackers
+from inference.manifest.model import list_members
+from inference.manifest.records import BLEND, Manifest, Stacker, remove_stackers
 from inference.models.faults import shorten
 from inference.models.graphs import check_graph
 from inference.models.sessions import open_on_cpu
@@ -25,16 +27,21 @@ class Inputs(NamedTuple):
     members: NDArray[np.float32]
     """(images, members, labels), in the order of the stacker's members; NaN for a missing score."""
     blended: NDArray[np.float32]
-    """(images, labels)."""
+    """The scores of the stacker's blend, (images, labels)."""
     traits: NDArray[np.float32]
     """(images, 4), see inference/images/traits.py."""
+    features: NDArray[np.float32] | None = None
+    """The outputs of the stacker's `features`, (images, sum of outputs), without NaN; None: it reads none."""
 
 
 class StackerSession:
     """One stacker on the CPU, which is fast enough for its size."""
 
-    def __init__(self, stacker: Stacker, path: Path, labels: Labels) -> None:
-        """Load `path`. Raises SessionError: the file does not load, or does not fit the manifest."""
+    def __init__(self, stacker: Stacker, path: Path, labels: Labels, extra: Sequence[tuple[str, int]] = ()) -> None:
+        """Load `path`; `extra`: the members `stacker.features` and their numbers of outputs.
+
+        Raises SessionError: the file does not load, or does not fit the manifest.
+        """
         self.stacker = stacker
         self._columns = np.array(labels.columns(stacker.group))
         self._file = path.name
@@ -48,7 +55,7 @@ class StackerSession:
         if stacker.kind == "cnn":
             wanted = ("scores", "tensor(float)", [len(stacker.members), len(self._columns)])
         else:
-            names = name_features(stacker.members)
+            names = name_features(stacker.members, extra)
             wanted = ("features", "tensor(float)", [len(names)])
             notes = self._session.get_modelmeta().custom_metadata_map
             self._counts = np.array(self._read_note(notes, "counts", len(labels.ids)), np.int64)
@@ -57,7 +64,9 @@ class StackerSession:
                     f"stacker {stacker.name}: {path.name} was fitted to features that differ from this kernel's; "
                     "run `build_kernel.py ensemble` again"
                 )
-            self._groups = np.array(labels.owners)
+            # The groups of a teammate's labels.csv may stand in another order than those of this one.
+            own = self._read_note(notes, "groups", len(labels.ids)) if "groups" in notes else labels.owners
+            self._groups = np.array(own, np.int64)
             self._exclusive = notes.get("exclusive") == "true"  # one label per image
         if found != [wanted]:
             raise SessionError(f"stacker {stacker.name}: {path.name}: found inputs {found}; wanted {[wanted]}")
@@ -72,7 +81,8 @@ class StackerSession:
             return self._run("scores", own, (len(own), len(self._columns)))
         filled = fill_members(inputs.members)
         rows, columns = find_pairs(filled, self.stacker.top, self._counts)
-        features = compute_features(filled, rows, columns, self._counts, self._groups, inputs.traits)
+        extra = np.empty((len(filled), 0), np.float32) if inputs.features is None else inputs.features
+        features = compute_features(filled, rows, columns, self._counts, self._groups, inputs.traits, extra)
         scored = inputs.blended.copy()
         scored[rows, columns] = self._run("features", features, (len(rows),))
         return (share_scores(scored) if self._exclusive else scored)[:, self._columns]
@@ -127,7 +137,21 @@ def list_used_stackers(manifest: Manifest) -> list[Stacker]:
     return [stacker for stacker in manifest.ensemble.stackers if stacker.name in used]
 
 
+def list_used_blends(manifest: Manifest) -> dict[str, set[str]]:
+    """Return the blends that the mix of a group or a used stacker of trees reads: name -> groups that are read."""
+    stackers = {one.name: one for one in list_used_stackers(manifest)}
+    used: dict[str, set[str]] = {}
+    for group in manifest.labels.groups:
+        for name, weight in manifest.ensemble.mix.get(group, {BLEND: 1.0}).items():
+            if weight > 0 and not (name in stackers and stackers[name].kind == "cnn"):
+                used.setdefault(stackers[name].blend if name in stackers else name, set()).add(group)
+    return used
+
+
 def open_stage(manifest: Manifest, labels: Labels, folder: Path) -> Stage:
     """Load the second stage of a bundle. Raises SessionError: a stacker does not load."""
-    sessions = [StackerSession(one, folder / one.onnx.file, labels) for one in list_used_stackers(manifest)]
+    members, sessions = list_members(manifest.models), []
+    for one in list_used_stackers(manifest):
+        extra = [(name, members[name][0].outputs) for name in one.features]
+        sessions.append(StackerSession(one, folder / one.onnx.file, labels, extra))
     return Stage(manifest, labels, tuple(sessions))

@@ -1,4 +1,4 @@
-"""Reading of image files as upright RGB and as the square inputs of models."""
+"""Reading of image files as upright RGB and as the inputs of models."""
 
 import errno
 import io
@@ -79,7 +79,7 @@ class Picture:
     """An image as input of the models and the second stage."""
 
     squares: Mapping[Geometry, NDArray[np.uint8]]
-    """(size, size, 3), or (tiles, size, size, 3) for a geometry with tiles."""
+    """(height, width, 3) of `Geometry.shape`, or (tiles, height, width, 3) for a geometry with tiles."""
     traits: NDArray[np.float32]
     """See inference/images/traits.py."""
     note: str = ""

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.manifest.records import Tiles
+from inference.basics.logarithms import take_logarithms
+from inference.manifest.model import Tiles
 from inference.manifest.values import Merge
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; px
@@ -80,10 +81,12 @@ def cut_tiles(decoded: Decoded, tiles: Tiles) -> list[Decoded]:
 
 
 def merge_tiles(scores: NDArray[np.float32], counts: Sequence[int], merge: Merge) -> NDArray[np.float32]:
-    """Combine scores of tiles, (tiles, labels), to scores of images, (images, labels), by mean or maximum per label.
+    """Combine scores of tiles, (tiles, labels), to scores of images, (images, labels), per label.
 
-    `counts`: number of tiles of each image, at least 1.
+    `counts`: number of tiles of each image, at least 1. `geometric` is the mean of logarithms.
     """
+    if merge == "geometric":
+        return np.exp(merge_tiles(take_logarithms(scores), counts, "mean"))
     starts = np.cumsum([0, *counts[:-1]])
     if merge == "maximum":
         return np.maximum.reduceat(scores, starts)

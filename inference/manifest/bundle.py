@@ -1,18 +1,40 @@
 """Reading a bundle: its manifest, labels and files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from inference.basics.errors import InputError, ManifestError
-from inference.manifest.file import MANIFEST_NAME, list_bundle_files, read_manifest, refuse_outside, verify_files
+from inference.manifest.file import (
+    MANIFEST_NAME,
+    NO_DATASETS,
+    list_bundle_files,
+    list_datasets,
+    read_dataset,
+    read_manifest,
+    refuse_outside,
+    verify_files,
+)
 from inference.manifest.labels import Labels, read_labels
 from inference.manifest.records import Manifest
 from inference.manifest.references import check_coverage
 
 
-def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
+def read_bundle(folder: Path, attached: Mapping[str, Path] = NO_DATASETS) -> tuple[Manifest, Labels]:
     """Read the manifest and the labels of a bundle, and verify the hashes of all its files.
 
-    Raises ManifestError naming the key; LabelsError naming the label.
+    `attached`: OWNER/SLUG -> folder of the datasets that have further files of models. Raises ManifestError naming the
+    key; LabelsError naming the label.
+    """
+    manifest, labels, lost = open_bundle(folder, attached)
+    for reason in lost.values():
+        raise ManifestError(reason)
+    return manifest, labels
+
+
+def open_bundle(folder: Path, attached: Mapping[str, Path] = NO_DATASETS) -> tuple[Manifest, Labels, dict[str, str]]:
+    """As `read_bundle`, but bear attached datasets that somebody has changed: also return model -> what is wrong.
+
+    Raises ManifestError too if a group has no model left.
     """
     try:
         refuse_outside(folder / MANIFEST_NAME, folder)
@@ -26,8 +48,40 @@ def read_bundle(folder: Path) -> tuple[Manifest, Labels]:
                 raise ManifestError(f"`models[{index}].onnx.fp32`: missing; export model {model.name}, then pack")
     except ManifestError as error:
         raise ManifestError(f"{MANIFEST_NAME}: {error}") from error
-    verify_files(list_bundle_files(manifest), folder)
-    return read_declared(folder)
+    check_attached(manifest, attached)
+    verify_files([(key, entry) for key, entry in list_bundle_files(manifest) if not read_dataset(entry)], folder)
+    lost = find_lost(manifest, folder, attached)
+    return *read_declared(folder), lost
+
+
+def check_attached(manifest: Manifest, attached: Mapping[str, Path]) -> None:
+    """Check that the datasets with files of models are attached. Raises ManifestError naming dataset and models."""
+    for dataset in list_datasets(manifest):
+        if dataset not in attached:
+            names = [model.name for model in manifest.models if dataset in map(read_dataset, model.onnx.values())]
+            raise ManifestError(
+                f"{MANIFEST_NAME}: dataset {dataset} is not attached, which has the models {', '.join(names)}; attach "
+                f"it with Add Input in the notebook, or name its folder with --attached {dataset}=DIR"
+            )
+
+
+def find_lost(manifest: Manifest, folder: Path, attached: Mapping[str, Path]) -> dict[str, str]:
+    """Verify the files in attached datasets; return model -> what is wrong.
+
+    Raises ManifestError if the others do not cover every group: then there is nothing to submit.
+    """
+    lost: dict[str, str] = {}
+    for index, model in enumerate(manifest.models):
+        files = [(f"models[{index}].onnx.{name}", entry) for name, entry in model.onnx.items() if read_dataset(entry)]
+        try:
+            verify_files(files, folder, attached)
+        except ManifestError as error:
+            lost[model.name] = f"model {model.name}: {error}"
+    for group, weights in manifest.ensemble.weights.items():
+        gone = [name for name, weight in weights.items() if weight > 0 and name in lost]
+        if len(gone) == sum(weight > 0 for weight in weights.values()):
+            raise ManifestError(f"{lost[gone[0]]}; no other model covers the group {group}")
+    return lost
 
 
 def read_declared(folder: Path) -> tuple[Manifest, Labels]:
@@ -52,6 +106,7 @@ def check_labels(manifest: Manifest, labels: Labels) -> None:
                 f"{manifest.labels.file}"
             )
     number, file = len(labels.ids), manifest.labels.file
+    check_label_ids(manifest, labels)
     if task.type in ("binary", "regression") and number != 1:
         raise ManifestError(f"{MANIFEST_NAME}: `task.type`: found {task.type}, but {number} labels in {file}; wanted 1")
     for key, found, wanted in (
@@ -72,4 +127,27 @@ def check_labels(manifest: Manifest, labels: Labels) -> None:
             raise ManifestError(
                 f"{MANIFEST_NAME}: `task.submission.separator`: found {form.separator!r}, which stands in the label "
                 f"{parted!r} of {file}; wanted one that no label holds"
+            )
+
+
+def check_label_ids(manifest: Manifest, labels: Labels) -> None:
+    """Check the label ids in `labels.exchanged` and `models[].label_order`. Raises ManifestError naming the key."""
+    owners = dict(zip(labels.ids, labels.owners, strict=True))
+    for mirror, pairs in manifest.labels.exchanged.items():
+        key, seen = f"`labels.exchanged.{mirror}`", [label for pair in pairs for label in pair]
+        for one, two in pairs:
+            if one not in owners or two not in owners or owners[one] != owners[two]:
+                raise ManifestError(
+                    f"{MANIFEST_NAME}: {key}: found [{one}, {two}]; wanted two label ids of one group in "
+                    f"{manifest.labels.file}"
+                )
+        if len(set(seen)) < len(seen):
+            twice = next(label for label in seen if seen.count(label) > 1)
+            raise ManifestError(f"{MANIFEST_NAME}: {key}: found label {twice} in two pairs; wanted each label once")
+    for index, model in enumerate(manifest.models):
+        own = {labels.ids[column] for column in labels.columns(model.group)}
+        if model.label_order and (set(model.label_order) != own or len(model.label_order) != len(own)):
+            raise ManifestError(
+                f"{MANIFEST_NAME}: `models[{index}].label_order`: found {len(model.label_order)} ids; wanted "
+                f"each of the {len(own)} label ids of {model.group!r} in {manifest.labels.file} once"
             )

@@ -3,16 +3,19 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from inference.basics.errors import InputError, ManifestError
 from inference.basics.files import hash_file, read_text, replace_file
+from inference.manifest.model import OnnxEntry
 from inference.manifest.records import AnyFile, Manifest
 from inference.manifest.references import check_references
 from inference.manifest.schema import load_json, parse_record
 
 MANIFEST_NAME = "weights_manifest.json"
+NO_DATASETS: Mapping[str, Path] = MappingProxyType({})
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -62,20 +65,56 @@ def list_bundle_files(manifest: Manifest) -> list[tuple[str, AnyFile]]:
     return files + [(f"runtime.wheels[{index}]", wheel) for index, wheel in enumerate(manifest.runtime.wheels)]
 
 
-def verify_files(files: Iterable[tuple[str, AnyFile]], folder: Path) -> None:
-    """Check that each file is in `folder`, also after resolving links, and has its hash. Raises ManifestError."""
+def read_dataset(entry: AnyFile) -> str | None:
+    """Return OWNER/SLUG of the attached dataset that has the file; None if it is in the manifest's own folder."""
+    return entry.dataset if isinstance(entry, OnnxEntry) else None
+
+
+def list_datasets(manifest: Manifest) -> list[str]:
+    """List the attached datasets that have files of models, each once, in the manifest's order."""
+    return list(dict.fromkeys(filter(None, (read_dataset(entry) for _, entry in list_bundle_files(manifest)))))
+
+
+def find_file(entry: AnyFile, folder: Path, attached: Mapping[str, Path] = NO_DATASETS) -> Path:
+    """Return the path of an entry's file: in the folder of its attached dataset, or in `folder`.
+
+    `attached`: OWNER/SLUG -> folder. Raises ManifestError: the dataset is not attached.
+    """
+    dataset = read_dataset(entry)
+    if dataset is None:
+        return folder / entry.file
+    if dataset not in attached:
+        raise ManifestError(
+            f"{MANIFEST_NAME}: dataset {dataset} is not attached, which has {entry.file}; attach it with Add Input in "
+            f"the notebook, or name its folder with --attached {dataset}=DIR"
+        )
+    return attached[dataset] / entry.file
+
+
+def verify_files(
+    files: Iterable[tuple[str, AnyFile]], folder: Path, attached: Mapping[str, Path] = NO_DATASETS
+) -> None:
+    """Check that each file is in `folder` or in its attached dataset, also after resolving links, and has its hash.
+
+    Raises ManifestError naming the key.
+    """
     for key, entry in files:
-        path = folder / entry.file
+        path = find_file(entry, folder, attached)
+        dataset = read_dataset(entry)
+        home = path.parent if dataset else folder
         try:
-            refuse_outside(path, folder)
+            refuse_outside(path, home)
             found = hash_file(path)
         except InputError as error:
-            reason = f"no file {entry.file} in {folder}" if _is_missing(error) else str(error)
-            raise ManifestError(f"{MANIFEST_NAME}: `{key}.file`: {reason}") from error
+            reason = f"no file {entry.file} in {home}" if _is_missing(error) else str(error)
+            owner = f"; dataset {dataset} has changed" if dataset else ""
+            raise ManifestError(f"{MANIFEST_NAME}: `{key}.file`: {reason}{owner}") from error
         if found != entry.sha256:
+            remedy = "restore the file, or update the manifest"
+            if dataset:
+                remedy = f"dataset {dataset} has changed; attach the version that was packed, or pack again"
             raise ManifestError(
-                f"{MANIFEST_NAME}: `{key}.sha256`: {path}: found {found[:12]}…; wanted {entry.sha256[:12]}…; "
-                "restore the file, or update the manifest"
+                f"{MANIFEST_NAME}: `{key}.sha256`: {path}: found {found[:12]}…; wanted {entry.sha256[:12]}…; {remedy}"
             )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from inference.basics.errors import LabelsError
 from inference.basics.tables import read_columns, read_header
-from inference.manifest.records import ALL
+from inference.manifest.model import ALL, FEATURES, Model
 
 COLUMNS = ("label_id", "label_name")
 IMET_COLUMNS = ("attribute_id", "attribute_name")
@@ -23,8 +23,14 @@ class Labels:
     """Columns of each group, ascending."""
 
     def columns(self, group: str) -> tuple[int, ...]:
-        """Return the columns of a group, ascending; all columns for 'all'."""
+        """Return the columns of a group, ascending; all columns for 'all', none for 'features'."""
+        if group == FEATURES:
+            return ()
         return tuple(range(len(self.ids))) if group == ALL else self.groups[group]
+
+    def count_outputs(self, model: Model) -> int:
+        """Return the number of scores per image of a model: one per label of its group, or its features."""
+        return model.outputs or len(self.columns(model.group))
 
     @property
     def owners(self) -> tuple[int, ...]:

@@ -1,43 +1,39 @@
 """The entries of weights_manifest.json; an entry without a default is required."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from inference.manifest.decision import Decision
-from inference.manifest.task import Task
+from inference.manifest.model import (
+    ALL,
+    FEATURES,
+    RESERVED,
+    FileEntry,
+    Model,
+    OnnxEntry,
+    OutOfFold,
+)
+from inference.manifest.task import Activation, Task
 from inference.manifest.values import (
     Count,
     FlatName,
-    Interpolation,
-    Loss,
-    Merge,
+    Mirror,
     NotNegative,
-    Precision,
     Probability,
     RelativePath,
-    ResizeRule,
     Rule,
     Sha256,
-    Triple,
     View,
     between,
+    is_pair,
     is_scale,
 )
 
-ALL = "all"
 BLEND = "blend"
 MAX_PIXELS = 100_000_000  # per image; the longest of iMet 2019, 7531x300, has 2 million
 MOST_PIXELS = 178_956_970  # upper bound of the limit; Pillow refuses larger images
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A file in the manifest's folder, and its hash."""
-
-    file: RelativePath
-    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -47,92 +43,16 @@ class LabelsEntry:
     file: RelativePath
     sha256: Sha256
     groups: Annotated[
-        Mapping[Annotated[str, Rule("a group name other than 'all'", lambda name: name not in ("", ALL))], str],
+        Mapping[
+            Annotated[str, Rule("a group name other than 'all' and 'features'", lambda name: name not in RESERVED)], str
+        ],
         Rule("at least one group", lambda groups: len(groups) > 0),
     ]
     """Group -> prefix of its labels' names."""
-
-
-@dataclass(frozen=True)
-class Resize:
-    """How an image is resized to a square, as in timm's evaluation transforms."""
-
-    rule: ResizeRule = "squash"
-    """`squash` ignores the aspect ratio; `crop` keeps it and cuts out the centre."""
-    percentage: Annotated[float, Rule("a number above 0, at most 1", lambda number: 0 < number <= 1)] = 1.0
-    """timm's `crop_pct`: the image is resized to size / percentage, then cropped to size."""
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """How long images are cut into tiles along the long side (inference/images/tiles.py)."""
-
-    aspect: Annotated[float, Rule("a number above 1, at most 1000", lambda number: 1 < number <= 1000)] = 3.0
-    """An image is cut if its long side divided by its short side is larger."""
-    most: Annotated[int, between(2, 32, "a whole number from 2 to 32")] = 8
-    """Largest number of tiles per image."""
-    merge: Merge = "mean"
-    """How the scores of the tiles are combined."""
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """Out-of-fold predictions of a model, in the files that `inference.pyz --predictions` writes."""
-
-    scores: FileEntry
-    """.npy, float16, (images, labels of the model's group)."""
-    ids: FileEntry
-    """The image ids of the rows, one per line."""
-
-
-@dataclass(frozen=True)
-class OnnxEntry:
-    """An exported file and its errors on real images: of fp32 compared with torch, of other precisions with fp32."""
-
-    file: FlatName
-    sha256: Sha256
-    opset: int
-    parity: NotNegative
-    """Largest difference in probability."""
-    source: Sha256
-    """Hash of all inputs of the export (packing/export/sources.py), to detect an outdated file."""
-    flips: NotNegative = 0.0
-    """Number of this model's predicted labels that change, divided by their number before; 0 where it predicts none."""
-    metric_loss: Loss = 0.0
-    """Loss of the task's metric against the truth if export had it, else against the answers from fp32.
-
-    Of a metric that is better if lower: in shares of its value for the reference (packing/export/parity.py).
-    """
-
-
-@dataclass(frozen=True)
-class Model:
-    """One network of the zoo: its input, its checkpoint and its exported files."""
-
-    name: FlatName
-    architecture: str
-    group: str
-    """The group that its outputs cover, or 'all'."""
-    image_size: Annotated[int, between(8, 4096, "a whole number from 8 to 4096")]
-    """Side of the square input, px."""
-    mean: Annotated[tuple[float, ...], Triple]
-    """Per channel, for pixel values from 0 to 1; also `std`."""
-    std: Annotated[
-        tuple[float, ...],
-        Triple,
-        Rule("three numbers above 0, one per channel", lambda numbers: all(number > 0 for number in numbers)),
-    ]
-    interpolation: Interpolation
-    resize: Resize = Resize()
-    tiles: Tiles | None = None
-    views: Annotated[
-        tuple[View, ...],
-        Rule("at least one view, each once", lambda views: len(views) > 0 and len(set(views)) == len(views)),
-    ] = ("identity", "hflip")
-    fold: int | None = None
-    checkpoint: FileEntry | None = None
-    out_of_fold: OutOfFold | None = None
-    onnx: Mapping[Precision, OnnxEntry] = dataclasses.field(default_factory=dict)
+    exchanged: Mapping[Mirror, tuple[Annotated[tuple[int, ...], Rule("two different label ids", is_pair)], ...]] = (
+        dataclasses.field(default_factory=dict)
+    )
+    """Mirror -> pairs of label ids whose scores it exchanges, such as left and right of `hflip`."""
 
 
 @dataclass(frozen=True)
@@ -151,23 +71,36 @@ class Stacker:
     """Largest difference in probability to the model that was exported."""
     top: Count = 0
     """For `trees`: the labels per member with the highest scores become pairs; others keep the score of the blend."""
+    features: tuple[str, ...] = ()
+    """For `trees`: the members of group 'features' whose outputs it reads, in the order used in training."""
+    blend: str = BLEND
+    """The blend that it was fitted with: 'blend' or one of `Ensemble.blends`."""
+
+
+Weights = Mapping[str, Mapping[str, NotNegative]]
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """How the scores of models are combined; only the ratios of weights matter."""
 
-    weights: Mapping[str, Mapping[str, NotNegative]]
+    weights: Weights
     """Group -> model -> weight in the blend."""
     stackers: tuple[Stacker, ...] = ()
-    mix: Mapping[str, Mapping[str, NotNegative]] = dataclasses.field(default_factory=dict)
-    """Group -> 'blend' or stacker -> weight; empty for the blend alone."""
+    mix: Weights = dataclasses.field(default_factory=dict)
+    """Group -> 'blend', one of `blends` or stacker -> weight; empty for the blend alone."""
+    blends: Mapping[FlatName, Weights] = dataclasses.field(default_factory=dict)
+    """Further blends for the mix: those of second stages that were merged; each as `weights`."""
     values: Mapping[str, Mapping[View, float]] = dataclasses.field(default_factory=dict)
     """Model -> view -> loss of the ensemble's out-of-fold metric without this view."""
     ranks: Mapping[str, Annotated[tuple[float, ...], Rule("ascending scores, at least two", is_scale)]] = (
         dataclasses.field(default_factory=dict)
     )
     """Model -> its scores at equally spaced ranks: the blend averages ranks instead of scores; empty: it does not."""
+    fitted_for: Sha256 | None = None
+    """Hash of the models that the second stage was fitted for (zoo/fitted_for.py); None: it was not fitted."""
+    out_of_fold: OutOfFold | None = None
+    """Out-of-fold scores of the second stage, (images, labels); None in a bundle."""
 
 
 @dataclass(frozen=True)
@@ -220,28 +153,32 @@ class Manifest:
     schema_version: Literal[1] = 1
 
     def groups_of(self, model: Model) -> tuple[str, ...]:
-        """Return the groups that the model's outputs cover."""
-        return tuple(self.labels.groups) if model.group == ALL else (model.group,)
+        """Return the groups that the model's outputs cover; none for `features`."""
+        groups = {ALL: tuple(self.labels.groups), FEATURES: ()}
+        return groups.get(model.group, (model.group,))
 
+    def activation_of(self, model: Model) -> Activation:
+        """Return what turns the model's outputs into scores."""
+        return model.activation or self.task.activation
 
-def name_member(model: Model) -> str:
-    """Return the name of the model's member: the model's name without its fold suffix (_f0, _f1, …)."""
-    return model.name if model.fold is None else model.name.removesuffix(f"_f{model.fold}")
+    def is_bounded(self, model: Model) -> bool:
+        """Return whether the model's scores are probabilities; features are, unless they have no activation."""
+        if model.group == FEATURES:
+            return self.activation_of(model) != "identity"
+        return self.task.has_probabilities
 
-
-def list_members(models: Iterable[Model]) -> dict[str, list[Model]]:
-    """Group models by member, in their order: the models of one recipe, which differ by fold."""
-    members: dict[str, list[Model]] = {}
-    for model in models:
-        members.setdefault(name_member(model), []).append(model)
-    return members
+    def score_dtype(self, model: Model) -> Literal["float16", "float32"]:
+        """Return the type in which the model's scores are stored."""
+        if model.group == FEATURES:
+            return "float16" if self.is_bounded(model) else "float32"
+        return self.task.score_dtype
 
 
 def remove_stackers(manifest: Manifest) -> Manifest:
     """Return the manifest without the second stage: only the blend, decided by the rules of the fallback."""
     return dataclasses.replace(
         manifest,
-        ensemble=dataclasses.replace(manifest.ensemble, stackers=(), mix={}),
+        ensemble=dataclasses.replace(manifest.ensemble, stackers=(), mix={}, blends={}),
         decision=dataclasses.replace(
             manifest.decision,
             groups=manifest.decision.fallback or manifest.decision.groups,

@@ -70,6 +70,8 @@ def join_key(key: str, name: str) -> str:
 def _parse_value(hint: Any, value: Any, key: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
+        if isinstance(arguments[0], types.UnionType) and not isinstance(value, _list_types(arguments[0])):
+            raise refuse(key, value, _describe(hint))
         parsed = _parse_value(arguments[0], value, key)
         for rule in arguments[1:]:
             if not rule.holds(parsed):
@@ -78,7 +80,11 @@ def _parse_value(hint: Any, value: Any, key: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        return _parse_value(next(kind for kind in arguments if kind is not types.NoneType), value, key)
+        kinds = [kind for kind in arguments if kind is not types.NoneType]
+        fitting = (kind for kind in kinds if isinstance(value, list) == (typing.get_origin(kind) is tuple))
+        return _parse_value(next(fitting, kinds[0]), value, key)
+    if hint is Any:
+        return value
     if origin is typing.Literal:
         if not any(value == choice and type(value) is type(choice) for choice in arguments):  # True equals 1 in Python
             raise refuse(key, value, _describe(hint))
@@ -102,6 +108,11 @@ def _parse_value(hint: Any, value: Any, key: str) -> Any:
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
         raise refuse(key, value, "text without lone surrogates, which UTF-8 cannot encode")
     return value
+
+
+def _list_types(union: types.UnionType) -> tuple[type, ...]:
+    """Return the types that JSON has for the kinds of a union."""
+    return tuple(list if typing.get_origin(kind) is tuple else kind for kind in typing.get_args(union))
 
 
 def _describe(hint: Any) -> str:

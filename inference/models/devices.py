@@ -9,7 +9,7 @@ import ctypes
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.basics.errors import ImageError, VitrineError
+from inference.manifest.file import NO_DATASETS, find_file, read_dataset, verify_files
 from inference.models.wheels import DRIVER, load_libraries
 
 # CUdevice_attribute of cuda.h.
@@ -79,10 +80,11 @@ def read_devices(driver: Any = None) -> tuple[Device, ...]:
     return tuple(devices)
 
 
-def try_batch(bundle: Path, images: Path) -> BatchTrial:
+def try_batch(bundle: Path, images: Path, attached: Mapping[str, Path] = NO_DATASETS) -> BatchTrial:
     """Run the bundle's smallest model on one batch of the folder's images, of the bundle's batch size.
 
-    Raises VitrineError: the model's hash is wrong, or it does not load or run.
+    A model in an attached dataset is used only if the bundle has none; `attached`: OWNER/SLUG -> folder. Raises
+    VitrineError: the model's hash is wrong, or it does not load or run.
     """
     missing = load_libraries()
     import numpy as np
@@ -92,7 +94,6 @@ def try_batch(bundle: Path, images: Path) -> BatchTrial:
     from inference.images.read import read_squares
     from inference.images.read_ahead import decode_ahead
     from inference.manifest.bundle import read_declared
-    from inference.manifest.file import verify_files
     from inference.models.sessions import ModelSession
     from inference.task.image_places import list_images
 
@@ -100,12 +101,20 @@ def try_batch(bundle: Path, images: Path) -> BatchTrial:
     manifest, labels = read_declared(bundle)
     # Every provider can run fp32.
     entries = [(model, model.onnx["fp32"]) for model in manifest.models]
-    model, entry = min(entries, key=lambda pair: (bundle / pair[1].file).stat().st_size)
-    verify_files([(f"models.{model.name}", entry)], bundle)
-    outputs = len(labels.columns(model.group))
-    bounded = manifest.task.has_probabilities
-    session = ModelSession(model.name, bundle / entry.file, outputs, gpus=len(read_devices()), bounded=bounded)
-    geometry = replace(read_geometry(model), tiles=None)  # a trial needs no tiles
+    own = [pair for pair in entries if read_dataset(pair[1]) is None]
+    model, entry = min(own or entries, key=lambda pair: find_file(pair[1], bundle, attached).stat().st_size)
+    verify_files([(f"models.{model.name}", entry)], bundle, attached)
+    session = ModelSession(
+        model.name,
+        find_file(entry, bundle, attached),
+        labels.count_outputs(model),
+        gpus=len(read_devices()),
+        bounded=manifest.is_bounded(model),
+        cuts=model.cuts,
+        merge=model.merge,
+    )
+    view = model.views[0]
+    geometry = replace(read_geometry(model, view), tiles=None)  # a trial needs no tiles
     runtime = manifest.runtime
     paths = list_images(images, MOST_TRIED)
     read = partial(read_squares, geometries={geometry}, max_pixels=runtime.max_pixels)
@@ -117,7 +126,7 @@ def try_batch(bundle: Path, images: Path) -> BatchTrial:
                 break
     squares = squares[: runtime.batch_size]
     if squares:
-        session.predict(np.stack(squares))
+        session.predict(np.stack(squares), [view])
     return BatchTrial(
         model=model.name,
         provider=session.provider,
@@ -133,9 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m inference.models.devices", description="Run one real batch.")
     parser.add_argument("--bundle", type=Path, required=True, help="folder with weights_manifest.json")
     parser.add_argument("--images", type=Path, required=True, help="folder with images")
+    parser.add_argument(
+        "--attached", action="append", default=[], metavar="OWNER/SLUG=DIR", help="folder of an attached dataset"
+    )
     given = parser.parse_args(arguments)
+    attached = {dataset: Path(folder) for dataset, _, folder in (text.partition("=") for text in given.attached)}
     try:
-        trial = try_batch(given.bundle, given.images)
+        trial = try_batch(given.bundle, given.images, attached)
     except (VitrineError, OSError, ImportError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.manifest.records import Model
+from inference.manifest.model import Model
 from inference.manifest.values import Precision
 from inference.models.sessions import CPU, CUDA, ModelSession
 
@@ -46,14 +46,18 @@ def list_allowed(model: Model, limit: float) -> dict[Precision, float]:
 
 
 def compare_sessions(first: ModelSession, rival: ModelSession, batch: NDArray[np.uint8]) -> PrecisionTrial:
-    """Time both in turn on a batch (images, height, width, 3); the fastest run of each counts. Raises SessionError."""
+    """Time both in turn on one view of a batch (images, height, width, 3); the fastest run of each counts.
+
+    The view is that of the comparison at export. Raises SessionError.
+    """
+    view = ("identity",) if "identity" in first.cuts else first.cuts[:1]
     seconds: tuple[list[float], list[float]] = ([], [])
     answers: Sequence[NDArray[np.float32]] = ()
     for _ in range(1 + TRIALS):
         answers = []
         for session, spent in zip((first, rival), seconds, strict=True):
             started = time.perf_counter()
-            answers.append(session.predict(batch))
+            answers.append(session.predict(batch, view))
             spent.append((time.perf_counter() - started) / len(batch))
     one, other = (min(spent[1:]) for spent in seconds)
     return PrecisionTrial(one, other, float(np.abs(answers[0] - answers[1]).max()))

@@ -14,6 +14,7 @@ from inference.models.batches import BatchSizes
 from inference.models.gpus import Gpus
 from inference.models.precision import RIVALS, compare_sessions, judge_trial
 from inference.models.sessions import CUDA, ModelSession
+from inference.models.views import merge_views
 
 LEAST = 2  # inputs per lane (one image in two views); with fewer, some lanes would idle
 DISTINCT_IMAGES = 4  # if this many different images get the same scores, the model ignores its input
@@ -111,8 +112,7 @@ class Runner:
     def _predict(self, batch: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
         shown, images = self._fit(views)
         if len(shown) < len(views):
-            mean: NDArray[np.float32] = np.mean([self._predict(batch, (view,)) for view in views], axis=0)
-            return mean
+            return merge_views([(1, self._predict(batch, (view,))) for view in views], self.session.merge)
         size, inputs = self.batches.current(), len(batch) * len(views)
         started = time.perf_counter()
         parts = [self.session.predict(batch[at : at + images], views, images) for at in range(0, len(batch), images)]

@@ -1,6 +1,7 @@
 """ONNX Runtime sessions, from uint8 images to probabilities."""
 
 import ctypes
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,14 @@ from numpy.typing import NDArray
 from inference.basics.cores import count_cores
 from inference.basics.errors import DeviceLostError, SessionError
 from inference.basics.memory import measure_free, require_free, share_arena
-from inference.manifest.values import View
+from inference.manifest.values import Merge, View, split_view
 from inference.models.faults import describe_fault
 from inference.models.graphs import check_graph
 from inference.models.threads import Threads
-from inference.models.views import VIEWS
 from inference.models.wheels import load_libraries
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 INPUTS = [("image", "tensor(uint8)", 4), ("views", "tensor(int64)", 1)]
-VIEW_NAMES = list(VIEWS)
 SHRINK = "memory.enable_memory_arena_shrinkage"  # onnxruntime_run_options_config_keys.h
 # Upper estimates of the memory that ONNX Runtime takes, checked only if this process has a limit.
 COPIES = 3  # of a file's weights while it is loaded
@@ -41,15 +40,23 @@ class ModelSession:
     """
 
     def __init__(
-        self, name: str, path: Path, outputs: int, gpus: int = 0, cores: int = 0, bounded: bool = True
+        self,
+        name: str,
+        path: Path,
+        outputs: int,
+        gpus: int = 0,
+        cores: int = 0,
+        bounded: bool = True,
+        cuts: Sequence[str] = ("identity", "hflip"),
+        merge: Merge = "mean",
     ) -> None:
-        """Load `path` for the model `name` with `outputs` labels, on `gpus` GPUs, or on the CPU if that is 0.
+        """Load `path` for the model `name` with `outputs` scores, on `gpus` GPUs, or on the CPU if that is 0.
 
         `cores`: number of lanes on the CPU; 0: one per core. Fewer take less memory. `bounded`: the scores are
-        probabilities; else any finite numbers.
+        probabilities; else any finite numbers. `cuts`, `merge`: those of the model in the manifest.
 
-        Raises SessionError: the model does not load; DeviceMemoryError: out of memory; DeviceLostError: ONNX Runtime
-        cannot use the GPUs.
+        Raises SessionError: the model does not load, or was exported for other views; DeviceMemoryError: out of memory;
+        DeviceLostError: ONNX Runtime cannot use the GPUs.
         """
         what = f"model {name}: {path.name} does not load"
         try:
@@ -68,8 +75,11 @@ class ModelSession:
                 f"model {name}: {path.name}: found inputs {found}; wanted `image`, uint8 (images, height, width, 3), "
                 "and `views`, int64 (views); export it again"
             )
+        if (made := self._lanes[0].describe_views()) != (wanted := _describe_views(cuts, merge)):
+            raise SessionError(f"model {name}: {path.name}: found {made}; wanted {wanted}; export it again")
         self.name = name
         self.outputs = outputs
+        self.cuts, self.merge = tuple(cuts), merge
         self._bounded = bounded
         self.provider: str = self._lanes[0].provider
         self._warm: set[tuple[int, int]] = set()  # (images, views) of the batches that have run
@@ -88,7 +98,9 @@ class ModelSession:
     def predict(
         self, batch: NDArray[np.uint8], views: Sequence[View] = ("identity",), full: int = 0
     ) -> NDArray[np.float32]:
-        """Return the mean over views of the scores, (images, labels), of a batch (images, height, width, 3).
+        """Return the scores merged over views, (images, labels), of a batch (images, height, width, 3).
+
+        The batch has the shape of the model's geometry for these views, which are of one scale.
 
         `full`: size of a full batch. On a GPU, a smaller batch is padded with black images to this size, because CUDA
         searches for the best algorithms again for every new size.
@@ -120,7 +132,8 @@ class ModelSession:
             batch = _fill_up(batch, max(full, len(batch)))
         # A batch is halved down to a single part, which needs no thread, if the system has no thread left.
         parts = np.array_split(batch, min(len(self._lanes), len(batch)))
-        work = [partial(lane.run, part, views) for lane, part in zip(self._lanes, parts, strict=False)]
+        places = np.array([self.cuts.index(split_view(view).cut) for view in views], np.int64)
+        work = [partial(lane.run, part, places) for lane, part in zip(self._lanes, parts, strict=False)]
         try:
             if self.provider == CPU:
                 require_free(ACTIVATIONS * len(views) * batch.nbytes)
@@ -156,13 +169,21 @@ class Lane:
         """Return name, type and number of dimensions of each input."""
         return [(node.name, node.type, len(node.shape)) for node in self._session.get_inputs()]
 
-    def run(self, part: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
-        """Run the model on a part of a batch; the input buffer is reused for parts of equal shape."""
+    def describe_views(self) -> str:
+        """Describe the views that the graph makes, as `_describe_views` does."""
+        notes = self._session.get_modelmeta().custom_metadata_map
+        return f"`cuts` {notes.get('cuts', 'missing')} and `merge` {notes.get('merge', 'missing')}"
+
+    def run(self, part: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Run the model on a part of a batch, with the views at `places` of its cuts.
+
+        The input buffer is reused for parts of equal shape.
+        """
         if self._image is None or tuple(self._image.shape()) != part.shape:
             self._image = onnxruntime.OrtValue.ortvalue_from_shape_and_type(part.shape, np.uint8, *self._place)
             self._binding.bind_ortvalue_input("image", self._image)
         self._image.update_inplace(np.ascontiguousarray(part))
-        self._binding.bind_cpu_input("views", np.array([VIEW_NAMES.index(view) for view in views], np.int64))
+        self._binding.bind_cpu_input("views", places)
         self._binding.bind_output("probabilities")
         self._session.run_with_iobinding(self._binding, self._options)
         answer: NDArray[np.float32]
@@ -172,6 +193,10 @@ class Lane:
     def stop(self) -> None:
         """End the current run after its current operator, from another thread, and refuse later ones."""
         self._options.terminate = True
+
+
+def _describe_views(cuts: Sequence[str], merge: str) -> str:
+    return f"`cuts` {json.dumps(list(cuts))} and `merge` {merge}"
 
 
 def _fill_up(batch: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -10,7 +10,9 @@ from inference.ensemble.kept_scores import KeptScores
 from inference.images.geometry import Geometry
 from inference.images.read import Picture
 from inference.images.tiles import merge_tiles
+from inference.manifest.values import Merge, View
 from inference.models.precision import TRIAL_BATCHES
+from inference.models.views import merge_views
 from inference.run.budget import PLAN_MARGIN
 from inference.run.plan import Pass, Plan, add_seconds, list_groups
 from inference.run.state import TRAITS_NAME, Job, State, exclude_model
@@ -23,12 +25,12 @@ def run_chunk(
     index: int,
     images: range,
     pictures: Sequence[Picture | ImageError],
-    geometries: Mapping[str, Geometry],
+    geometries: Mapping[tuple[str, View], Geometry],
 ) -> tuple[bool, float]:
     """Run and save the missing passes of the plan; return whether there was enough time, and the models' seconds.
 
-    `images`: the chunk's rows of the predictions; `geometries`: by model. Models that fail are excluded. If not all
-    images were read in time, the others are predicted and not saved, so that a later run reads all.
+    `images`: the chunk's rows of the predictions; `geometries`: by model and view. Models that fail are excluded. If
+    not all images were read in time, the others are predicted and not saved, so that a later run reads all.
     """
     rows, readable = take_readable(job, state, images, pictures)
     is_whole = not any(isinstance(found, LateError) for found in pictures)
@@ -50,13 +52,14 @@ def run_chunk(
             break
         if not state.planned and not has_time_to_measure(state, one, ran, len(rows), len(job.ids) - images.stop):
             continue
-        geometry = geometries[one.model]
+        geometry = geometries[one.model, one.view]
         began = now()
         has_time = state.pace.fits(one.model, TRIAL_BATCHES * len(rows))
         state.runners[one.model].settle(batches[geometry], has_time)
         # With tiles, one view per call, as tiles are merged per view; without a plan too, to measure in small steps.
         missing = [other for other in plan if str(other) not in done and other not in ran]
-        together: Plan = join_views(state, one, missing, len(rows)) if not geometry.tiles else (one,)
+        alike = [other for other in missing if geometries[other.model, other.view] == geometry]
+        together: Plan = join_views(state, one, alike, len(rows)) if not geometry.tiles else (one,)
         try:
             probabilities, seconds = show_views(state, together, geometry, batches[geometry], readable)
         except SessionError as error:
@@ -69,9 +72,7 @@ def run_chunk(
         note_passes(state, together, len(rows), seconds)
         shown.setdefault(one.model, []).append((len(together), probabilities))
         ran += together
-    for model, views in shown.items():
-        before = sum(name.rpartition("/")[0] == model for name in done)
-        add_to_mean(job.predictions[model], rows, views, before)
+    keep_scores(job, rows, shown, done)
     if ran and is_whole:
         commit_chunk(job, state, index, images, set(map(str, ran)))
     return in_time, spent
@@ -80,7 +81,7 @@ def run_chunk(
 def show_views(
     state: State, together: Plan, geometry: Geometry, batch: NDArray[np.uint8], pictures: Sequence[Picture]
 ) -> tuple[NDArray[np.float32], float]:
-    """Run views of one model; return the mean of their probabilities, (images, labels), and the seconds.
+    """Run views of one model and one geometry; return their merged scores, (images, labels), and the seconds.
 
     The seconds do not include the time to prepare the device for a new size of the batch. Raises SessionError.
     """
@@ -113,7 +114,10 @@ def take_readable(
 
 
 def join_views(state: State, one: Pass, missing: Sequence[Pass], rows: int) -> Plan:
-    """Return all missing passes of a model, to run in one call, if there is a plan and they fit; else only `one`."""
+    """Return all missing passes of a model, to run in one call, if there is a plan and they fit; else only `one`.
+
+    `missing`: those whose geometry is that of `one`.
+    """
     own = tuple(other for other in missing if other.model == one.model)
     return own if state.planned and state.pace.fits(one.model, len(own) * rows) else (one,)
 
@@ -130,7 +134,7 @@ def note_passes(state: State, together: Plan, rows: int, seconds: float) -> None
 
 
 def join_squares(pictures: Sequence[Picture], geometry: Geometry) -> NDArray[np.uint8]:
-    """Join the squares of all images, or all their tiles, into one batch (squares, size, size, 3)."""
+    """Join the arrays of all images, or all their tiles, into one batch (arrays, height, width, 3)."""
     squares = [picture.squares[geometry] for picture in pictures]
     return np.concatenate(squares) if geometry.tiles else np.stack(squares)
 
@@ -144,21 +148,32 @@ def has_time_to_measure(state: State, one: Pass, ran: Collection[Pass], rows: in
     return state.pace.left() - max(seconds.values()) * rows >= PLAN_MARGIN * cover * images
 
 
-def add_to_mean(
+def keep_scores(
+    job: Job, rows: list[int], shown: Mapping[str, Sequence[tuple[int, NDArray[np.float32]]]], done: Collection[str]
+) -> None:
+    """Merge the scores of passes into the predictions of some images; `shown`: by model, the `views` of `add_views`.
+
+    `done`: names of the passes that the predictions include.
+    """
+    merges = {model.name: model.merge for model in job.manifest.models}
+    for name, views in shown.items():
+        before = sum(other.rpartition("/")[0] == name for other in done)
+        add_views(job.predictions[name], rows, views, before, merges[name])
+
+
+def add_views(
     kept: KeptScores,
     rows: list[int],
     views: Sequence[tuple[int, NDArray[np.float32]]],
     before: int,
+    merge: Merge,
 ) -> None:
-    """Add further views to the scores of some images, which are the mean of `before` views.
+    """Add further views to the scores of some images, in which `before` views are merged.
 
-    `views`: (number of views, their mean (images, labels)).
+    `views`: (number of views, their merged scores, (images, labels)).
     """
-    total: NDArray[np.float32] = np.sum([np.float32(count) * mean for count, mean in views], axis=0, dtype=np.float32)
-    count = before + sum(count for count, _ in views)
-    if before:
-        total += np.float32(before) * kept.read(rows).astype(np.float32)
-    kept.write(rows, total / np.float32(count))
+    earlier = [(before, kept.read(rows).astype(np.float32))] if before else []
+    kept.write(rows, merge_views([*views, *earlier], merge))
 
 
 def commit_chunk(job: Job, state: State, index: int, images: range, ran: set[str]) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from inference.ensemble.stackers import list_used_stackers
-from inference.manifest.records import Manifest, name_member
+from inference.ensemble.stackers import list_used_blends, list_used_stackers
+from inference.manifest.model import name_member
+from inference.manifest.records import BLEND, Manifest
 from inference.manifest.values import View
 
 # Parts of the allowed time to which times are rounded up: more parts waste less time but take longer to plan.
@@ -22,7 +23,7 @@ class Pass:
     spare: bool
     """Another view of the model has a higher value."""
     groups: tuple[str, ...]
-    """Groups in whose blend the model has a weight."""
+    """Groups in whose main blend the model has a weight: its scores alone give them answers."""
 
     def __str__(self) -> str:
         return f"{self.model}/{self.view}"
@@ -34,18 +35,28 @@ Plan = tuple[Pass, ...]
 def list_passes(manifest: Manifest) -> Plan:
     """Return every model and view in running order: best views first, models of most groups first, then by value.
 
-    Models without a weight in a blend are left out unless a stacker that is used reads them.
+    Models without a weight in a blend that is used are left out unless a stacker that is used reads them, or their
+    features.
 
     The values are `ensemble.values` of the manifest, 0 for a pass that is missing there. Without `ensemble.values`, the
     value is 1 for a model's first view and 0.5 for the others.
     """
     values = manifest.ensemble.values
     passes = []
-    read = {member for stacker in list_used_stackers(manifest) for member in stacker.members}
+    used = list_used_stackers(manifest)
+    read = {member for stacker in used for member in (*stacker.members, *stacker.features)}
+    blended = {
+        name
+        for blend, groups in list_used_blends(manifest).items()
+        if blend != BLEND
+        for group in groups
+        for name, weight in manifest.ensemble.blends[blend][group].items()
+        if weight > 0
+    }
     for model in manifest.models:
         weights = manifest.ensemble.weights
         groups = tuple(group for group in manifest.groups_of(model) if weights[group].get(model.name, 0) > 0)
-        if not groups and name_member(model) not in read:
+        if not groups and name_member(model) not in read and model.name not in blended:
             continue
         own = {
             view: values.get(model.name, {}).get(view, 0.0) if values else 0.5 if place else 1.0

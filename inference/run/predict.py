@@ -16,8 +16,9 @@ from inference.ensemble.decide import answer_prior
 from inference.ensemble.kept_scores import open_scores
 from inference.ensemble.stackers import open_stage
 from inference.images.traits import TRAITS
-from inference.manifest.bundle import read_bundle
-from inference.manifest.records import Model
+from inference.manifest.bundle import open_bundle
+from inference.manifest.file import find_file
+from inference.manifest.model import Model
 from inference.manifest.values import Precision
 from inference.models.devices import read_devices
 from inference.models.gpus import Gpus
@@ -101,12 +102,12 @@ def read_job(request: Request) -> Job:
     check_writable(request.out)
     if request.predictions:
         make_folder(request.predictions)
-    manifest, labels = read_bundle(request.bundle)
+    manifest, labels, lost = open_bundle(request.bundle, request.attached)
     sample, paths = open_competition(manifest.task, labels, request.competition, request.images, request.sample)
     check_room(request, manifest, labels, sample)
     predictions = open_scores(manifest, labels, len(sample.ids))
     traits = np.full((len(sample.ids), len(TRAITS)), np.nan, np.float32)
-    return Job(request, manifest, labels, sample, paths, predictions, traits, answer_prior(manifest, labels))
+    return Job(request, manifest, labels, sample, paths, predictions, traits, answer_prior(manifest, labels), lost)
 
 
 def write_first(job: Job, state: State) -> None:
@@ -128,9 +129,11 @@ def load_stage(job: Job, state: State) -> None:
 
 
 def load_models(job: Job, state: State) -> None:
-    """Load the models; note in the log those that fail to load, and GPUs that are not used."""
+    """Load the models; note in the log those that are lost or fail to load, and GPUs that are not used."""
     gpus = Gpus([device.name for device in read_devices()], state.log)
     models = {model.name: model for model in job.manifest.models}
+    for name, reason in job.lost.items():
+        exclude_model(state, name, SessionError(reason))
     for name in dict.fromkeys(one.model for one in state.passes):
         if state.pace.left() <= 0:
             break
@@ -149,9 +152,10 @@ def open_runner(job: Job, state: State, model: Model, gpus: Gpus) -> Runner:
     """
 
     def open_session(gpus: int, precision: Precision) -> ModelSession:
-        path, outputs = job.request.bundle / model.onnx[precision].file, job.predictions[model.name].labels
+        path = find_file(model.onnx[precision], job.request.bundle, job.request.attached)
+        outputs, bounded = job.predictions[model.name].labels, job.manifest.is_bounded(model)
         cores = 1 if job.request.low_memory else 0
-        return ModelSession(model.name, path, outputs, gpus, cores, job.manifest.task.has_probabilities)
+        return ModelSession(model.name, path, outputs, gpus, cores, bounded, model.cuts, model.merge)
 
     allowed, asked = list_allowed(model, job.manifest.runtime.metric_loss), job.request.precision
     if asked and asked not in allowed:

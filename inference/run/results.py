@@ -10,6 +10,8 @@ from inference.basics.errors import OutputError
 from inference.basics.files import replace_file
 from inference.basics.memory import NO_MEMORY
 from inference.basics.run_log import format_seconds, join_names
+from inference.ensemble.stackers import list_used_stackers
+from inference.manifest.model import list_members
 from inference.run.answers import answer_missing, list_chosen
 from inference.run.plan import list_groups
 from inference.run.state import Job, Predictions, State
@@ -45,9 +47,22 @@ def note_missing(job: Job, state: State) -> None:
         images = sum(len(chunks[index]) for index, done in state.done.items() if done and str(one) not in done)
         if images:
             state.log.note_degraded(f"{one} dropped for {images} of {total} images: {cause}")
+    note_features(job, state, ~unread & ~bare)
     images = sum(len(answer.answers) for answer in state.answers.values() if not answer.stacked)
     if state.stage.stackers and images:
         state.log.note_degraded(f"stackers dropped for {images} of {total} images: {cause}")
+
+
+def note_features(job: Job, state: State, predicted: NDArray[np.bool_]) -> None:
+    """Note in the log how many of the `predicted` images, (images,), lack outputs that a stacker reads."""
+    members, used = list_members(job.manifest.models), list_used_stackers(state.stage.manifest)
+    for name in dict.fromkeys(name for stacker in used for name in stacker.features):
+        known = np.any([job.predictions[model.name].find_known() for model in members[name]], axis=0)
+        if (predicted & ~known).any():
+            state.log.note_degraded(
+                f"the blend decides for {(predicted & ~known).sum()} of {len(known)} images: they lack the features "
+                f"of {name}, which the stackers read"
+            )
 
 
 def note_unreadable(job: Job, state: State) -> None:

@@ -1,6 +1,6 @@
 """Input and progress of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -54,6 +54,8 @@ class Request:
     """For all models that have it within the manifest's limit; None: the faster (inference/models/precision.py)."""
     low_memory: bool = False
     """Use one lane, one decoder and small batches: slower, needs the least memory."""
+    attached: Mapping[str, Path] = field(default_factory=dict)
+    """OWNER/SLUG -> folder of each attached dataset that has files of models."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Job:
 
     prior: Answer
     """The answer to an image without predictions."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """Models whose files in an attached dataset are missing or have changed -> what is wrong."""
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from inference.basics.deadline import Deadline
 from inference.basics.errors import VitrineError
 from inference.ensemble.decide import answer_prior
 from inference.manifest.bundle import read_declared
+from inference.manifest.file import NO_DATASETS
 from inference.task.sample import read_sample
 from inference.task.submission import check_submission, write_submission
 
@@ -53,13 +54,19 @@ def write_prior(bundle: Path, sample: Path, out: Path) -> None:
 
 
 def run_trial(
-    bundle: Path, images: Path, environment: Mapping[str, str], deadline: Deadline
+    bundle: Path,
+    images: Path,
+    environment: Mapping[str, str],
+    deadline: Deadline,
+    attached: Mapping[str, Path] = NO_DATASETS,
 ) -> tuple[dict[str, Any] | None, str]:
     """Run one batch in a process of its own; return its BatchTrial as a dictionary, or None and the reason.
 
-    A trial that fails is repeated once, as a kill may have another cause than the device.
+    `attached`: OWNER/SLUG -> folder of the attached datasets with files of models. A trial that fails is repeated once,
+    as a kill may have another cause than the device.
     """
     command = [sys.executable, "-m", "inference.models.devices", "--bundle", str(bundle), "--images", str(images)]
+    command += [f"--attached={dataset}={folder}" for dataset, folder in attached.items()]
     reason = ""
     for _ in range(2):
         seconds = min(TRIAL_SECONDS, TRIAL_SHARE * max(deadline.left(), 0.0))

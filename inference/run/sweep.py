@@ -12,6 +12,7 @@ from inference.basics.run_log import Progress, format_seconds, join_names
 from inference.images.geometry import Geometry, read_draft, read_geometry
 from inference.images.read import Picture, read_picture
 from inference.images.read_ahead import decode_ahead, start_thread
+from inference.manifest.values import View
 from inference.run.answers import answer_chunk, choose_stage, stack_rest
 from inference.run.budget import PASS_MARGIN, RESTORE_MARGIN
 from inference.run.chunk import run_chunk
@@ -155,14 +156,14 @@ def run_sweep(job: Job, state: State, plan: Plan, todo: Sequence[int], kept: fro
     return True
 
 
-def read_geometries(job: Job, plan: Plan) -> dict[str, Geometry]:
-    """Return the geometry of each model of the plan."""
-    names = {one.model for one in plan}
-    return {model.name: read_geometry(model) for model in job.manifest.models if model.name in names}
+def read_geometries(job: Job, plan: Plan) -> dict[tuple[str, View], Geometry]:
+    """Return the geometry of each pass of the plan, by model and view."""
+    models = {model.name: model for model in job.manifest.models}
+    return {(one.model, one.view): read_geometry(models[one.model], one.view) for one in plan}
 
 
 def read_chunks(
-    job: Job, state: State, todo: Sequence[int], geometries: Mapping[str, Geometry]
+    job: Job, state: State, todo: Sequence[int], geometries: Mapping[tuple[str, View], Geometry]
 ) -> Generator[tuple[int, list[Picture | ImageError]], None, None]:
     """Read the images of the chunks ahead, as long as there is time to predict them.
 

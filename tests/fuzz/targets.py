@@ -19,7 +19,8 @@ from inference.images.read import read_squares
 from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.file import read_manifest, write_manifest
 from inference.manifest.labels import read_group_prefixes, read_labels
-from inference.manifest.records import Ensemble, LabelsEntry, Manifest, Model, Resize
+from inference.manifest.model import Model, Resize
+from inference.manifest.records import Ensemble, LabelsEntry, Manifest
 from inference.manifest.task import Task
 from inference.models.graphs import check_graph
 from inference.task.ids import read_ids
@@ -27,7 +28,7 @@ from inference.task.sample import Sample
 from inference.task.submission import check_submission
 
 Target = Callable[[bytes], None]
-GEOMETRY = Geometry(16, Resize("crop"), "bilinear")
+GEOMETRY = Geometry((16, 16), Resize("crop"), "bilinear")
 DRAFT = Draft(1.0, frozenset([GEOMETRY]))
 
 

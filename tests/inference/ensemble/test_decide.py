@@ -11,7 +11,6 @@ from inference.manifest.file import read_manifest
 from inference.manifest.labels import Labels
 from inference.manifest.records import Ensemble
 from inference.manifest.task import Form, Metric, Task
-from inference.models.views import VIEWS
 from inference.task.answers import list_answers
 from tests.conftest import Workshop
 
@@ -86,18 +85,6 @@ def test_the_blend_ignores_models_without_predictions_and_is_nan_without_any(
         else:
             assert np.isnan(blended[row, label])
     assert 0 < np.isnan(blended[:, 0]).sum() < 30
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_view_applied_twice_is_the_identity(view: str) -> None:
-    batch = np.random.default_rng(2).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
-    shown = VIEWS[view]  # type: ignore[index]
-    assert np.array_equal(shown(shown(batch)), batch)
-
-
-def test_hflip_swaps_left_and_right() -> None:
-    batch = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
-    assert np.array_equal(VIEWS["hflip"](batch), np.flip(batch, axis=2))
 
 
 def test_a_lower_threshold_selects_more_labels_and_scikit_learn_gives_a_higher_f2() -> None:

@@ -68,6 +68,21 @@ def test_the_measured_bytes_are_those_of_the_arrays(keep: int | None, bytes_per_
     assert [scores.labels for scores in opened.values()] == [2, 4]
 
 
+@pytest.mark.parametrize(
+    ("activation", "dtype", "size"), [("softmax", "float16", 2), (None, "float16", 2), ("identity", "float32", 4)]
+)
+def test_all_outputs_of_a_model_for_features_are_kept(activation: str | None, dtype: str, size: int) -> None:
+    one, two = MANIFEST["models"]  # type: ignore[misc]
+    wide = {**one, "name": "wide", "group": "features", "outputs": 9, "activation": activation}  # type: ignore[dict-item]
+    manifest = parse_manifest({**MANIFEST, "models": [one, two, wide]})
+    manifest = dataclasses.replace(manifest, runtime=dataclasses.replace(manifest.runtime, keep_top=3))
+    opened = open_scores(manifest, LABELS, 7)
+    assert isinstance(opened["two"], TopScores) and isinstance(opened["wide"], AllScores)
+    assert (opened["wide"].labels, opened["wide"].array.shape, opened["wide"].array.dtype) == (9, (7, 9), dtype)
+    assert measure_scores(manifest, LABELS, 7) == 7 * (2 * 2 + 3 * 6 + 9 * size)
+    assert measure_scores(manifest, LABELS, 7) == sum(kept.array.nbytes for kept in opened.values())
+
+
 def test_64500_classes_of_40000_images_need_gigabytes_or_megabytes() -> None:
     labels = Labels(tuple(range(64_500)), tuple(map(str, range(64_500))), {"c": tuple(range(64_500)), "t": ()})
     manifest = parse_manifest(MANIFEST)

@@ -14,10 +14,18 @@ from inference.ensemble.blend import blend
 from inference.ensemble.decide import decide
 from inference.ensemble.pairs import find_pairs, name_features
 from inference.ensemble.second_stage import choose_answers, mix_scores
-from inference.ensemble.stackers import Inputs, StackerSession, Stage, list_used_stackers
+from inference.ensemble.stackers import (
+    Inputs,
+    StackerSession,
+    Stage,
+    list_used_blends,
+    list_used_stackers,
+    open_stage,
+)
 from inference.manifest.decision import Calibration, Decision, GroupDecision
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL, BLEND, Ensemble, FileEntry, LabelsEntry, Manifest, Model, Stacker
+from inference.manifest.model import ALL, FileEntry, Model
+from inference.manifest.records import BLEND, Ensemble, LabelsEntry, Manifest, Stacker
 from inference.manifest.task import Task
 from inference.task.answers import list_answers
 
@@ -75,7 +83,7 @@ def cnn(tmp_path: Path) -> StackerSession:
 @pytest.fixture
 def trees(tmp_path: Path) -> StackerSession:
     """A stacker that gives 0.7 to the best label of each member."""
-    names = list(name_features(("one", "three")))
+    names = list(name_features(("one", "three"), ()))
     notes: dict[str, object] = {"counts": COUNTS, "features": names}
     write_graph(tmp_path / "trees.onnx", "features", ["pairs", len(names)], np.array(0.7), notes)
     stacker = Stacker("trees", "trees", ALL, ("one", "three"), UNUSED, 0.0, top=1)
@@ -94,7 +102,7 @@ def test_a_mix_divides_by_the_sum_of_its_weights(cnn: StackerSession) -> None:
     manifest = make_manifest((cnn.stacker,), {"c": {BLEND: 3.0, "cnn": 1.0}, "t": {BLEND: 0.5}})
     scores = draw_scores(4)
     blended = blend(scores, manifest, LABELS)
-    mixed = mix_scores(scores, blended, np.zeros((4, 4), np.float32), manifest, LABELS, [cnn])
+    mixed = mix_scores(scores, {BLEND: blended}, np.zeros((4, 4), np.float32), manifest, LABELS, [cnn])
     np.testing.assert_allclose(mixed[:, [0, 2]], 0.75 * blended[:, [0, 2]] + 0.25 * np.array([0.9, 0.3]), rtol=1e-6)
     np.testing.assert_allclose(mixed[:, [1, 3, 4]], blended[:, [1, 3, 4]], rtol=1e-6)
 
@@ -174,6 +182,148 @@ def test_an_image_gets_at_least_one_label_if_the_prior_of_its_lost_group_is_empt
         assert (first, second) == ((20,), (20,)), "no label of a known group is forced beside the prior labels"
 
 
+THEIRS = {"c": {"two": 1.0}, "t": {"three": 1.0}}  # the weights of a further blend
+
+
+def change(manifest: Manifest, **ensemble: object) -> Manifest:
+    return dataclasses.replace(manifest, ensemble=dataclasses.replace(manifest.ensemble, **ensemble))  # type: ignore[arg-type]
+
+
+def decide_row(stage: Stage, scores: np.ndarray, threshold: float) -> tuple[int, ...]:
+    """Decide one image by a threshold: the rule of both groups."""
+    chosen = [label for label, score in zip(stage.labels.ids, scores, strict=True) if score >= threshold]
+    return tuple(sorted(chosen)) or (stage.labels.ids[int(scores.argmax())],)
+
+
+def test_two_blends_are_mixed_without_a_stacker_and_the_main_one_decides_where_the_other_is_missing() -> None:
+    manifest = change(
+        make_manifest((), {"c": {BLEND: 1.0, "theirs": 3.0}, "t": {"theirs": 1.0}}), blends={"theirs": THEIRS}
+    )
+    assert list_used_blends(manifest) == {BLEND: {"c"}, "theirs": {"c", "t"}}
+    stage, scores = Stage(manifest, LABELS, ()), draw_scores(12)
+    assert stage.drop_stackers() == stage, "it has none"
+    scores["three"][[3, 4]] = np.nan
+    scores["two"][[4, 5]] = np.nan
+    found = choose_answers(stage, scores, np.zeros((12, 4), np.float32))
+    one, two, three = (scores[name].astype(np.float64) for name in ("one", "two", "three"))
+    for row in range(12):
+        mixed, alone = np.empty(5), np.empty(5)
+        alone[[0, 2]] = one[row, [0, 2]] if np.isnan(two[row, 0]) else 0.25 * one[row, [0, 2]] + 0.75 * two[row]
+        alone[[1, 3, 4]] = one[row, [1, 3, 4]] if np.isnan(three[row, 0]) else (one[row, [1, 3, 4]] + three[row]) / 2
+        mixed[[0, 2]], mixed[[1, 3, 4]] = 0.25 * alone[[0, 2]] + 0.75 * two[row], three[row]
+        wanted = decide_row(stage, alone, 0.4) if row in (3, 4, 5) else decide_row(stage, mixed, 0.6)
+        assert found[row] == wanted, row
+
+
+def test_a_blend_that_nothing_reads_is_not_needed() -> None:
+    manifest = change(make_manifest((), {"c": {BLEND: 1.0, "theirs": 0.0}}), blends={"theirs": THEIRS})
+    assert list_used_blends(manifest) == {BLEND: {"c", "t"}}
+    scores = draw_scores(4)
+    wanted = choose_answers(Stage(make_manifest((), {}), LABELS, ()), scores, np.zeros((4, 4), np.float32))
+    assert choose_answers(Stage(manifest, LABELS, ()), scores, np.zeros((4, 4), np.float32)) == wanted
+
+
+def test_trees_fill_the_labels_that_are_no_pair_from_their_own_blend(tmp_path: Path) -> None:
+    names = list(name_features(("one", "three"), ()))
+    write_graph(
+        tmp_path / "t.onnx", "features", ["p", len(names)], np.array(0.7), {"counts": COUNTS, "features": names}
+    )
+    stacker = Stacker("trees", "trees", ALL, ("one", "three"), UNUSED, 0.0, top=1, blend="theirs")
+    trees = StackerSession(stacker, tmp_path / "t.onnx", LABELS)
+    manifest = change(make_manifest((stacker,), {"c": {"trees": 1.0}, "t": {"trees": 1.0}}), blends={"theirs": THEIRS})
+    assert list_used_blends(manifest) == {"theirs": {"c", "t"}}
+    scores, wanted = draw_scores(6), np.empty((6, 5), np.float32)
+    wanted[:, [0, 2]], wanted[:, [1, 3, 4]] = scores["two"], scores["three"]
+    one, three = scores["one"].astype(np.float32), np.full((6, 5), np.nan, np.float32)
+    three[:, [1, 3, 4]] = scores["three"]
+    for member in (one, np.where(np.isnan(three), one, three)):  # a missing score is the mean of the other members
+        wanted[np.arange(6), member.argmax(axis=1)] = 0.7
+    blends = {name: blend(scores, manifest, LABELS, name) for name in (BLEND, "theirs")}
+    found = mix_scores(scores, blends, np.zeros((6, 4), np.float32), manifest, LABELS, [trees])
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def make_model_of_features(name: str, outputs: int) -> Model:
+    return dataclasses.replace(make_model(name, "features"), outputs=outputs, activation="identity")
+
+
+def write_reader(path: Path, feature: int, width: int, **notes: object) -> None:
+    """Write trees whose probability of a pair is one of its features."""
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["features", "place"], ["out"], axis=1)],
+        "stacker",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["pairs", width])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array(feature, np.int64), "place")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {key: json.dumps(note) for key, note in notes.items()})
+    onnx.save(model, path)
+
+
+def test_trees_read_the_outputs_of_members_for_features_and_the_blend_decides_where_they_are_missing(
+    tmp_path: Path,
+) -> None:
+    names = list(name_features(("one",), [("eyes", 2), ("ears", 1)]))
+    entry = FileEntry("trees.onnx", "0" * 64)
+    stacker = Stacker("trees", "trees", ALL, ("one",), entry, 0.0, top=5, features=("eyes", "ears"))
+    manifest = make_manifest((stacker,), {"c": {"trees": 1.0}, "t": {"trees": 1.0}})
+    more = (make_model_of_features("ears", 1), make_model_of_features("eyes", 2))
+    manifest = dataclasses.replace(manifest, models=(*manifest.models, *more))
+    scores = draw_scores(8)
+    scores |= {"eyes": np.linspace(0, 1, 16, dtype=np.float32).reshape(8, 2), "ears": np.ones((8, 1), np.float16)}
+    scores["eyes"][2] = scores["ears"][5] = np.nan
+    write_reader(tmp_path / "trees.onnx", names.index("eyes[1]"), len(names), counts=COUNTS, features=names)
+    stage = open_stage(manifest, LABELS, tmp_path)
+    found = choose_answers(stage, scores, np.zeros((8, 4), np.float32))
+    blended = blend(scores, manifest, LABELS)
+    for row in range(8):
+        pairs = np.full(5, scores["eyes"][row, 1])  # every label is a pair
+        wanted = decide_row(stage, blended[row], 0.4) if row in (2, 5) else decide_row(stage, pairs, 0.6)
+        assert found[row] == wanted, row
+    del scores["ears"]  # its model did not run at all
+    wanted_all = [decide_row(stage, row, 0.4) for row in blended]
+    assert choose_answers(stage, scores, np.zeros((8, 4), np.float32)) == wanted_all
+
+
+def test_trees_that_were_fitted_to_another_number_of_features_are_refused(tmp_path: Path) -> None:
+    names = list(name_features(("one",), [("eyes", 2)]))
+    stacker = Stacker("trees", "trees", ALL, ("one",), UNUSED, 0.0, top=5, features=("eyes",))
+    write_reader(tmp_path / "trees.onnx", 0, len(names), counts=COUNTS, features=names)
+    StackerSession(stacker, tmp_path / "trees.onnx", LABELS, [("eyes", 2)])
+    with pytest.raises(SessionError) as error:
+        StackerSession(stacker, tmp_path / "trees.onnx", LABELS, [("eyes", 3)])
+    assert str(error.value) == (
+        f"stacker trees: trees.onnx: metadata `features` is not a list of {len(names) + 1} values; "
+        "run `build_kernel.py ensemble` again"
+    )
+    with pytest.raises(SessionError, match="was fitted to features that differ from this kernel's"):
+        StackerSession(stacker, tmp_path / "trees.onnx", LABELS, [("nose", 2)])
+
+
+@pytest.mark.parametrize(("notes", "groups"), [({}, [0, 1, 0, 1, 1]), ({"groups": [1, 0, 1, 0, 0]}, [1, 0, 1, 0, 0])])
+def test_trees_of_a_teammate_keep_the_group_indices_of_their_fitting(
+    notes: dict[str, object], groups: list[int], tmp_path: Path
+) -> None:
+    names = list(name_features(("one",), ()))
+    write_reader(tmp_path / "t.onnx", names.index("group"), len(names), counts=COUNTS, features=names, **notes)
+    trees = StackerSession(Stacker("trees", "trees", ALL, ("one",), UNUSED, 0.0, top=5), tmp_path / "t.onnx", LABELS)
+    zeros = np.zeros((2, 1, 5), np.float32)
+    found = trees.score(Inputs(zeros, zeros[:, 0], np.zeros((2, 4), np.float32)))
+    assert found.tolist() == [groups] * 2
+
+
+@pytest.mark.parametrize("groups", [[0, 1, 0], "x", None, {}])
+def test_broken_group_indices_are_refused(groups: object, tmp_path: Path) -> None:
+    names = list(name_features(("one",), ()))
+    write_reader(tmp_path / "t.onnx", 0, len(names), counts=COUNTS, features=names, groups=groups)
+    with pytest.raises(SessionError) as error:
+        StackerSession(Stacker("trees", "trees", ALL, ("one",), UNUSED, 0.0, top=5), tmp_path / "t.onnx", LABELS)
+    assert str(error.value) == (
+        "stacker trees: t.onnx: metadata `groups` is not a list of 5 values; run `build_kernel.py ensemble` again"
+    )
+
+
 def test_a_stacker_without_weight_in_the_mix_is_not_used(cnn: StackerSession, trees: StackerSession) -> None:
     both = (cnn.stacker, trees.stacker)
     assert list_used_stackers(make_manifest(both, {"c": {"cnn": 0.0, BLEND: 1.0}, "t": {"trees": 0.1}})) == [
@@ -184,7 +334,7 @@ def test_a_stacker_without_weight_in_the_mix_is_not_used(cnn: StackerSession, tr
 
 @pytest.mark.parametrize("counts", [None, "[5, 4,", "5", "{}", json.dumps([*COUNTS, 0])])
 def test_trees_without_the_counts_of_their_labels_are_refused(counts: str | None, tmp_path: Path) -> None:
-    names, path = list(name_features(("one", "three"))), tmp_path / "trees.onnx"
+    names, path = list(name_features(("one", "three"), ())), tmp_path / "trees.onnx"
     write_graph(path, "features", ["pairs", len(names)], np.array(0.7), {"features": names})
     if counts is not None:
         model = onnx.load(path)
@@ -206,7 +356,7 @@ def test_models_and_stackers_without_a_weight_need_no_scores(cnn: StackerSession
     del scores["three"]
     blended = blend(scores, manifest, LABELS)
     np.testing.assert_array_equal(blended[:, [1, 3, 4]], scores["one"][:, [1, 3, 4]].astype(np.float32))
-    mixed = mix_scores(scores, blended, np.zeros((4, 4), np.float32), manifest, LABELS, [cnn])
+    mixed = mix_scores(scores, {BLEND: blended}, np.zeros((4, 4), np.float32), manifest, LABELS, [cnn])
     np.testing.assert_allclose(mixed[:, [0, 2]], [[0.9, 0.3]] * 4, rtol=1e-6)
 
 

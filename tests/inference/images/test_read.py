@@ -15,7 +15,8 @@ from PIL import Image
 from inference.basics.errors import ImageError
 from inference.images.geometry import Geometry
 from inference.images.read import ORIENTATION_TAG, decode_image, read_image, read_squares
-from inference.manifest.records import MAX_PIXELS, Resize
+from inference.manifest.model import Resize
+from inference.manifest.records import MAX_PIXELS
 from tests.conftest import write_picture
 
 Pixel = tuple[float, ...]
@@ -137,7 +138,7 @@ def test_a_wrong_suffix_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resize", [Resize("squash"), Resize("crop", 0.875)], ids=str)
 def test_extreme_shapes_become_squares(size: tuple[int, int], resize: Resize, tmp_path: Path) -> None:
     Image.new("RGB", size, (9, 99, 199)).save(tmp_path / "x.png")
-    geometry = Geometry(32, resize, "bicubic")
+    geometry = Geometry((32, 32), resize, "bicubic")
     square = read_squares(tmp_path / "x.png", [geometry])[geometry]
     assert square.shape == (32, 32, 3) and (square == (9, 99, 199)).all()
 
@@ -172,7 +173,7 @@ def test_an_image_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
     with pytest.raises(
         ImageError, match=r"^x\.png: found 30x20 = 600 pixels; wanted at most 599 \(`runtime\.max_pixels`\)$"
     ):
-        read_squares(path, [Geometry(8, Resize(), "bilinear")], max_pixels=599)
+        read_squares(path, [Geometry((8, 8), Resize(), "bilinear")], max_pixels=599)
 
 
 def test_a_jpeg_2000_has_a_limit_of_its_own(tmp_path: Path) -> None:

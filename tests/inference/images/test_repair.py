@@ -14,7 +14,7 @@ from inference.images import read
 from inference.images.geometry import Geometry
 from inference.images.read import decode_image, read_image, read_picture
 from inference.images.repair import DAMAGED, accept_damage, keep_pixels
-from inference.manifest.records import Resize
+from inference.manifest.model import Resize
 from tests.conftest import write_picture
 
 
@@ -60,7 +60,7 @@ def test_a_progressive_jpeg_without_its_last_bytes_is_a_coarse_picture(tmp_path:
 
 def test_the_note_reaches_the_picture_for_the_models(tmp_path: Path) -> None:
     path = cut(write_picture(tmp_path / "x.png", (60, 40), seed=4), 0.8)
-    geometry = Geometry(16, Resize(), "bilinear")
+    geometry = Geometry((16, 16), Resize(), "bilinear")
     picture = read_picture(path, [geometry])
     assert picture.note == DAMAGED and picture.squares[geometry].shape == (16, 16, 3)
 

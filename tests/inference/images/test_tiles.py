@@ -1,6 +1,8 @@
 import itertools
 import json
 import math
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ from inference.images.read import decode_image, read_image, read_squares
 from inference.images.tiles import cut_tiles, merge_tiles, plan_tiles
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import read_labels
-from inference.manifest.records import Resize, Tiles
+from inference.manifest.model import Resize, Tiles
 from inference.manifest.values import Merge
 from inference.models.devices import try_batch
 from inference.task.ids import read_ids
 from tests.conftest import ZOO, Workshop, write_picture
 from tests.roads.test_kernel import run_script
-from zoo.networks import load_network
+from zoo.networks import open_network
 
 SIDES = st.integers(4, 9000)
 ASPECTS = st.floats(1.01, 20)
@@ -90,7 +92,14 @@ def test_a_tile_has_the_pixels_of_its_box(tmp_path: Path) -> None:
         assert tile.region == (0, 0, *tile.size) == (0, 0, right - left, bottom - top)
 
 
-@pytest.mark.parametrize("merge", ["mean", "maximum"])
+MERGES: dict[Merge, Callable[[list[float]], float]] = {
+    "mean": statistics.fmean,
+    "maximum": max,
+    "geometric": statistics.geometric_mean,
+}
+
+
+@pytest.mark.parametrize("merge", MERGES)
 def test_merging_equals_a_loop_over_the_images(merge: Merge) -> None:
     random = np.random.default_rng(0)
     for counts in ([1], [3], [1, 1, 1], [2, 1, 5, 1, 8], random.integers(1, 9, 50).tolist()):
@@ -98,12 +107,16 @@ def test_merging_equals_a_loop_over_the_images(merge: Merge) -> None:
         left, wanted = list(scores), []
         for count in counts:
             own = [left.pop(0) for _ in range(count)]
-            wanted.append(
-                [(max if merge == "maximum" else np.mean)([tile[label] for tile in own]) for label in range(7)]
-            )
+            wanted.append([MERGES[merge]([float(tile[label]) for tile in own]) for label in range(7)])
         merged = merge_tiles(scores, counts, merge)
         assert merged.dtype == np.float32
-        np.testing.assert_allclose(merged, wanted, rtol=1e-6)
+        np.testing.assert_allclose(merged, wanted, rtol=1e-6 if merge != "geometric" else 1e-5)
+
+
+def test_a_geometric_mean_of_tiles_takes_a_score_of_0_as_tiny_and_does_not_underflow() -> None:
+    scores = np.array([[0.0, 1e-4], [1.0, 1e-4], *[[1.0, 1e-4]] * 30], np.float32)
+    merged = merge_tiles(scores, [2, 30], "geometric")
+    np.testing.assert_allclose(merged, [[1e-5**0.5, 1e-4], [1, 1e-4]], rtol=1e-4)
 
 
 def test_one_tile_keeps_its_scores_to_the_bit() -> None:
@@ -114,8 +127,8 @@ def test_one_tile_keeps_its_scores_to_the_bit() -> None:
 
 def test_models_that_differ_only_in_tiles_share_the_decoding(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "x.png", (300, 60), seed=2)
-    whole, cut = Geometry(32, Resize(), "bilinear"), Geometry(32, Resize(), "bilinear", Tiles())
-    squares = read_squares(path, {whole, cut, Geometry(32, Resize(), "bilinear", Tiles())})
+    whole, cut = Geometry((32, 32), Resize(), "bilinear"), Geometry((32, 32), Resize(), "bilinear", Tiles())
+    squares = read_squares(path, {whole, cut, Geometry((32, 32), Resize(), "bilinear", Tiles())})
     assert {key: value.shape for key, value in squares.items()} == {whole: (32, 32, 3), cut: (7, 32, 32, 3)}
 
 
@@ -148,14 +161,14 @@ def test_models_see_tiles_of_long_images_and_other_images_unchanged(own_workshop
     found = predict(own_workshop, tmp_path / "found")
     others = [row for row in range(len(ids)) if row not in (3, 11)]
     labels = read_labels(own_workshop.dataset / "labels.csv", {"culture": "culture::", "tag": "tag::"})
+    origins = {model.name: model for model in read_manifest(own_workshop.manifest).models}
     for model in read_manifest(own_workshop.dataset / MANIFEST_NAME).models:
         scores = found[model.name]
         np.testing.assert_allclose(scores[others], before[model.name][others], rtol=0, atol=1e-3)
         if not model.tiles:
             continue
-        architecture, group, size, _ = ZOO[model.name]
-        outputs = len(labels.columns(group))
-        network = load_network(own_workshop.home / f"{model.name}.safetensors", architecture, size, outputs).module
+        _, _, size, _ = ZOO[model.name]
+        network = open_network(origins[model.name], own_workshop.home, labels).module
         timms = timm.data.create_transform(
             size, interpolation=model.interpolation, mean=model.mean, std=model.std, crop_pct=1.0, crop_mode="squash"
         )

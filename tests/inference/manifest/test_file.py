@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 
 from inference.basics.errors import ManifestError, VitrineError
+from inference.basics.files import hash_file
 from inference.manifest.bundle import read_bundle
-from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
+from inference.manifest.file import MANIFEST_NAME, find_file, read_manifest, verify_files, write_manifest
 from inference.manifest.labels import read_labels
+from inference.manifest.model import OnnxEntry
 from tests.conftest import Workshop
 
 Document = dict[str, Any]
@@ -67,8 +70,8 @@ def calibrate(document: Document) -> None:
 
 
 def join_groups(document: Document) -> None:
-    document["models"][1] |= {"name": "mixed_f0", "fold": 0}
-    document["models"][2] |= {"name": "mixed_f1", "fold": 1}
+    document["models"][1] |= {"name": "mixed_f0", "fold": 0, "member": "mixed"}
+    document["models"][2] |= {"name": "mixed_f1", "fold": 1, "member": "mixed"}
     document["ensemble"]["weights"] = {group: {"everything": 1.0} for group in ("culture", "tag")}
 
 
@@ -76,19 +79,24 @@ def put(path: str, value: object) -> Callable[[Document], None]:
     return lambda document: change(document, path, value)
 
 
+SIDES = "the side of a square or [height, width], whole numbers from 8 to 4096"
+VIEWS = (
+    "one of identity, hflip, vflip, rot180, transpose, rot90, rot270, transverse; top_left, top_right, bottom_left, "
+    "bottom_right or scale_101 to scale_400, also followed by + and one of the first, as in top_left+hflip"
+)
 BROKEN = [
     (put("models.0.image_sise", 3), "`models[0].image_sise`: unknown key; did you mean `models[0].image_size`?"),
     (
         put("qqq", 3),
         "`qqq`: unknown key; known keys: decision, ensemble, labels, models, runtime, schema_version, task",
     ),
-    (put("models.0.image_size", "64"), '`models[0].image_size`: found "64"; wanted a whole number'),
+    (put("models.0.image_size", "64"), f'`models[0].image_size`: found "64"; wanted {SIDES}'),
     (put("models.0.image_size", True), "`models[0].image_size`: found true; wanted a whole number"),
-    (put("models.0.image_size", 0), "`models[0].image_size`: found 0; wanted a whole number from 8 to 4096"),
-    (put("models.0.image_size", ...), "`models[0].image_size`: missing; wanted a whole number from 8 to 4096"),
-    (put("models.0.std", [1, 0, 1]), "`models[0].std`: found [1, 0, 1]; wanted three numbers above 0, one per channel"),
+    (put("models.0.image_size", 0), f"`models[0].image_size`: found 0; wanted {SIDES}"),
+    (put("models.0.image_size", ...), f"`models[0].image_size`: missing; wanted {SIDES}"),
+    (put("models.0.std", [1, 0, 1]), "`models[0].std`: found [1, 0, 1]; wanted numbers above 0, one per channel"),
     (put("models.0.views", []), "`models[0].views`: found []; wanted at least one view, each once"),
-    (put("models.0.views", ["flip"]), "`models[0].views[0]`: found \"flip\"; wanted 'identity' or 'hflip'"),
+    (put("models.0.views", ["flip"]), f'`models[0].views[0]`: found "flip"; wanted {VIEWS}'),
     (
         put("labels.file", "/etc/passwd"),
         '`labels.file`: found "/etc/passwd"; wanted a path inside the manifest\'s folder, with / and without ..',
@@ -108,7 +116,7 @@ BROKEN = [
     (double_name, "`models[1].name`: 'everything' is also the name of models[0]; rename one"),
     (
         put("models.0.group", "style"),
-        "`models[0].group`: found \"style\"; wanted 'all' or a group of `labels.groups`: culture, tag",
+        "`models[0].group`: found \"style\"; wanted 'all', 'features' or a group of `labels.groups`: culture, tag",
     ),
     (put("decision.groups.tag", ...), "`decision.groups.tag`: missing; every group of `labels.groups` needs one"),
     (
@@ -161,10 +169,10 @@ BROKEN = [
     ),
     (
         stack(members=["everything", "nobody"]),
-        "`ensemble.stackers[0].members[1]`: no model 'nobody' in `models`; run `build_kernel.py ensemble` again",
+        "`ensemble.stackers[0].members[1]`: no member 'nobody' with scores in `models`; run `build_kernel.py ensemble` again",
     ),
     (stack(members=[]), "`ensemble.stackers[0].members`: found []; wanted at least one member"),
-    (stack_twice, "`ensemble.stackers[1].name`: 'cnn_tag' is also the name of another stacker; rename one"),
+    (stack_twice, "`ensemble.stackers[1].name`: 'cnn_tag' is also the name of another part; rename one"),
     (
         stack(mix={"tag": {"trees": 1.0}}),
         "`ensemble.mix.tag.trees`: no stacker of that name in `ensemble.stackers`",
@@ -178,7 +186,7 @@ BROKEN = [
     (stack(), "`ensemble.stackers[0].onnx.file`: no file stacker_cnn_tag.onnx in {folder}"),
     (
         put("ensemble.values", {"everything": {"tiles": 0.1}}),
-        "`ensemble.values.everything.tiles`: found \"tiles\"; wanted 'identity' or 'hflip'",
+        f'`ensemble.values.everything.tiles`: found "tiles"; wanted {VIEWS}',
     ),
     (
         put("ensemble.values", {"nobody": {"hflip": 0.1}}),
@@ -199,7 +207,8 @@ BROKEN = [
     ),
     (
         join_groups,
-        "`models`: mixed_f0, mixed_f1 are folds of mixed but cover culture and tag; wanted one group; rename a model",
+        "`models`: mixed_f0, mixed_f1 are folds of the member mixed but cover culture and tag; wanted the same; give "
+        "one another `member`",
     ),
     (put("schema_version", True), "`schema_version`: found true; wanted 1"),
     (
@@ -230,7 +239,7 @@ BROKEN = [
     (put("models.0.tiles", {"most": 2.5}), "`models[0].tiles.most`: found 2.5; wanted a whole number"),
     (
         put("models.0.tiles", {"merge": "median"}),
-        "`models[0].tiles.merge`: found \"median\"; wanted 'mean' or 'maximum'",
+        "`models[0].tiles.merge`: found \"median\"; wanted 'mean' or 'geometric' or 'maximum'",
     ),
     (put("models.0.mean", ["a", 0, 0]), '`models[0].mean[0]`: found "a"; wanted a number'),
 ]
@@ -389,3 +398,51 @@ def test_broken_labels_are_named(rows: str, message: str, tmp_path: Path) -> Non
     with pytest.raises(VitrineError) as error:
         read_labels(path, {"culture": "culture::", "tag": "tag::"})
     assert str(error.value) == f"{path}: {message}"
+
+
+def test_a_file_is_found_in_its_own_folder_or_in_that_of_its_dataset(tmp_path: Path) -> None:
+    entry = OnnxEntry("a.onnx", "0" * 64, 17, 0.0, "0" * 64)
+    assert find_file(entry, tmp_path) == tmp_path / "a.onnx"
+    attached = dataclasses.replace(entry, dataset="bob/zoo")
+    assert find_file(attached, tmp_path, {"bob/zoo": Path("elsewhere")}) == Path("elsewhere/a.onnx")
+    with pytest.raises(ManifestError) as error:
+        find_file(attached, tmp_path, {"bob/other": Path("elsewhere")})
+    assert str(error.value) == (
+        "weights_manifest.json: dataset bob/zoo is not attached, which has a.onnx; attach it with Add Input in the "
+        "notebook, or name its folder with --attached bob/zoo=DIR"
+    )
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (
+            lambda path: path.unlink(),
+            "`k.file`: no file a.onnx in {folder}; dataset bob/zoo has changed",
+        ),
+        (
+            lambda path: path.write_text("other"),
+            "`k.sha256`: {folder}/a.onnx: found d9298a10d1b0…; wanted 2cf24dba5fb0…; dataset bob/zoo has changed; attach "
+            "the version that was packed, or pack again",
+        ),
+        (
+            lambda path: path.rename(path.parent.parent / "b.onnx") and path.symlink_to("../b.onnx"),
+            "`k.file`: {folder}/a.onnx links to a file outside of {folder}; copy the file there; dataset bob/zoo has "
+            "changed",
+        ),
+    ],
+    ids=["missing", "changed", "linked"],
+)
+def test_a_file_of_an_attached_dataset_is_verified_there(
+    break_it: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    path = folder / "a.onnx"
+    path.write_text("hello")
+    files = [("k", OnnxEntry("a.onnx", hash_file(path), 17, 0.0, "0" * 64, dataset="bob/zoo"))]
+    verify_files(files, tmp_path, {"bob/zoo": folder})
+    break_it(path)
+    with pytest.raises(ManifestError) as error:
+        verify_files(files, tmp_path, {"bob/zoo": folder})
+    assert str(error.value) == f"weights_manifest.json: {message.format(folder=folder)}"

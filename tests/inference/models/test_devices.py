@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 
 from inference.basics.errors import ManifestError, SessionError
+from inference.manifest.values import View
 from inference.models import devices, sessions
 from inference.models.devices import BatchTrial, Device, main, read_devices, try_batch
 from inference.models.sessions import CPU, ModelSession
@@ -101,9 +103,10 @@ def test_one_real_batch_runs_through_the_smallest_model(
     batches: list[np.ndarray] = []
     real = ModelSession.predict
 
-    def predict(session: ModelSession, batch: np.ndarray) -> np.ndarray:
+    def predict(session: ModelSession, batch: np.ndarray, views: Sequence[View]) -> np.ndarray:
+        assert views == ["identity"]
         batches.append(batch)
-        return real(session, batch)
+        return real(session, batch, views)
 
     monkeypatch.setattr(ModelSession, "predict", predict)
     monkeypatch.setattr(devices, "load_libraries", lambda: ("libcufft.so.11",))
@@ -152,12 +155,12 @@ def test_a_gpu_that_onnxruntime_refuses_is_the_error_of_the_trial(
 def test_any_failure_of_the_trial_is_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(bundle: Path, images: Path) -> BatchTrial:
-        assert (bundle, images) == (Path("a"), Path("b"))
+    def fail(bundle: Path, images: Path, attached: dict[str, Path]) -> BatchTrial:
+        assert (bundle, images, attached) == (Path("a"), Path("b"), {"o/s": Path("c=d"), "o/t": Path("e")})
         raise error
 
     monkeypatch.setattr(devices, "try_batch", fail)
-    assert main(["--bundle", "a", "--images", "b"]) == 1
+    assert main(["--bundle", "a", "--images", "b", "--attached=o/s=c=d", "--attached", "o/t=e"]) == 1
     assert capsys.readouterr() == ("", "error: x\n")
 
 
@@ -191,3 +194,26 @@ def test_the_trial_of_a_packed_bundle(own_workshop: Workshop) -> None:
         path.write_bytes(b"damaged")
     done = call()
     assert done.returncode == 1 and done.stderr.startswith("error: weights_manifest.json: `models."), done.stderr
+
+
+def test_a_trial_runs_an_attached_model_only_if_the_bundle_has_none(own_workshop: Workshop, tmp_path: Path) -> None:
+    path, attached = own_workshop.dataset / "weights_manifest.json", tmp_path / "theirs"
+    attached.mkdir()
+
+    def attach(names: set[str]) -> None:
+        document = json.loads(path.read_text())
+        for model in document["models"]:
+            if model["name"] in names:
+                shutil.move(own_workshop.dataset / f"{model['name']}.onnx", attached)
+                model["onnx"]["fp32"]["dataset"] = "owner/theirs"
+        path.write_text(json.dumps(document))
+
+    sizes = {name: measure(own_workshop.dataset / f"{name}.onnx") for name in ("everything", "culture", "tag")}
+    first, _, largest = sorted(sizes, key=sizes.__getitem__)
+    attach(sizes.keys() - {largest})
+    assert try_batch(own_workshop.dataset, own_workshop.images, {"owner/theirs": attached}).model == largest
+    attach({largest})
+    assert try_batch(own_workshop.dataset, own_workshop.images, {"owner/theirs": attached}).model == first
+    (attached / f"{first}.onnx").write_bytes(b"changed")
+    with pytest.raises(ManifestError, match=f"models.{first}.sha256"):
+        try_batch(own_workshop.dataset, own_workshop.images, {"owner/theirs": attached})

@@ -19,11 +19,13 @@ class Session:
     seconds: list[float]
     value: float
     sizes: list[int] = field(default_factory=list)
+    cuts: tuple[str, ...] = ("hflip", "identity")
+    shown: set[tuple[str, ...]] = field(default_factory=set)
 
     def predict(self, batch: np.ndarray, views: Sequence[str] = ("identity",), full: int = 0) -> np.ndarray:
         CLOCK[0] += self.seconds[len(self.sizes)]
         self.sizes.append(len(batch))
-        assert tuple(views) == ("identity",)
+        self.shown.add(tuple(views))
         answer = np.full((len(batch), 2), self.value, np.float32)
         answer[-1, -1] = 0.5
         return answer
@@ -42,8 +44,14 @@ def test_the_first_run_of_each_warms_up_and_the_fastest_of_the_others_counts() -
     first, rival = Session([0.4, 8.0, 4.0], 0.25), Session([0.2, 3.0, 6.0], 0.375)
     trial = compare_sessions(first, rival, BATCH)  # type: ignore[arg-type]
     assert trial == PrecisionTrial(first=1.0, rival=0.75, difference=0.125)
-    assert first.sizes == rival.sizes == [4, 4, 4]
+    assert first.sizes == rival.sizes == [4, 4, 4] and first.shown == rival.shown == {("identity",)}
     assert precision.TRIAL_BATCHES == 6
+
+
+def test_a_model_without_the_usual_view_is_tried_on_its_first() -> None:
+    first, rival = (Session([1.0] * 3, 0.25, cuts=("top_left+hflip", "vflip")) for _ in range(2))
+    compare_sessions(first, rival, BATCH)  # type: ignore[arg-type]
+    assert first.shown == rival.shown == {("top_left+hflip",)}
 
 
 @pytest.mark.parametrize(

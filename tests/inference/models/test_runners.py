@@ -30,6 +30,8 @@ class Session:
     warmed: list[tuple[int, int, int]] = field(default_factory=list)
     """(images, views, images of a full batch) of each call to warm up."""
     stopped: bool = False
+    cuts: tuple[str, ...] = ("identity", "hflip")
+    merge: str = "mean"
 
     def warm_up(self, batch: np.ndarray, views: Sequence[str], full: int) -> None:
         self.warmed.append((len(batch), len(views), full))

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +27,7 @@ from inference.models import sessions, threads
 from inference.models.gpus import Gpus
 from inference.models.runners import Runner
 from inference.models.sessions import CPU, CUDA, ModelSession, explain_cpu, make_options, name_file
-from inference.models.views import VIEWS
+from inference.models.views import show_view
 from tests.conftest import ROOT, Workshop
 
 BATCH = np.random.default_rng(0).integers(0, 256, (7, 48, 48, 3), dtype=np.uint8)
@@ -49,6 +49,9 @@ class Device:
 
     def get_inputs(self) -> Any:
         return self._session.get_inputs()
+
+    def get_modelmeta(self) -> Any:
+        return self._session.get_modelmeta()
 
     def get_providers(self) -> list[str]:
         return [GIVEN.get(self.gpu, CUDA), CPU]
@@ -353,11 +356,11 @@ def test_the_probabilities_are_bit_identical_for_any_number_of_cores(
 
 def test_a_view_equals_numpys_transform_and_several_views_give_their_mean(workshop: Workshop) -> None:
     session = open_culture(workshop)
-    apart = {view: session.predict(BATCH, (view,)) for view in get_args(View)}
+    apart = {view: session.predict(BATCH, (view,)) for view in session.cuts}
     assert not np.array_equal(apart["identity"], apart["hflip"])
     np.testing.assert_array_equal(session.predict(BATCH), apart["identity"])
-    for view, shown in VIEWS.items():
-        np.testing.assert_array_equal(session.predict(shown(BATCH)), apart[view])
+    for view, scores in apart.items():
+        np.testing.assert_array_equal(session.predict(show_view(BATCH, view, (48, 48))), scores)
     mean = sum(apart.values()) / np.float32(len(apart))
     np.testing.assert_array_equal(session.predict(BATCH, tuple(apart)), mean)
 
@@ -388,7 +391,77 @@ def test_a_stopped_session_refuses_every_batch(workshop: Workshop) -> None:
         session.predict(BATCH)
     for lane in session._lanes:
         with pytest.raises(Exception, match="terminate"):
-            lane.run(BATCH, ("identity",))
+            lane.run(BATCH, np.array([0]))
+
+
+def save_graph(path: Path, graph: onnx.GraphProto, **notes: str) -> Path:
+    """Write a graph in the form of an export; `notes`: its metadata, by default those of a new model."""
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, notes or {"cuts": '["identity", "hflip"]', "merge": "mean"})
+    onnx.save(model, path)
+    return path
+
+
+def write_view_model(path: Path, **notes: str) -> Path:
+    """Write a model whose score is 0.1 times the sum of the indices of its views, plus 0.01 times their number."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["images", 4, 4, 3])
+    views = helper.make_tensor_value_info("views", TensorProto.INT64, ["views"])
+    answer = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["images", 1])
+    nodes = [
+        helper.make_node("Cast", ["views"], ["places"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["places", "tenth"], ["tenths"]),
+        helper.make_node("Add", ["tenths", "hundredth"], ["each"]),
+        helper.make_node("ReduceSum", ["each"], ["whole"], keepdims=1),
+        helper.make_node("Shape", ["image"], ["images"], start=0, end=1),
+        helper.make_node("Concat", ["images", "one"], ["shape"], axis=0),
+        helper.make_node("Expand", ["whole", "shape"], ["probabilities"]),
+    ]
+    fixed = [
+        helper.make_tensor("tenth", TensorProto.FLOAT, [], [0.1]),
+        helper.make_tensor("hundredth", TensorProto.FLOAT, [], [0.01]),
+        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+    ]
+    return save_graph(path, helper.make_graph(nodes, "views", [image, views], [answer], fixed), **notes)
+
+
+def test_a_view_is_its_place_in_the_cuts_whatever_its_scale(tmp_path: Path) -> None:
+    cuts = ("vflip", "top_left+rot90", "identity", "top_left")
+    notes = {"cuts": '["vflip", "top_left+rot90", "identity", "top_left"]', "merge": "maximum"}
+    session = ModelSession("m", write_view_model(tmp_path / "m.onnx", **notes), 1, cuts=cuts, merge="maximum")
+    wanted = {
+        ("vflip",): 0.01,
+        ("scale_125+vflip",): 0.01,
+        ("top_left+rot90",): 0.11,
+        ("identity",): 0.21,
+        ("scale_400",): 0.21,
+        ("scale_101", "scale_101+vflip"): 0.22,
+        ("top_left", "top_left+rot90", "identity"): 0.63,
+    }
+    for views, score in wanted.items():
+        found = session.predict(np.zeros((3, 4, 4, 3), np.uint8), views)
+        np.testing.assert_allclose(found, np.full((3, 1), score), rtol=1e-5, err_msg=str(views))
+    assert (session.cuts, session.merge) == (cuts, "maximum")
+
+
+@pytest.mark.parametrize(
+    ("notes", "found"),
+    [
+        ({"cuts": '["identity"]', "merge": "mean"}, '`cuts` ["identity"] and `merge` mean'),
+        ({"cuts": '["hflip", "identity"]', "merge": "mean"}, '`cuts` ["hflip", "identity"] and `merge` mean'),
+        ({"cuts": '["identity", "hflip"]', "merge": "maximum"}, '`cuts` ["identity", "hflip"] and `merge` maximum'),
+        ({"cuts": '["identity", "hflip"]'}, '`cuts` ["identity", "hflip"] and `merge` missing'),
+        ({"other": ""}, "`cuts` missing and `merge` missing"),
+    ],
+)
+def test_a_graph_that_was_exported_for_other_views_is_refused(
+    notes: dict[str, str], found: str, tmp_path: Path
+) -> None:
+    path = write_view_model(tmp_path / "m.onnx", **notes)
+    with pytest.raises(SessionError) as error:
+        ModelSession("m", path, 1)
+    assert str(error.value) == (
+        f'model m: m.onnx: found {found}; wanted `cuts` ["identity", "hflip"] and `merge` mean; export it again'
+    )
 
 
 def write_slow_model(path: Path) -> Path:
@@ -427,9 +500,7 @@ def write_slow_model(path: Path) -> Path:
         helper.make_tensor("ends", TensorProto.INT64, [1], [2]),
         helper.make_tensor("axes", TensorProto.INT64, [1], [1]),
     ]
-    graph = helper.make_graph(nodes, "slow", [image, views], [answer], [trip, *fixed])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
+    return save_graph(path, helper.make_graph(nodes, "slow", [image, views], [answer], [trip, *fixed]))
 
 
 def test_a_stop_from_another_thread_ends_every_lane_at_once(tmp_path: Path) -> None:
@@ -449,8 +520,7 @@ def test_a_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["images", 48, 48, 3])
     answer = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["images", 48, 48, 3])
     graph = helper.make_graph(nodes, "old", [image], [answer])
-    path = tmp_path / "old.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    path = save_graph(tmp_path / "old.onnx", graph)
     with pytest.raises(SessionError) as error:
         ModelSession("culture", path, 2)
     assert str(error.value) == (

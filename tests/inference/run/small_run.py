@@ -14,7 +14,7 @@ from inference.images.geometry import Geometry
 from inference.images.read import Picture
 from inference.manifest.file import parse_manifest
 from inference.manifest.labels import Labels
-from inference.manifest.records import Resize
+from inference.manifest.model import Resize
 from inference.run.budget import SMALLEST_RESERVE, Pace
 from inference.run.plan import list_passes
 from inference.run.state import Job, Request, State
@@ -35,7 +35,7 @@ MANIFEST = {
 }
 
 
-GEOMETRY = Geometry(64, Resize(), "bilinear")  # of both models
+GEOMETRY = Geometry((64, 64), Resize(), "bilinear")  # of both models
 
 
 def paint(brightness: int, note: str = "") -> Picture:
@@ -101,7 +101,7 @@ class Runner:
         self.shown.append((len(batch), tuple(views)))
         self._clock.time += self._seconds * len(batch) * len(views)
         bright = batch.mean(axis=(1, 2, 3), dtype=np.float32) / 255
-        scores = np.mean([bright if view == "identity" else 1 - bright for view in views], axis=0, dtype=np.float32)
+        scores = np.mean([1 - bright if "hflip" in view else bright for view in views], axis=0, dtype=np.float32)
         return np.repeat(scores[:, None], self._outputs, axis=1)
 
     def stop(self) -> None:

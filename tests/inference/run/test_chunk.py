@@ -5,30 +5,60 @@ import pytest
 
 from inference.basics.errors import ImageError, LateError, OutputError, SessionError
 from inference.ensemble.kept_scores import AllScores
+from inference.images.geometry import list_geometries
 from inference.images.read import Picture
-from inference.run.chunk import add_to_mean, has_time_to_measure, join_views, run_chunk
-from inference.run.plan import Plan
+from inference.manifest.values import Merge
+from inference.run.chunk import add_views, has_time_to_measure, join_views, run_chunk
+from inference.run.plan import Pass, Plan
 from inference.run.state import TRAITS_NAME, Job, State
 from inference.run.sweep import read_geometries
-from tests.inference.run.small_run import Clock, Runner, open_run, paint
+from tests.inference.run.small_run import MANIFEST, Clock, Runner, open_run, paint
 
 ROWS = range(2, 4)  # of chunk 1
 SPARE = {"one/hflip", "two/hflip"}
 FIRST = {"one/identity", "two/identity"}
 
 
+def merge_slowly(views: np.ndarray, merge: str) -> np.ndarray:
+    """Merge views, (views, rows, labels), by the definition of each mean, in float64."""
+    exact = views.astype(np.float64)
+    if merge == "maximum":
+        return np.asarray(exact.max(axis=0))
+    return np.asarray(exact.prod(axis=0) ** (1 / len(views)) if merge == "geometric" else exact.mean(axis=0))
+
+
+@pytest.mark.parametrize("merge", ["mean", "geometric", "maximum"])
 @pytest.mark.parametrize("before", [0, 1, 3])
-def test_further_views_join_the_mean_with_their_number(before: int) -> None:
+def test_further_views_are_merged_with_those_kept_by_their_number(before: int, merge: Merge) -> None:
     random = np.random.default_rng(before)
     views = random.random((6, 4, 2)).astype(np.float32)  # (views, rows, labels)
     kept = AllScores(9, 2, "float16")
     rows = [1, 3, 4, 8]
     if before:
-        kept.write(rows, views[:before].mean(axis=0))
-    parts = [(1, views[before]), (5 - before, views[before + 1 :].mean(axis=0))]
-    add_to_mean(kept, rows, parts, before)
-    np.testing.assert_allclose(kept.read(rows), views.mean(axis=0), atol=1e-3)
+        kept.write(rows, merge_slowly(views[:before], merge))
+    parts = [(1, views[before]), (5 - before, merge_slowly(views[before + 1 :], merge).astype(np.float32))]
+    add_views(kept, rows, parts, before, merge)
+    np.testing.assert_allclose(kept.read(rows), merge_slowly(views, merge), atol=1e-3)
     assert np.isnan(kept.read([0, 2, 5, 6, 7])).all()
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 5])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_mean_is_the_sum_in_float32_in_the_order_of_the_calls(before: int, dtype: str) -> None:
+    """Scores are rounded to the bit as in earlier versions, so that a submission keeps its bytes."""
+    random = np.random.default_rng(before)
+    parts = [(count, random.random((50, 7)).astype(np.float32)) for count in (2, 1, 1, 3)]
+    kept, wanted = AllScores(50, 7, dtype), AllScores(50, 7, dtype)
+    for scores in (kept, wanted):
+        scores.write(list(range(50)), random.random((50, 7)) if scores is kept else kept.array)
+    total = np.float32(2) * parts[0][1]
+    for count, scores in parts[1:]:
+        total = total + np.float32(count) * scores
+    if before:
+        total = total + np.float32(before) * wanted.array.astype(np.float32)
+    wanted.array[:] = total / np.float32(before + 7)
+    add_views(kept, list(range(50)), parts, before, "mean")
+    assert kept.array.tobytes() == wanted.array.tobytes()
 
 
 class Store:
@@ -181,6 +211,74 @@ def test_a_model_is_measured_if_time_is_left_to_predict_all_images_without_it() 
     assert not has_time_to_measure(state, one, (two,), 10, 26)
     spare = next(other for other in state.passes if other.spare)
     assert has_time_to_measure(state, one, (two, spare), 10, 25), "spare views can be dropped"
+
+
+def open_scaled(**model: object) -> tuple[Job, State]:
+    """Return a run whose model `one` has views of two scales; those of scale 125 see another array."""
+    views = ["identity", "scale_125", "hflip", "scale_125+hflip"]
+    one, two = MANIFEST["models"]  # type: ignore[misc]
+    job, state, clock = open_run(1000.0, changes={"models": [{**one, "views": views, **model}, two]})  # type: ignore[dict-item]
+    state.runners = {"one": Runner(clock, 2), "two": Runner(clock, 4)}  # type: ignore[dict-item]
+    state.planned = True
+    return job, state
+
+
+def paint_scales(job: Job, brightness: tuple[int, ...]) -> Picture:
+    """Return an image that has another brightness in each geometry of model `one`."""
+    shown = zip(list_geometries(job.manifest.models[0]), brightness, strict=True)
+    squares = {geometry: np.full((*geometry.shape, 3), level, np.uint8) for geometry, level in shown}
+    return Picture(squares, np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize("merge", ["mean", "geometric", "maximum"])
+def test_views_of_another_scale_see_their_own_array_in_a_call_of_their_own(merge: str) -> None:
+    job, state = open_scaled(merge=merge)
+    plan = tuple(one for one in state.passes if one.model == "one")
+    dark, bright = paint_scales(job, (51, 102)), paint_scales(job, (204, 255))
+    assert show(job, state, dark, bright, plan=plan)[0]
+    shown = state.runners["one"].shown  # type: ignore[attr-defined]
+    assert shown == [(2, ("identity", "hflip")), (2, ("scale_125", "scale_125+hflip"))]
+    # The stand-in gives the mean of a view and its opposite, 0.5, for both scales, so one view at a time says more.
+    job, state = open_scaled(merge=merge)
+    for view in ("identity", "scale_125", "scale_125+hflip"):
+        one = tuple(one for one in state.passes if str(one) == f"one/{view}")
+        assert show(job, state, dark, bright, plan=one)[0]
+    views = np.array([[[0.2], [0.8]], [[0.4], [1.0]], [[0.6], [1e-5]]])  # (views, images, one)
+    wanted = np.repeat(merge_slowly(views, merge), 2, axis=1)
+    np.testing.assert_allclose(job.predictions["one"].read(slice(2, 4)), wanted, atol=2e-3)
+    assert state.done == {1: {"one/identity", "one/scale_125", "one/scale_125+hflip"}}
+
+
+@pytest.mark.parametrize("merge", ["mean", "geometric", "maximum"])
+def test_tiles_are_merged_by_view_and_the_views_after_them(merge: Merge) -> None:
+    """Of two images with three tiles and one tile."""
+    job, state = open_scaled(views=["identity", "hflip"], tiles={"aspect": 2, "merge": merge}, merge="maximum")
+    (geometry,) = list_geometries(job.manifest.models[0])
+    levels = ((0.2, 0.4, 0.6), (0.8,))
+    pictures = []
+    for own in levels:
+        tiles = np.stack([np.full((64, 64, 3), round(255 * one), np.uint8) for one in own])
+        pictures.append(Picture({**paint(0).squares, geometry: tiles}, np.zeros(4, np.float32)))
+    plan = tuple(one for one in state.passes if one.model == "one")
+    assert show(job, state, *pictures, plan=plan)[0]
+    for row, own in enumerate(levels):
+        merged = [
+            merge_slowly(np.array(shown)[:, None, None], merge)[0, 0] for shown in (own, [1 - one for one in own])
+        ]
+        np.testing.assert_allclose(job.predictions["one"].read([2 + row]), max(merged), atol=2e-3)
+
+
+def test_a_model_for_features_runs_and_is_kept_like_others() -> None:
+    one, two = MANIFEST["models"]  # type: ignore[misc]
+    wide = {**one, "name": "wide", "group": "features", "outputs": 6, "views": ["identity"]}  # type: ignore[dict-item]
+    job, state, clock = open_run(1000.0, changes={"models": [one, two, wide]})
+    assert "wide" not in {each.model for each in state.passes}, "nothing reads it"
+    state.passes = (*state.passes, Pass("wide", "identity", 0.0, False, ()))
+    state.runners = {name: Runner(clock, size) for name, size in (("one", 2), ("two", 4), ("wide", 6))}  # type: ignore[misc]
+    state.planned = True
+    assert show(job, state, paint(51), paint(255))[0]
+    np.testing.assert_allclose(job.predictions["wide"].read(slice(2, 4)), [[0.2] * 6, [1] * 6], atol=1e-3)
+    assert "wide/identity" in state.done[1]
 
 
 def test_a_run_whose_disk_is_full_continues_without_saving() -> None:

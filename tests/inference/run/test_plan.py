@@ -179,6 +179,46 @@ def test_the_values_of_the_manifest_determine_which_view_is_spare() -> None:
     ]
 
 
+def test_a_model_for_features_runs_if_a_stacker_that_is_used_reads_it_and_counts_for_no_group() -> None:
+    document = make_manifest({})
+    one = document["models"][0]  # type: ignore[index]
+    document["models"] += [
+        {**one, "name": f"eyes_{fold}", "group": "features", "outputs": 7, "member": "eyes", "fold": fold}
+        for fold in (0, 1)
+    ]  # type: ignore[operator]
+    trees = {"name": "trees", "kind": "trees", "group": "all", "members": ["two"], "features": ["eyes"], "parity": 0}
+    trees |= {"onnx": {"file": "trees.onnx", "sha256": "0" * 64}}
+    for weight, models in ((0, {"one", "two"}), (1, {"one", "two", "eyes_0", "eyes_1"})):
+        mix = {"c": {"blend": 1, "trees": weight}, "t": {"blend": 1}}
+        document["ensemble"] = {**document["ensemble"], "stackers": [trees], "mix": mix}  # type: ignore[dict-item]
+        plan = list_passes(parse_manifest(document))
+        assert {one.model for one in plan} == models
+    assert {one.groups for one in plan if one.model.startswith("eyes")} == {()}
+    assert [one.model for one in plan if not one.spare] == ["two", "one", "eyes_0", "eyes_1"]
+    fastest = find_fastest(plan, {"one": 1.0, "two": 2.0, "eyes_0": 0.1, "eyes_1": 0.1})
+    assert {one.model for one in fastest} == {"two"}, "they give no image an answer"
+
+
+def test_models_of_a_further_blend_run_if_the_mix_or_the_trees_of_the_mix_read_it() -> None:
+    document = make_manifest({})
+    weights = {"c": {"two": 1}, "t": {"two": 1}}
+    theirs = {"c": {"one": 1, "two": 0}, "t": {"two": 1}}
+    trees = {"name": "trees", "kind": "trees", "group": "all", "members": ["two"], "blend": "theirs", "parity": 0}
+    trees |= {"onnx": {"file": "trees.onnx", "sha256": "0" * 64}}
+    for mix, models in (
+        ({}, {"two"}),
+        ({"c": {"blend": 1}, "t": {"theirs": 1}}, {"two"}),  # for which `one` has no weight
+        ({"c": {"blend": 1, "theirs": 0}}, {"two"}),
+        ({"c": {"blend": 1, "theirs": 1}}, {"one", "two"}),
+        ({"c": {"trees": 1}}, {"one", "two"}),
+        ({"t": {"trees": 1}}, {"two"}),
+    ):
+        document["ensemble"] = {"weights": weights, "blends": {"theirs": theirs}, "mix": mix, "stackers": [trees]}
+        plan = list_passes(parse_manifest(document))
+        assert {one.model for one in plan} == models, mix
+        assert all(one.groups == (("c", "t") if one.model == "two" else ()) for one in plan), "of the main blend"
+
+
 def test_models_that_nothing_reads_are_left_out() -> None:
     document = make_manifest({})
     document["ensemble"] = {"weights": {"c": {"one": 0, "two": 1}, "t": {"two": 1}}}

@@ -8,7 +8,7 @@ import pytest
 
 from inference.basics.errors import OutputError, SessionError
 from inference.basics.run_log import RunLog
-from inference.manifest.records import OnnxEntry
+from inference.manifest.model import OnnxEntry
 from inference.manifest.values import Precision
 from inference.models.gpus import Gpus
 from inference.run import predict
@@ -30,6 +30,8 @@ class Session:
     gpus: int
     cores: int
     bounded: bool
+    cuts: tuple[str, ...]
+    merge: str
     lanes: int = 1
     provider: str = "CPUExecutionProvider"
 
@@ -94,9 +96,37 @@ def test_the_precision_is_that_of_the_earlier_run_or_of_the_request_or_left_to_a
         state.precisions["two"] = earlier
     runner = open_runner(job, state, job.manifest.models[1], Gpus(["T4"] * gpus, RunLog()))
     assert (runner.precision, runner.is_settled) == (chosen, is_settled)
-    assert opened == [Session("two", Path(f"bundle/two.{chosen}.onnx"), 4, gpus, cores=0, bounded=True)]
+    assert opened == [
+        Session("two", Path(f"bundle/two.{chosen}.onnx"), 4, gpus, 0, True, ("identity", "hflip"), "mean")
+    ]
     reason = "model two: runs in fp32 instead of int8: found a loss of 0.0040 of the metric; wanted at most 0.003"
     assert state.log.notes == ([reason] if asked == "int8" else [])
+
+
+def test_a_model_is_opened_with_its_views_and_from_its_dataset(opened: list[Session]) -> None:
+    job, state, _ = open_exported(attached={"owner/theirs": Path("mounted")})
+    model = job.manifest.models[0]
+    entry = dataclasses.replace(model.onnx["fp32"], dataset="owner/theirs")
+    views = ("scale_125", "top_left+vflip", "identity", "scale_125+vflip")
+    model = dataclasses.replace(model, views=views, merge="geometric", onnx={"fp32": entry})
+    open_runner(job, state, model, Gpus([], RunLog()))
+    cuts = ("identity", "top_left+vflip", "vflip")
+    assert opened == [Session("one", Path("mounted/one.fp32.onnx"), 2, 0, 0, True, cuts, "geometric")]
+
+
+@pytest.mark.parametrize(("activation", "bounded"), [(None, True), ("identity", False)])
+def test_features_without_an_activation_are_any_numbers(activation: Any, bounded: bool, opened: list[Session]) -> None:
+    job, state, _ = open_exported()
+    model = dataclasses.replace(job.manifest.models[0], group="features", outputs=2, activation=activation)
+    open_runner(job, state, model, Gpus([], RunLog()))
+    assert [session.bounded for session in opened] == [bounded]
+
+
+def test_a_model_whose_attached_file_has_changed_is_left_out(opened: list[Session]) -> None:
+    job, state, _ = open_exported()
+    load_models(dataclasses.replace(job, lost={"two": "model two: another file"}), state)
+    assert {one.model for one in state.passes} == {"one"} and [session.name for session in opened] == ["one"]
+    assert state.log.degraded == ["model two: another file; the run continues without this model"]
 
 
 def test_with_little_memory_a_model_has_one_lane_small_batches_and_no_trial(opened: list[Session]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from inference.run.results import find_predicted, note_missing, write_predictions
 from inference.run.state import ChunkAnswers, Job, State
-from tests.inference.run.small_run import IDS, Clock, open_run
+from tests.inference.run.small_run import IDS, MANIFEST, Clock, open_run
 
 LIMIT = "not enough time before the time limit of 0:11"
 
@@ -95,6 +95,31 @@ def test_images_that_the_stackers_did_not_see_are_counted() -> None:
     state.answers |= {index: ChunkAnswers([(0,)] * 2, False) for index in (0, 2)}
     note_missing(job, state)
     assert state.log.degraded == [f"stackers dropped for 4 of 6 images: {LIMIT}"]
+
+
+def test_images_that_lack_the_features_of_a_stacker_are_counted() -> None:
+    one, two = MANIFEST["models"]  # type: ignore[misc]
+    wide = {**one, "group": "features", "outputs": 6, "member": "eyes"}  # type: ignore[dict-item]
+    folds = [{**wide, "name": f"eyes_{fold}", "fold": fold} for fold in (0, 1)]
+    trees = {"name": "trees", "kind": "trees", "group": "all", "members": ["one"], "features": ["eyes"], "parity": 0}
+    trees |= {"onnx": {"file": "trees.onnx", "sha256": "0" * 64}}
+    second = {**MANIFEST["ensemble"], "stackers": [trees], "mix": {"c": {"trees": 1}}}  # type: ignore[dict-item]
+    job, state, _ = open_run(10.0, 1, changes={"models": [one, two, *folds], "ensemble": second})
+    for kept in job.predictions.values():
+        kept.array[:] = 0.5
+    state.done = {index: {str(one) for one in state.passes} for index in range(3)}
+    state.log.unreadable["b"] = "torn"
+    for name, rows in (("eyes_0", [0, 1, 2, 3]), ("eyes_1", [1, 2, 3, 4]), ("one", [3]), ("two", [3])):
+        job.predictions[name].array[rows] = np.nan  # image d has nothing
+    bare = f"1 of 6 images get the prior labels: {LIMIT}"
+    note_missing(job, state)
+    features = "the blend decides for 1 of 6 images: they lack the features of eyes, which the stackers read"
+    assert bare in state.log.degraded and features in state.log.degraded
+    assert sum("features" in note for note in state.log.degraded) == 1
+    state.log.degraded.clear()
+    state.stage = state.stage.drop_stackers()
+    note_missing(job, state)
+    assert not any("features" in note for note in state.log.degraded), "nothing reads them"
 
 
 def test_a_model_without_a_weight_in_a_group_predicts_nothing_of_it() -> None:

@@ -183,3 +183,17 @@ def test_a_trial_without_a_result_has_a_reason(
     monkeypatch.setattr(module.subprocess, "run", run)
     assert run_trial(tmp_path, tmp_path, {}, Deadline(time.monotonic(), 100)) == (None, reason)
     assert len(starts) == 2
+
+
+def test_a_trial_is_told_where_attached_datasets_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess([], 0, "{}", "")
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    deadline = Deadline(time.monotonic(), 100)
+    run_trial(tmp_path, tmp_path, {}, deadline, {"a/x": Path("/in/x"), "b/y": Path("/in/y")})
+    run_trial(tmp_path, tmp_path, {}, deadline)
+    assert commands[0] == [*commands[1], "--attached=a/x=/in/x", "--attached=b/y=/in/y"]

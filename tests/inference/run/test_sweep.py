@@ -10,6 +10,7 @@ import pytest
 from inference.basics.errors import SessionError
 from inference.images.geometry import Geometry
 from inference.images.read import Picture
+from inference.manifest.values import View
 from inference.run import sweep
 from inference.run.chunk import run_chunk
 from inference.run.plan import Plan, list_groups
@@ -23,7 +24,7 @@ from inference.run.sweep import (
     run_sweep,
     stop_in_time,
 )
-from tests.inference.run.small_run import Runner, open_run, paint
+from tests.inference.run.small_run import MANIFEST, Runner, open_run, paint
 
 BOTH, NONE = frozenset({"c", "t"}), frozenset[str]()
 
@@ -123,7 +124,7 @@ class Sweep:
 
     def __init__(self, left: float, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read: list[list[str]] = []
-        """Models for which the images of each sweep were read."""
+        """Passes for which the images of each sweep were read."""
         self.submitted: list[int] = []
         """Number of chunks that were done."""
         self.job, self.state, self.clock = open_run(left)
@@ -132,9 +133,9 @@ class Sweep:
         monkeypatch.setattr(sweep, "improve_submission", lambda *_: self.submitted.append(len(self.state.done)))
 
     def _read(
-        self, job: Job, state: State, todo: Sequence[int], geometries: Mapping[str, Geometry]
+        self, job: Job, state: State, todo: Sequence[int], geometries: Mapping[tuple[str, View], Geometry]
     ) -> Iterator[tuple[int, list[Picture]]]:
-        self.read.append(sorted(geometries))
+        self.read.append(sorted({f"{model}/{view}" for model, view in geometries}))
         for index in todo:
             yield index, [paint(0)] * len(job.list_chunks()[index])
 
@@ -161,7 +162,22 @@ def test_a_further_sweep_reads_the_images_only_for_its_models(monkeypatch: pytes
     run = Sweep(1000, monkeypatch)
     run.run()
     assert run_sweep(run.job, run.state, run.state.passes[:1], [1], NONE)
-    assert run.read == [["one", "two"], ["two"]]
+    assert run.read == [["one/hflip", "one/identity", "two/hflip", "two/identity"], ["two/identity"]]
+
+
+def test_each_pass_has_the_geometry_of_its_scale() -> None:
+    one, two = MANIFEST["models"]  # type: ignore[misc]
+    views = ["identity", "scale_125", "scale_125+hflip"]
+    job, state, _ = open_run(10, changes={"models": [{**one, "views": views}, {**two, "image_size": [48, 96]}]})  # type: ignore[dict-item]
+    found = sweep.read_geometries(job, state.passes)
+    assert {key: (geometry.shape, geometry.resized) for key, geometry in found.items()} == {
+        ("one", "identity"): ((64, 64), (64, 64)),
+        ("one", "scale_125"): ((64, 64), (80, 80)),
+        ("one", "scale_125+hflip"): ((64, 64), (80, 80)),
+        ("two", "identity"): ((48, 96), (48, 96)),
+        ("two", "hflip"): ((48, 96), (48, 96)),
+    }
+    assert sweep.read_geometries(job, state.passes[:1]).keys() == {(state.passes[0].model, state.passes[0].view)}
 
 
 def test_a_sweep_ends_if_no_model_works_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
