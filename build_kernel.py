@@ -14,6 +14,7 @@ from packing.pack.command import PACK
 from packing.plan.command import PLAN
 from packing.set.command import SET
 from packing.upload.command import UPLOAD
+from training.merge.command import MERGE
 from training.second_stage.command import ENSEMBLE
 from zoo.commands import build_parser, run_command
 
@@ -24,7 +25,20 @@ def run_step(words: Sequence[str]) -> None:
     arguments.run(arguments)
 
 
-COMMANDS = (INIT, SET, ADD, ENSEMBLE, EXPORT, PLAN, PACK, CHECK, DRY_RUN, UPLOAD, make_command(run_step))
+COMMANDS = (
+    INIT,
+    SET,
+    ADD,
+    MERGE,
+    ENSEMBLE,
+    EXPORT,
+    PLAN,
+    PACK,
+    CHECK,
+    DRY_RUN,
+    UPLOAD,
+    make_command(run_step),
+)
 PARSER = build_parser("python build_kernel.py", "From trained checkpoints to a Kaggle bundle.", COMMANDS)
 
 

@@ -33,7 +33,8 @@ def test_the_full_pipeline(workshop: Workshop, tmp_path: Path) -> None:
         "add", "everything.safetensors", "--architecture", "test_resnet", "--image-size", 64, "--group", "all",
         "--labels", "labels.csv", "--train", "train.csv", cwd=tmp_path,
     )  # fmt: skip
-    assert added.stdout == "weights_manifest.json: added everything, test_resnet at 64 px for all\n", added.stderr
+    said = "weights_manifest.json: added everything, test_resnet at 64 px for all; "
+    assert added.stdout.startswith(said) and added.stdout.count("\n") == 1, added.stderr
     exported = call("export", "--images", workshop.images, cwd=tmp_path)
     assert exported.stdout.startswith("build/onnx/everything.onnx  1.5 MB  opset 18  parity "), exported.stderr
     packed = call("pack", "--owner", "me", "--accelerator", "P100", cwd=tmp_path)
@@ -74,6 +75,22 @@ def test_a_failure_prints_one_line_and_exits_1(
     finished = call(*arguments, cwd=tmp_path)
     assert (finished.returncode, finished.stderr) == (1, f"error: {message}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unexpected_error_takes_one_line_and_debug_shows_the_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("packing.check.check.check_bundle", fail)
+    assert build_kernel.main(["check", str(tmp_path)]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: unexpected ZeroDivisionError in check: division by zero (packing.check.command:")
+    assert line.endswith("); run with --debug for the trace\n") and line.count("\n") == 1
+    assert build_kernel.main(["check", str(tmp_path), "--debug"]) == 1
+    trace = capsys.readouterr().err
+    assert trace.startswith("Traceback (most recent call last):") and trace.endswith(line)
 
 
 def test_an_invalid_time_limit_is_refused_by_the_parser(tmp_path: Path) -> None:

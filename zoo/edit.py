@@ -1,6 +1,7 @@
 """Editing the manifest: created from labels.csv and train.csv, extended by one model at a time."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from inference.basics.files import hash_file, read_text
 from inference.manifest.decision import Decision, Fitted, GroupDecision
 from inference.manifest.file import read_manifest, verify_files, write_manifest
 from inference.manifest.labels import Labels, read_group_prefixes, read_labels
-from inference.manifest.records import Ensemble, FileEntry, LabelsEntry, Manifest, Model, OutOfFold
+from inference.manifest.model import FileEntry, Model, OutOfFold
+from inference.manifest.records import Ensemble, LabelsEntry, Manifest
 from inference.manifest.task import Task
 from inference.manifest.task_checks import list_decision_rules
 from zoo.metrics.f_beta import score_counts
@@ -91,17 +93,28 @@ def choose_prior(table: Table, labels: Labels, beta: float) -> dict[str, tuple[i
 
 
 def append_model(manifest: Manifest, model: Model, path: Path) -> None:
-    """Write the manifest with an added model to `path`; the model gets weight 1 in the blend of its groups.
+    """Write the manifest with an added model to `path`; the rest of it stays as it is, also a fitted second stage.
 
-    Raises ManifestError.
+    The model's weight in the blend of its groups is the mean of the weights above 0 there, 1 if there is none; a model
+    of 'features' has none. Raises ManifestError.
     """
+    write_manifest(grow_manifest(manifest, model), path)
+
+
+def grow_manifest(manifest: Manifest, model: Model) -> Manifest:
+    """Return the manifest with an added model; see `append_model`."""
     groups = manifest.groups_of(model)
     weights = {
-        group: {**given, model.name: 1.0} if group in groups else dict(given)
+        group: {**given, model.name: _choose_weight(given.values())} if group in groups else dict(given)
         for group, given in manifest.ensemble.weights.items()
     }
-    grown = dataclasses.replace(manifest, models=(*manifest.models, model), ensemble=Ensemble(weights))
-    write_manifest(grown, path)
+    ensemble = dataclasses.replace(manifest.ensemble, weights=weights)
+    return dataclasses.replace(manifest, models=(*manifest.models, model), ensemble=ensemble)
+
+
+def _choose_weight(others: Collection[float]) -> float:
+    used = [weight for weight in others if weight > 0]
+    return sum(used) / len(used) if used else 1.0
 
 
 def declare_file(file: Path, folder: Path) -> FileEntry:
@@ -117,20 +130,21 @@ def declare_file(file: Path, folder: Path) -> FileEntry:
     return FileEntry(inside.as_posix(), hash_file(file))
 
 
-def declare_out_of_fold(scores: Path, folder: Path, outputs: int, task: Task) -> OutOfFold:
-    """Return the entry of NAME.oof.npy and NAME.oof.ids.txt in the manifest's `folder`; `outputs`: labels of the group.
+def declare_out_of_fold(scores: Path, folder: Path, outputs: int, task: Task, dtype: str | None = None) -> OutOfFold:
+    """Return the entry of NAME.oof.npy and NAME.oof.ids.txt in the manifest's `folder`.
 
-    Raises ManifestError: a file is missing or elsewhere, or its shape or dtype is wrong.
+    `outputs`: scores per image; `dtype`: their type, see `Manifest.score_dtype`; None: the task's. Raises
+    ManifestError: a file is missing or elsewhere, or its shape or dtype is wrong.
     """
     ids = scores.with_suffix(".ids.txt")
     entry = OutOfFold(declare_file(scores, folder), declare_file(ids, folder))
     try:
         array = np.load(scores, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ManifestError(f"{scores}: not an array: {error}") from error
-    wanted = (len(split_lines(read_text(ids))), outputs)
-    if array.shape != wanted or array.dtype != task.score_dtype:
+    wanted_type, wanted = dtype or task.score_dtype, (len(split_lines(read_text(ids))), outputs)
+    if array.shape != wanted or array.dtype != wanted_type:
         raise ManifestError(
-            f"{scores}: found {array.dtype} {array.shape}; wanted {task.score_dtype} {wanted} after {ids.name}"
+            f"{scores}: found {array.dtype} {array.shape}; wanted {wanted_type} {wanted} after {ids.name}"
         )
     return entry

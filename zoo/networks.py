@@ -1,117 +1,195 @@
-"""timm networks: created by name, loaded from a checkpoint, with the input that timm's configuration asks for."""
+"""Networks: designed by a manifest or a command, created by timm or by a factory, loaded from a checkpoint."""
 
 import dataclasses
-import difflib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import timm
 import torch
 from timm.data.config import resolve_data_config
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from inference.basics.errors import CheckpointError
-from inference.images.geometry import FILTERS
 from inference.manifest.file import verify_files
-from inference.manifest.records import Model
-from inference.manifest.values import Interpolation
-from zoo.checkpoints import StateDict, read_state
+from inference.manifest.labels import Labels
+from inference.manifest.model import ALL, FileEntry, Model
+from inference.manifest.values import Interpolation, Size
+from zoo.architectures.factory import build_module
+from zoo.architectures.heads import join_heads
+from zoo.architectures.named import create_architecture, describe_size, find_heads, refuse_large
+from zoo.checkpoints.read import read_checkpoint
 from zoo.text import flatten_message
 
-SHOWN_KEYS = 5
+SEED = 0
+"""Of the image that a loaded network is run on."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """A function of one's own that builds a network: FUNCTION(outputs, **arguments) -> torch.nn.Module."""
+
+    file: Path
+    function: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a network is built from, before its weights."""
+
+    architecture: str
+    """timm's name, or FILE:FUNCTION of the factory."""
+    size: Size
+    """Height and width of the input, px."""
+    outputs: int
+    channels: int = 3
+    """3 for RGB, 1 for grey."""
+    build: Build | None = None
+    """None: timm creates the network."""
+    heads: tuple[tuple[int, ...], ...] = ()
+    """Columns of each group's labels, for networks with one head per group; (): one head."""
+    head_names: tuple[str, ...] = ()
+    """Names of these groups, for networks that return a dict."""
+    order: tuple[int, ...] = ()
+    """For each of our outputs, the network's output; (): they are in our order."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A timm network in evaluation mode and float32, and the input that its configuration asks for."""
+    """A network in evaluation mode and float32, and the input that it asks for."""
 
     module: torch.nn.Module
+    """Of normalised images (images, channels, height, width), it returns (images, outputs) in our order."""
     mean: tuple[float, ...]
     """Of each channel, for values from 0 to 1."""
     std: tuple[float, ...]
     interpolation: Interpolation
+    form: str = ""
+    """What the checkpoint was recognised as, in one line."""
 
 
-def create_network(architecture: str, image_size: int, outputs: int) -> Network:
-    """Create an untrained network with `outputs` labels, and run it once on an empty image.
+def read_design(model: Model, home: Path, labels: Labels) -> Design:
+    """Return the design of a manifest's model; `home`: the manifest's folder.
 
-    Raises CheckpointError: a name unknown to timm, an image size or a configuration that cannot be used.
+    Raises ManifestError where the factory's hash differs, CheckpointError where the model is a ready-made ONNX graph.
     """
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists the names"
-        wanted_name = f"wanted a network of timm {timm.__version__}"
-        raise CheckpointError(f"`architecture`: found {architecture!r}; {wanted_name}; {hint}")
-    config = timm.get_pretrained_cfg(architecture)
-    # Only these have weights that depend on the image size (a ViT's position embedding).
-    sized: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    try:
-        module = timm.create_model(architecture, pretrained=False, num_classes=outputs, **sized)
-    except Exception as error:  # an unknown tag after the name, or a missing library
-        reason = flatten_message(error)
-        raise CheckpointError(f"`architecture`: timm cannot create {architecture!r}: {reason}") from error
-    wanted: dict[str, Any] = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
-    if wanted["interpolation"] not in FILTERS:
+    if model.layout is not None:
         raise CheckpointError(
-            f"`architecture`: {architecture} needs {wanted['interpolation']!r} resizing; "
-            f"the kernel supports {' and '.join(FILTERS)}: choose another architecture"
+            f"model {model.name}: {model.architecture} is a ready-made ONNX graph; wanted a torch network"
         )
-    try:
-        with torch.inference_mode():
-            # Some networks take one size only, and some heads do not return (images, labels).
-            module.eval()(torch.zeros(1, 3, image_size, image_size)).reshape(1, outputs)
-    except Exception as error:
-        reason = flatten_message(error)
-        raise CheckpointError(f"`image_size`: {architecture} does not take {image_size} px: {reason}") from error
-    return Network(module, tuple(wanted["mean"]), tuple(wanted["std"]), wanted["interpolation"])
+    build = None
+    if model.factory is not None:
+        entry = FileEntry(model.factory.file, model.factory.sha256)
+        verify_files([(f"{model.name}.factory", entry)], home)
+        build = Build(home / entry.file, model.factory.function, model.factory.arguments)
+    own = [labels.ids[column] for column in labels.columns(model.group)]
+    several = build is not None and model.group == ALL and len(labels.groups) > 1
+    return Design(
+        model.architecture,
+        model.size,
+        labels.count_outputs(model),
+        model.channels,
+        build,
+        tuple(labels.groups.values()) if several else (),
+        tuple(labels.groups) if several else (),
+        tuple(map(model.label_order.index, own)) if model.label_order else (),
+    )
 
 
-def load_network(path: Path, architecture: str, image_size: int, outputs: int) -> Network:
-    """Create the network and load the checkpoint's weights, which must fit exactly.
+def create_network(design: Design) -> Network:
+    """Create an untrained network, and run it once on an empty image.
 
-    `outputs`: labels of the model's group. Raises CheckpointError naming the file, and the keys that do not fit.
+    The mean, std and interpolation are those of timm's configuration; a factory's network takes them from the first of
+    its modules that has one, else it gets those of ImageNet and bilinear, which torchvision and most training code use.
+    Raises CheckpointError: the network cannot be built, does not take its size, or is larger than an ONNX file.
     """
-    network = create_network(architecture, image_size, outputs)
-    state = read_state(path)
-    wanted = network.module.state_dict()
-    for key in _list_head_keys(network.module, wanted):
-        if key in state and len(state[key]) != outputs:
-            raise CheckpointError(
-                f"{path}: the head `{key}` has {len(state[key])} outputs; wanted {outputs}, one per label of the group"
-            )
-    for problem, keys in (("missing", wanted.keys() - state.keys()), ("surplus", state.keys() - wanted.keys())):
-        if keys:
-            raise CheckpointError(f"{path}: {problem} {_name_keys(keys)}; is it a checkpoint of {architecture}?")
-    for key, tensor in state.items():
-        if tensor.shape != wanted[key].shape:
-            raise CheckpointError(f"{path}: `{key}` is {tuple(tensor.shape)}; wanted {tuple(wanted[key].shape)}")
-    network.module.load_state_dict(state)
+    if design.build is None:
+        module = create_architecture(design.architecture, design.outputs, design.size, design.channels)
+    else:
+        module = build_module(design.build.file, design.build.function, design.build.arguments, design.outputs)
+        refuse_large(design.architecture, module)
+        module = module.float()
+    if design.build is not None or design.order:
+        join_heads(module, design.outputs, design.heads, design.head_names, design.order)
+    network = Network(module.eval(), *_read_input(module, design))
+    _run_once(network, design, torch.zeros(1, design.channels, *design.size))
     return network
 
 
-def open_network(model: Model, home: Path, outputs: int) -> Network:
+def load_network(path: Path, design: Design, ema: bool = True) -> Network:
+    """Create the network, load the checkpoint's weights, which must fit exactly, and run it once.
+
+    `ema`: take the moving average of a checkpoint that has both. Raises CheckpointError naming the file: weights that
+    do not fit, with the keys, or outputs that are not finite.
+    """
+    network = create_network(design)
+    heads = find_heads(network.module, design.outputs)
+    checkpoint = read_checkpoint(path, network.module, ema, heads, name=design.architecture)
+    network.module.load_state_dict(checkpoint.state)
+    image = torch.randn(1, design.channels, *design.size, generator=torch.Generator().manual_seed(SEED))
+    outputs = _run_once(network, design, image)
+    if not bool(outputs.isfinite().all()):
+        raise CheckpointError(
+            f"{path}: {design.architecture} with these weights returns NaN or infinity for a random image; "
+            "choose another checkpoint of the training"
+        )
+    return dataclasses.replace(network, form=checkpoint.form)
+
+
+def open_network(model: Model, home: Path, labels: Labels) -> Network:
     """Load the network of a manifest's model, with the mean, std and interpolation that the manifest declares.
 
-    `home`: the manifest's folder. Raises ManifestError where the checkpoint's hash differs, CheckpointError where there
-    is no checkpoint or it does not fit.
+    `home`: the manifest's folder. Raises ManifestError where a hash differs, CheckpointError where there is no
+    checkpoint or it does not fit.
     """
     if model.checkpoint is None:
         raise CheckpointError(
             f"model {model.name}: the manifest names no checkpoint; use the manifest at home, not a bundle's"
         )
+    design = read_design(model, home, labels)
     verify_files([(f"{model.name}.checkpoint", model.checkpoint)], home)
-    network = load_network(home / model.checkpoint.file, model.architecture, model.image_size, outputs)
+    network = load_network(home / model.checkpoint.file, design, model.ema)
     return dataclasses.replace(network, mean=model.mean, std=model.std, interpolation=model.interpolation)
 
 
-def _list_head_keys(module: torch.nn.Module, state: StateDict) -> Sequence[str]:
-    classifier = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return [key for key in state if key.rpartition(".")[0] in heads]
+def _read_input(module: torch.nn.Module, design: Design) -> tuple[tuple[float, ...], tuple[float, ...], Interpolation]:
+    """Return the mean, std and interpolation; those of a grey network are the mean over the colours."""
+    config = next((one.pretrained_cfg for one in module.modules() if getattr(one, "pretrained_cfg", None)), None)
+    if config is None:
+        wanted: dict[str, Any] = {
+            "mean": IMAGENET_DEFAULT_MEAN,
+            "std": IMAGENET_DEFAULT_STD,
+            "interpolation": "bilinear",
+        }
+    else:
+        wanted = resolve_data_config({}, pretrained_cfg=config)  # type: ignore[no-untyped-call]
+    if wanted["interpolation"] not in get_args(Interpolation):
+        raise CheckpointError(
+            f"`architecture`: {design.architecture} needs {wanted['interpolation']!r} resizing; "
+            f"the kernel supports {' and '.join(get_args(Interpolation))}: choose another architecture"
+        )
+    mean, std = (tuple(map(float, wanted[key])) for key in ("mean", "std"))
+    if design.channels == 1:
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return mean, std, wanted["interpolation"]
 
 
-def _name_keys(keys: set[str]) -> str:
-    shown = ", ".join(f"`{key}`" for key in sorted(keys)[:SHOWN_KEYS])
-    more = len(keys) - SHOWN_KEYS
-    return f"{shown} and {more} more" if more > 0 else shown
+def _run_once(network: Network, design: Design, image: torch.Tensor) -> torch.Tensor:
+    """Return the outputs for one image, (1, outputs). Raises CheckpointError."""
+    name, taken = design.architecture, describe_size(design.size)
+    try:
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the network's own code
+            found = network.module(image)
+    except CheckpointError as error:  # of the heads
+        raise CheckpointError(f"`architecture`: {name}: {error}") from error
+    except Exception as error:  # some networks take one size only
+        raise CheckpointError(f"`image_size`: {name} does not take {taken}: {flatten_message(error)}") from error
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) != (1, design.outputs):
+        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise CheckpointError(
+            f"`architecture`: {name} at {taken} returns {shape}; wanted (1, {design.outputs}), one number per label"
+        )
+    return found

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score
 
+from inference.basics.errors import ManifestError
 from inference.ensemble.decide import answer_prior, decide
 from inference.manifest.bundle import check_labels
 from inference.manifest.decision import Decision
 from inference.manifest.file import read_manifest, write_manifest
 from inference.manifest.labels import Labels
+from inference.manifest.model import FileEntry, Model
+from inference.manifest.records import Ensemble, Manifest, Stacker
 from inference.manifest.task import Form, Metric, Task
-from zoo.edit import choose_decision, create_manifest
+from zoo.edit import append_model, choose_decision, create_manifest, declare_out_of_fold
 from zoo.tables.train_table import Table
 
 LABELS = Labels((0, 1, 2), ("a", "b", "c"), {"labels": (0, 1, 2)})
@@ -77,3 +80,50 @@ def test_probabilities_of_a_new_manifest_are_kept_from_0_and_1_where_log_loss_wo
         decision: Decision = choose_decision(make_task("multiclass", form, Metric(metric)), LABELS, table)  # type: ignore[arg-type]
         found = decide(scores, LABELS, decision)
         assert found.sum() == pytest.approx(1) and found[0, 0] >= lowest
+
+
+def make_model(name: str, group: str = "labels", **more: object) -> Model:
+    return Model(name, "resnet18", group, 32, (0.5,) * 3, (0.5,) * 3, "bilinear", **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> Manifest:
+    """A manifest with two models and a second stage."""
+    (tmp_path / "labels.csv").write_text("label_id,label_name\n0,a\n1,b\n2,c\n")
+    (tmp_path / "train.csv").write_text("id,labels\nx,0\n")
+    manifest = create_manifest(tmp_path / "m.json", tmp_path / "labels.csv", tmp_path / "train.csv", Task())
+    entry = FileEntry("trees.onnx", "0" * 64)
+    ensemble = Ensemble(
+        {"labels": {"one": 0.5, "two": 0.2, "off": 0.0}},
+        (Stacker("trees", "trees", "labels", ("one", "two"), entry, 0.0, top=5),),
+        {"labels": {"blend": 1.0, "trees": 2.0}},
+        values={"one": {"identity": 0.01}},
+        fitted_for="1" * 64,
+    )
+    models = tuple(map(make_model, ("one", "two", "off")))
+    return dataclasses.replace(manifest, models=models, ensemble=ensemble)
+
+
+def test_an_added_model_leaves_the_second_stage_as_it_is(fitted: Manifest, tmp_path: Path) -> None:
+    append_model(fitted, make_model("new"), tmp_path / "m.json")
+    grown = read_manifest(tmp_path / "m.json")
+    weights = {"labels": {"one": 0.5, "two": 0.2, "off": 0.0, "new": 0.35}}
+    assert grown.ensemble == dataclasses.replace(fitted.ensemble, weights=weights)
+    assert grown.decision == fitted.decision
+    assert [model.name for model in grown.models] == ["one", "two", "off", "new"]
+
+
+def test_features_get_no_weight_and_a_first_model_gets_1(fitted: Manifest, tmp_path: Path) -> None:
+    append_model(fitted, make_model("seen", "features", outputs=7), tmp_path / "m.json")
+    assert read_manifest(tmp_path / "m.json").ensemble == fitted.ensemble
+    empty = dataclasses.replace(fitted, models=(), ensemble=Ensemble({"labels": {}}))
+    append_model(empty, make_model("first"), tmp_path / "m.json")
+    assert read_manifest(tmp_path / "m.json").ensemble.weights == {"labels": {"first": 1.0}}
+
+
+def test_a_cut_off_array_is_refused(tmp_path: Path) -> None:
+    scores = tmp_path / "x.oof.npy"
+    scores.touch()
+    scores.with_suffix(".ids.txt").write_text("a\n")
+    with pytest.raises(ManifestError, match=rf"^{scores}: not an array: "):
+        declare_out_of_fold(scores, tmp_path, 3, Task())

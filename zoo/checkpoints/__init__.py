@@ -1,0 +1,1 @@
+"""Checkpoint files: weights read in every common form, and written as safetensors."""
