@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from inference.basics.errors import InputError, PackError
 from inference.basics.files import read_text
 from inference.ensemble.stackers import open_stage
 from inference.manifest.bundle import read_bundle
-from inference.manifest.file import MANIFEST_NAME, list_bundle_files
+from inference.manifest.file import (
+    MANIFEST_NAME,
+    NO_DATASETS,
+    find_file,
+    list_bundle_files,
+    list_datasets,
+    read_dataset,
+)
 from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest
 from inference.models.graphs import check_graph
@@ -30,10 +38,10 @@ RESERVED = re.compile(r"datapackage\.json|(kernel|model|model-instance)-metadata
 WHEEL = re.compile(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-\d\w*)?-\w[\w.]*-\w[\w.]*-\w[\w.]*\.whl", re.ASCII)
 
 
-def check_bundle(folder: Path) -> tuple[Manifest, Labels]:
+def check_bundle(folder: Path, attached: Mapping[str, Path] = NO_DATASETS) -> tuple[Manifest, Labels]:
     """Check the dataset of a bundle, and its kernel if there is one; return the manifest and the labels.
 
-    `folder`: the bundle or its dataset folder.
+    `folder`: the bundle or its dataset folder; `attached`: OWNER/SLUG -> local copy of an attached dataset.
 
     Raises PackError, ManifestError or SessionError for the first fault in schema, hashes, subfolders, names, graphs,
     stackers, metadata, notebook, or a file that the manifest does not declare.
@@ -41,16 +49,16 @@ def check_bundle(folder: Path) -> tuple[Manifest, Labels]:
     dataset = folder / "dataset" if (folder / "dataset").is_dir() else folder
     if not dataset.is_dir():
         raise PackError(f"{folder}: no such bundle; make one with `build_kernel.py pack`")
-    manifest, labels = check_dataset(dataset)
+    manifest, labels = check_dataset(dataset, attached)
     kernel = dataset.parent / "kernel"
     if kernel.is_dir():
-        check_kernel(kernel, dataset)
+        check_kernel(kernel, dataset, list_datasets(manifest))
     elif dataset != folder:
         raise PackError(f"{folder}: no kernel folder beside dataset; pack the bundle again")
     return manifest, labels
 
 
-def check_dataset(dataset: Path) -> tuple[Manifest, Labels]:
+def check_dataset(dataset: Path, attached: Mapping[str, Path] = NO_DATASETS) -> tuple[Manifest, Labels]:
     """Check the dataset folder of a bundle; see `check_bundle`."""
     for path in sorted(dataset.iterdir()):
         if path.is_dir():
@@ -65,9 +73,10 @@ def check_dataset(dataset: Path) -> tuple[Manifest, Labels]:
             raise PackError(
                 f"{path}: found a name that Kaggle's client reserves; the file would not be uploaded; rename it"
             )
-    manifest, labels = read_bundle(dataset)
+    manifest, labels = read_bundle(dataset, attached)
     check_dataset_metadata(_read_json(dataset / DATASET_METADATA))
-    declared = {entry.file for _, entry in list_bundle_files(manifest)} | {MANIFEST_NAME, DATASET_METADATA}
+    own = {entry.file for _, entry in list_bundle_files(manifest) if not read_dataset(entry)}
+    declared = own | {MANIFEST_NAME, DATASET_METADATA}
     for path in sorted(dataset.iterdir()):
         if path.name not in declared:
             raise PackError(
@@ -84,22 +93,27 @@ def check_dataset(dataset: Path) -> tuple[Manifest, Labels]:
             raise PackError(f"{dataset / wheel.file}: found an incomplete wheel; pack the bundle again with --wheels")
     for model in manifest.models:
         for entry in model.onnx.values():
-            check_graph(dataset / entry.file)
+            check_graph(find_file(entry, dataset, attached))
     for stacker in manifest.ensemble.stackers:
         check_graph(dataset / stacker.onnx.file)
     open_stage(manifest, labels, dataset)
     return manifest, labels
 
 
-def check_kernel(kernel: Path, dataset: Path) -> None:
-    """Check the kernel folder: the metadata, the notebook, and that both belong to this dataset."""
+def check_kernel(kernel: Path, dataset: Path, attached: Sequence[str] = ()) -> None:
+    """Check the kernel folder: the metadata, the notebook, and that both belong to this dataset.
+
+    `attached`: OWNER/SLUG of further datasets, which must be the kernel's sources too.
+    """
     metadata = _read_json(kernel / KERNEL_METADATA)
     check_kernel_metadata(metadata)
     wanted = _read_json(dataset / DATASET_METADATA)["id"]
-    if wanted not in metadata["dataset_sources"]:
-        raise PackError(
-            f"{kernel / KERNEL_METADATA}: `dataset_sources`: found {metadata['dataset_sources']}; wanted {wanted} in it"
-        )
+    for source in (wanted, *attached):
+        if source not in metadata["dataset_sources"]:
+            raise PackError(
+                f"{kernel / KERNEL_METADATA}: `dataset_sources`: found {metadata['dataset_sources']}; wanted {source} "
+                "in it"
+            )
     owner, slug, competition = check_notebook(kernel / NOTEBOOK)
     if f"{owner}/{slug}" != wanted:
         raise PackError(f"{kernel / NOTEBOOK}: found dataset {owner}/{slug}; wanted {wanted}; pack the bundle again")

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from inference.__main__ import add_attached
 from zoo.commands import Command
 
 
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="also compare the sample and the images of the competition's folder with `task` of the manifest",
     )
+    add_attached(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -24,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     from packing.check.check import check_bundle
     from packing.check.competition import open_contents
 
-    manifest, labels = check_bundle(arguments.bundle)
+    manifest, labels = check_bundle(arguments.bundle, arguments.attached)
     if arguments.competition:
         contents = open_contents(arguments.competition, manifest.task, labels)
         print(contents.describe(arguments.competition, manifest.task))

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from inference.__main__ import add_attached
 from zoo.commands import Command, read_duration
 
 
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path("build"), metavar="DIR", help="folder of the environment (build)"
     )
+    add_attached(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -63,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         not arguments.lenient,
         arguments.images,
+        arguments.attached,
     )
     print(f"{arguments.out / 'submission.csv'}: valid\n{rehearsal.describe()}")
 
@@ -81,6 +84,7 @@ def run_notebook(arguments: argparse.Namespace) -> None:
         arguments.layout,
         arguments.python,
         expected=arguments.images,
+        attached=arguments.attached,
     )
     print(f"{arguments.out / 'submission.csv'}: valid; page: {arguments.out / PAGE}\n{rehearsal.describe()}")
 

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from inference.basics.deadline import Deadline
 from inference.basics.errors import RehearsalError
 from inference.basics.files import make_folder, replace_file
 from inference.manifest.bundle import read_bundle
+from inference.manifest.file import NO_DATASETS, list_datasets
 from packing.check.check import check_kernel
 from packing.check.competition import open_contents
 from packing.check.mount import mount_competition, refuse_inside
@@ -95,19 +96,21 @@ def rehearse_like_kaggle(
     python: str | None = None,
     limits: Limits = KERNEL,
     expected: int | None = None,
+    attached: Mapping[str, Path] = NO_DATASETS,
 ) -> KaggleRehearsal:
     """Execute the notebook of the dataset `bundle` in a tree like /kaggle; write its page and results to `out`.
 
     `competition`: its folder, as Kaggle mounts it; `limit`: number of images from the sample's start; `time_limit`:
     seconds from the start of Python to the saved page (default: the manifest's); `layout`: of Kaggle's mounts;
     `python`, `cache`: see `prepare_image`; `expected`: number of test images of the rerun (default: the manifest's,
-    else those of the sample). Raises PackError: the notebook or its metadata has changed since packing, or the
-    competition's folder differs from the task. Raises SubmissionError, or RehearsalError: a cell fails, the
-    notebook exceeds a limit, or it predicts nothing; the page then has the outputs up to that point.
+    else those of the sample); `attached`: OWNER/SLUG -> local copy of an attached dataset. Raises PackError: the
+    notebook or its metadata has changed since packing, or the competition's folder differs from the task. Raises
+    SubmissionError, or RehearsalError: a cell fails, the notebook exceeds a limit, or it predicts nothing; the page
+    then has the outputs up to that point.
     """
-    manifest, labels = read_bundle(bundle)
+    manifest, labels = read_bundle(bundle, attached)
     kernel = bundle.resolve().parent / "kernel"
-    check_kernel(kernel, bundle)
+    check_kernel(kernel, bundle, list_datasets(manifest))
     refuse_inside(out, competition)
     contents = open_contents(competition, manifest.task, labels)
     seconds = manifest.runtime.choose_time_limit(time_limit)
@@ -115,9 +118,11 @@ def rehearse_like_kaggle(
     interpreter = prepare_image(cache, python)
     make_folder(out)
     with make_scratch(out, "kaggle-") as root, hold_limits(limits) as held:
-        place = build_tree(root, layout, check_notebook(kernel / NOTEBOOK), bundle)
+        place = build_tree(root, layout, check_notebook(kernel / NOTEBOOK), bundle, attached)
         mount_competition(competition, place, manifest.task, contents, limit)
-        walls = build_walls([root / "input", bundle, competition, interpreter.parent.parent], root / "hooks")
+        walls = build_walls(
+            [root / "input", bundle, *attached.values(), competition, interpreter.parent.parent], root / "hooks"
+        )
         notebook = nbformat.read(kernel / NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
         command = [*held.prefix, *walls.prefix, str(interpreter)]
         deadline, clock = Deadline(time.monotonic(), seconds), time.time()
@@ -150,18 +155,26 @@ def describe_output(run: Rehearsal, output: str, spent: float, outside: float, w
     return KaggleRehearsal(run, float(first[1]) if first else None, spent, outside, walls)
 
 
-def build_tree(root: Path, layout: Layout, names: tuple[str, str, str], bundle: Path) -> Path:
+def build_tree(
+    root: Path,
+    layout: Layout,
+    names: tuple[str, str, str],
+    bundle: Path,
+    attached: Mapping[str, Path] = NO_DATASETS,
+) -> Path:
     """Make a tree like /kaggle in `root`; return the place of the competition's folder, which is not made.
 
-    `names`: owner, slug, competition.
+    `names`: owner, slug, competition; `attached`: OWNER/SLUG -> local copy of an attached dataset.
     """
     owner, slug, competition = names
     newer = layout == "newer"
-    dataset = root / "input" / (f"datasets/{owner}/{slug}" if newer else slug)
     place = root / "input" / (f"competitions/{competition}" if newer else competition)
-    for folder in (dataset.parent, place.parent, root / "working", root / "home", root / "tmp"):
+    for folder in (place.parent, root / "working", root / "home", root / "tmp"):
         folder.mkdir(parents=True, exist_ok=True)
-    dataset.symlink_to(bundle.resolve(), target_is_directory=True)
+    for dataset, folder in {f"{owner}/{slug}": bundle, **attached}.items():
+        mount = root / "input" / (f"datasets/{dataset}" if newer else dataset.partition("/")[2])
+        mount.parent.mkdir(parents=True, exist_ok=True)
+        mount.symlink_to(folder.resolve(), target_is_directory=True)
     return place
 
 

@@ -31,16 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Export every model and print one line per file."""
-    from packing.export.export_zoo import describe_entry, export_zoo
+    """Export every model and print one line per file when it is written."""
+    from tqdm import tqdm
 
-    manifest = export_zoo(arguments.manifest, arguments.out, arguments.images, arguments.precisions, arguments.truth)
-    limit = manifest.runtime.metric_loss
-    for model in manifest.models:
-        for precision, entry in model.onnx.items():
-            text = describe_entry(precision, entry, limit, manifest.task)
-            size = (arguments.out / entry.file).stat().st_size / 1e6
-            print(f"{arguments.out / entry.file}  {size:.1f} MB  {text}")
+    from packing.export.export_zoo import export_zoo
+
+    export_zoo(arguments.manifest, arguments.out, arguments.images, arguments.precisions, arguments.truth, tqdm.write)
 
 
 EXPORT = Command(

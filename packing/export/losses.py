@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from inference.manifest.model import OnnxEntry
 from inference.manifest.task import Task
+from inference.manifest.values import Precision
 from zoo.metrics.scoring import find_scoring
 from zoo.metrics.selection import Answers, Truth, choose_classes
 
@@ -32,3 +34,15 @@ def measure_loss(found: Answers, wanted: Answers, truth: Truth | None, task: Tas
         scale = before if truth is not None else scoring.score(constant, known)
         loss = loss / scale if scale > 0 else np.sign(loss)
     return float(np.clip(np.nan_to_num(loss), -1, 1))
+
+
+def describe_entry(precision: Precision, entry: OnnxEntry, limit: float, task: Task) -> str:
+    """Describe the differences of a file from torch or fp32 as text; `limit`: the largest allowed loss."""
+    text = f"opset {entry.opset}  parity {entry.parity:.1e}"
+    if precision != "fp32":
+        scoring = find_scoring(task)
+        flipped = f"  labels flipped {entry.flips:.2%}" if task.submission.holds_labels else ""
+        change = 0.0 - round(entry.metric_loss, 4)
+        figure = f"{change:+.4f}" if scoring.higher_is_better else f"{0.0 - change:+.2%}"
+        text += f"{flipped}  {scoring.title} {figure}"
+    return text if entry.metric_loss <= limit else f"{text}  not used: loses more than {limit} (`runtime.metric_loss`)"

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from inference.__main__ import Attach
 from zoo.commands import Command, add_manifest
 
 
@@ -28,11 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="include onnxruntime-gpu, missing in Kaggle's image; 'cudnn' also includes the last cuDNN for a P100",
     )
     parser.add_argument(
+        "--without-stackers",
+        action="store_true",
+        help="pack the blend alone: without the stackers, and although the zoo changed since `ensemble`",
+    )
+    parser.add_argument(
         "--wheels-cache",
         type=Path,
         default=Path("build/wheels"),
         metavar="DIR",
         help="folder of downloaded wheels (build/wheels)",
+    )
+    parser.add_argument(
+        "--attach",
+        action=Attach,
+        default={},
+        metavar="OWNER/SLUG=DIR",
+        help="a dataset on Kaggle, and a local copy of it: its model files are not copied, and the notebook reads them "
+        "there; repeatable",
     )
 
 
@@ -48,11 +62,22 @@ def run(arguments: argparse.Namespace) -> None:
     competition = arguments.competition or read_manifest(arguments.manifest).task.competition
     names = Names(arguments.owner, arguments.slug, arguments.title, competition)
     wheels = fetch_wheels(arguments.wheels, arguments.wheels_cache) if arguments.wheels else ()
-    packed = pack(arguments.manifest, arguments.onnx, arguments.out, names, accelerator, wheels)
+    packed = pack(
+        arguments.manifest,
+        arguments.onnx,
+        arguments.out,
+        names,
+        accelerator,
+        wheels,
+        without_stackers=arguments.without_stackers,
+        attach=arguments.attach,
+    )
     if accelerator.notice:
         print(f"note: {accelerator.notice}")
     if not wheels:
         print("note: Kaggle's image has no onnxruntime; `pack --wheels` includes it")
+    for dataset in arguments.attach:
+        print(f"note: the notebook reads {dataset} too: every member of the team needs the right to read it")
     print(f"{packed.dataset}  {packed.size / 1e6:.1f} MB  {names.dataset_id}")
     print(f"{packed.kernel}  {names.kernel_title}")
 

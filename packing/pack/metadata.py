@@ -3,7 +3,7 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,8 +61,13 @@ def make_dataset_metadata(names: Names) -> dict[str, Any]:
     return document
 
 
-def make_kernel_metadata(names: Names, accelerator: Accelerator = DEFAULT) -> dict[str, Any]:
-    """Return the content of kernel-metadata.json. Raises PackError: a name breaks Kaggle's rules."""
+def make_kernel_metadata(
+    names: Names, accelerator: Accelerator = DEFAULT, attached: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the content of kernel-metadata.json; `attached`: OWNER/SLUG of further datasets.
+
+    Raises PackError: a name breaks Kaggle's rules.
+    """
     document = {
         "id": names.kernel_id,
         "title": names.kernel_title,
@@ -71,7 +76,7 @@ def make_kernel_metadata(names: Names, accelerator: Accelerator = DEFAULT) -> di
         "enable_gpu": accelerator.devices > 0,
         "machine_shape": accelerator.machine_shape,
         "docker_image_pinning_type": "original",
-        "dataset_sources": [names.dataset_id],
+        "dataset_sources": [names.dataset_id, *attached],
         "competition_sources": [names.competition],
         "kernel_sources": [],
         "model_sources": [],

@@ -4,20 +4,20 @@ import dataclasses
 import json
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import inference
-from inference.basics.errors import OutputError, PackError
+from inference.basics.errors import OutputError
 from inference.basics.files import hash_file
-from inference.manifest.file import MANIFEST_NAME, read_manifest, verify_files, write_manifest
-from inference.manifest.labels import read_labels
-from inference.manifest.records import FileEntry, Manifest, Model, Stacker
+from inference.manifest.file import MANIFEST_NAME, NO_DATASETS, read_manifest, verify_files, write_manifest
+from inference.manifest.model import FileEntry
+from inference.manifest.records import Manifest, Stacker
 from inference.manifest.references import check_coverage
 from packing.accelerators import DEFAULT, Accelerator
-from packing.export.sources import hash_source
+from packing.pack.choose_stage import choose_stage
 from packing.pack.metadata import (
     DATASET_METADATA,
     KERNEL_METADATA,
@@ -26,6 +26,7 @@ from packing.pack.metadata import (
     make_dataset_metadata,
     make_kernel_metadata,
 )
+from packing.pack.model_files import attach_datasets, attach_exports, copy_models
 from packing.pack.render_notebook import render_notebook
 
 SCRIPT = "inference.pyz"
@@ -57,18 +58,23 @@ def pack(
     names: Names,
     accelerator: Accelerator = DEFAULT,
     wheels: Sequence[Path] = (),
+    *,
+    without_stackers: bool = False,
+    attach: Mapping[str, Path] = NO_DATASETS,
 ) -> Packed:
     """Write OUT/dataset and OUT/kernel; replace OUT if it holds only an earlier pack.
 
-    `onnx`: the folder of `export`; `wheels`: files that the kernel installs. The same inputs give the same bytes.
-    Raises ManifestError, PackError or OutputError, and leaves OUT unchanged.
+    `onnx`: the folder of `export`; `wheels`: files that the kernel installs; `without_stackers`: pack the blend alone;
+    `attach`: OWNER/SLUG -> local copy of a dataset whose model files are not copied. The same inputs give the same
+    bytes. Raises ManifestError, PackError or OutputError, and leaves OUT unchanged.
     """
-    dataset_metadata, kernel_metadata = make_dataset_metadata(names), make_kernel_metadata(names, accelerator)
-    manifest = read_manifest(manifest_path)
+    dataset_metadata = make_dataset_metadata(names)
+    kernel_metadata = make_kernel_metadata(names, accelerator, list(attach))
+    manifest = choose_stage(read_manifest(manifest_path), without_stackers=without_stackers)
     check_coverage(manifest)
     home = manifest_path.parent
     verify_files([("labels", manifest.labels)], home)
-    models = attach_exports(manifest, home, onnx)
+    models = attach_datasets(attach_exports(manifest, home, onnx), attach, names)
     _refuse_other_files(out)
     building = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(building, ignore_errors=True)
@@ -77,16 +83,9 @@ def pack(
         for folder in (dataset, kernel):
             folder.mkdir(parents=True)
         shutil.copyfile(home / manifest.labels.file, dataset / LABELS)
-        for model in models:
-            for entry in model.onnx.values():
-                shutil.copyfile(onnx / entry.file, dataset / entry.file)
+        copy_models(models, onnx, dataset)
         stackers = copy_stackers(manifest, home, dataset)
-        write_script(dataset / SCRIPT)
-        for wheel in wheels:
-            shutil.copyfile(wheel, dataset / wheel.name)
-        script, *included = (
-            FileEntry(name, hash_file(dataset / name)) for name in (SCRIPT, *(wheel.name for wheel in wheels))
-        )
+        script, *included = write_runtime(dataset, wheels)
         bundled = dataclasses.replace(
             manifest,
             labels=dataclasses.replace(manifest.labels, file=LABELS),
@@ -95,9 +94,9 @@ def pack(
             runtime=dataclasses.replace(manifest.runtime, script=script, wheels=tuple(included)),
         )
         write_manifest(bundled, dataset / MANIFEST_NAME)
-        _write_json(dataset / DATASET_METADATA, dataset_metadata)
-        _write_json(kernel / KERNEL_METADATA, kernel_metadata)
         written = (dataset / MANIFEST_NAME, dataset / DATASET_METADATA, kernel / KERNEL_METADATA)
+        for path, document in zip(written[1:], (dataset_metadata, kernel_metadata), strict=True):
+            _write_json(path, document)
         hashes = {path.name: hash_file(path) for path in written}
         (kernel / NOTEBOOK).write_text(render_notebook(names, hashes, manifest.task, accelerator), encoding="utf-8")
         if out.exists():
@@ -109,28 +108,6 @@ def pack(
         shutil.rmtree(building, ignore_errors=True)
     size = sum(path.stat().st_size for path in (out / "dataset").iterdir())
     return Packed(out / "dataset", out / "kernel", size)
-
-
-def attach_exports(manifest: Manifest, home: Path, onnx: Path) -> tuple[Model, ...]:
-    """Return the models for the bundle's manifest: with ONNX files, without checkpoints and out-of-fold files.
-
-    Raises PackError: a model was not exported, or was changed after its export.
-    """
-    if not (onnx / MANIFEST_NAME).is_file():
-        raise PackError(f"{onnx}: found no export; run `build_kernel.py export --out {onnx}` first")
-    exports = {model.name: model.onnx for model in read_manifest(onnx / MANIFEST_NAME).models}
-    labels = read_labels(home / manifest.labels.file, manifest.labels.groups)
-    attached = []
-    for index, model in enumerate(manifest.models):
-        entries = exports.get(model.name, {})
-        source = hash_source(model, len(labels.columns(model.group)), manifest.task.activation)
-        if "fp32" not in entries or entries["fp32"].source != source:
-            raise PackError(
-                f"{onnx}: the export of {model.name} is missing or out of date; run `build_kernel.py export`"
-            )
-        verify_files([(f"models[{index}].onnx.{name}", entry) for name, entry in entries.items()], onnx)
-        attached.append(dataclasses.replace(model, onnx=entries, checkpoint=None, out_of_fold=None))
-    return tuple(attached)
 
 
 def copy_stackers(manifest: Manifest, home: Path, dataset: Path) -> tuple[Stacker, ...]:
@@ -148,6 +125,14 @@ def copy_stackers(manifest: Manifest, home: Path, dataset: Path) -> tuple[Stacke
         shutil.copyfile(home / stacker.onnx.file, dataset / name)
         copied.append(dataclasses.replace(stacker, onnx=FileEntry(name, stacker.onnx.sha256)))
     return tuple(copied)
+
+
+def write_runtime(dataset: Path, wheels: Sequence[Path]) -> list[FileEntry]:
+    """Write the script and copy the wheels into the dataset folder; return their entries, the script's first."""
+    write_script(dataset / SCRIPT)
+    for wheel in wheels:
+        shutil.copyfile(wheel, dataset / wheel.name)
+    return [FileEntry(name, hash_file(dataset / name)) for name in (SCRIPT, *(wheel.name for wheel in wheels))]
 
 
 def write_script(path: Path) -> None:

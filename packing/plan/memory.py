@@ -4,10 +4,11 @@ ONNX Runtime keeps a copy of the weights for its kernels beside that of the file
 largest batch. benchmarks/memory.py compares the estimate with runs of the packed script.
 """
 
+import math
 from collections.abc import Iterable
 
 from inference.ensemble.kept_scores import measure_scores
-from inference.images.geometry import read_geometry
+from inference.images.geometry import list_geometries
 from inference.images.read_ahead import CHUNKS_AHEAD
 from inference.manifest.labels import Labels
 from inference.manifest.records import Manifest
@@ -28,5 +29,6 @@ def estimate_memory(manifest: Manifest, labels: Labels, works: Iterable[Work], i
     inputs = manifest.runtime.batch_size  # a batch counts images times views
     models = sum(PER_MODEL + WEIGHT_COPIES * work.weights + ACTIVATION_COPIES * inputs * work.widest for work in works)
     # The chunks that wait, the one that runs and the one that is read.
-    squares = sum(3 * geometry.size**2 for geometry in set(map(read_geometry, manifest.models)))
+    geometries = {geometry for model in manifest.models for geometry in list_geometries(model)}
+    squares = sum(3 * math.prod(geometry.shape) for geometry in geometries)
     return PROCESS + models + (CHUNKS_AHEAD + 2) * inputs * squares + measure_scores(manifest, labels, images)

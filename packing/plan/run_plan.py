@@ -1,8 +1,8 @@
 """Estimated run time on an accelerator, per model, and the passes to drop if it exceeds the time limit."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from inference.basics.errors import PackError
@@ -15,10 +15,11 @@ from inference.models.sessions import CPU, CUDA
 from inference.run.budget import PLAN_MARGIN
 from inference.run.plan import Pass, Plan, add_seconds, choose_passes, list_passes
 from packing.accelerators import Accelerator, find_accelerator, find_rates
+from packing.plan.count_models import count_models
 from packing.plan.estimate import LOAD_SECONDS, estimate_decoding, estimate_seconds
 from packing.plan.measured import Measured, read_measured
 from packing.plan.memory import estimate_memory
-from packing.plan.work import Work, count_work
+from packing.plan.work import Work
 from zoo.metrics.scoring import find_scoring
 
 
@@ -62,6 +63,8 @@ class RunPlan:
     """Of all models."""
     kept: Plan
     """The passes that fit."""
+    left_out: Mapping[str, str]
+    """Models that are not in the estimate, with the reason."""
     memory: float
     """Bytes at the peak of a run of all models on the CPU."""
 
@@ -119,12 +122,12 @@ def make_plan(
     if measured:
         _check_models(manifest, measured, log)
     labels = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
-    count = cache(count_work)
+    works, left_out = count_models(manifest, path.parent, labels)
+    manifest = dataclasses.replace(manifest, models=tuple(one for one in manifest.models if one.name in works))
     passes, values = list_passes(manifest), manifest.ensemble.values
-    outputs = [len(labels.columns(model.group)) for model in manifest.models]
     models = []
-    for model, own in zip(manifest.models, outputs, strict=True):
-        work = count(model.architecture, own, model.image_size)
+    for model in manifest.models:
+        work = works[model.name]
         estimated = estimate_seconds(work, rates, precision) / max(accelerator.devices, 1)
         seconds = measured.seconds.get(model.name) if measured else None
         value = sum(one.value for one in passes if one.model == model.name) if values else None
@@ -149,6 +152,7 @@ def make_plan(
         start=start,
         passes=passes,
         kept=choose_passes(passes, seconds_of, allowed),
+        left_out=left_out,
         memory=estimate_memory(manifest, labels, [model.work for model in models], images),
     )
 
@@ -177,6 +181,7 @@ def describe_plan(plan: RunPlan) -> str:
     ]
     if any(model.measured for model in plan.models):
         lines.append("* measured, from the log")
+    lines += [f"{name} is NOT in this estimate: {reason}" for name, reason in plan.left_out.items()]
     return "\n".join([*lines, _judge_memory(plan), *_judge(plan)])
 
 

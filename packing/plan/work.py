@@ -7,7 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from zoo.networks import create_network
+from inference.basics.errors import CheckpointError
+from inference.manifest.values import Size
+from zoo.networks import Design, create_network
 
 FLOAT_BYTES = 4
 aten = torch.ops.aten
@@ -28,19 +30,25 @@ class Work:
     """Bytes of inputs and outputs of the operation that has most of them; without weights."""
 
 
-def count_work(architecture: str, outputs: int, image_size: int) -> Work:
-    """Count the work of a timm network with a head of `outputs` labels for one square image of `image_size` px.
+def count_work(design: Design) -> Work:
+    """Count the work of a network for one image of its size.
 
-    Raises CheckpointError: timm has no such architecture.
+    A factory that cannot build on the meta device, where tensors have no memory, builds in memory. Raises
+    CheckpointError: timm has no such architecture, or the factory fails.
     """
-    with torch.device("meta"):
-        network = create_network(architecture, image_size, outputs).module
-    return measure_work(network, image_size)
+    try:
+        with torch.device("meta"):
+            network = create_network(design).module
+    except CheckpointError:
+        if design.build is None:
+            raise
+        network = create_network(design).module.to("meta")
+    return measure_work(network, design.size, design.channels)
 
 
-def measure_work(network: torch.nn.Module, image_size: int) -> Work:
+def measure_work(network: torch.nn.Module, size: Size, channels: int = 3) -> Work:
     """Count the work of a network on the meta device, where tensors have shapes but no memory."""
-    image = torch.empty(1, 3, image_size, image_size, device="meta")
+    image = torch.empty(1, channels, *size, device="meta")
     with torch.no_grad(), _Counter() as counter:
         network(image)
     weights = sum(tensor.numel() for tensor in network.state_dict().values())

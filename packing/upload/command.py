@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from inference.__main__ import add_attached
 from zoo.commands import Command, read_duration
 
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pause", type=read_duration, default=10.0, metavar="TIME", help="time between two status requests (10s)"
     )
+    add_attached(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -30,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     from packing.upload.upload import describe_upload, follow_kernel, prepare_upload, push_kernel, upload_dataset
 
     limits = {"ready_limit": arguments.ready_limit, "run_limit": arguments.run_limit, "pause": arguments.pause}
-    prepared = prepare_upload(arguments.bundle, **limits)
+    prepared = prepare_upload(arguments.bundle, arguments.attached, **limits)
     if arguments.print:
         print(describe_upload(prepared, arguments.wait, arguments.out))
         return

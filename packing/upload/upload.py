@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from inference.basics.errors import PackError
 from inference.basics.files import hash_file, make_folder
 from inference.basics.run_log import format_seconds
-from inference.manifest.file import MANIFEST_NAME
+from inference.manifest.file import MANIFEST_NAME, NO_DATASETS
 from packing.check.check import check_bundle
 from packing.pack.metadata import DATASET_METADATA, KERNEL_METADATA
 from packing.upload.client import ATTEMPTS, Answer, ask_client, call_client
@@ -45,9 +45,12 @@ class Upload:
     """Seconds between two status requests."""
 
 
-def prepare_upload(bundle: Path, **limits: float) -> Upload:
-    """Check the bundle and read its names. Raises PackError or ManifestError: Kaggle would refuse the bundle."""
-    check_bundle(bundle)
+def prepare_upload(bundle: Path, attached: Mapping[str, Path] = NO_DATASETS, **limits: float) -> Upload:
+    """Check the bundle and read its names; `attached`: OWNER/SLUG -> local copy of a dataset that is on Kaggle already.
+
+    Raises PackError or ManifestError: Kaggle would refuse the bundle.
+    """
+    check_bundle(bundle, attached)
     dataset, kernel = bundle / "dataset", bundle / "kernel"
     if not kernel.is_dir():
         raise PackError(

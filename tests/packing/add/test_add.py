@@ -1,84 +1,140 @@
 import dataclasses
 import hashlib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import timm
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import fbeta_score
 
-from inference.basics.errors import VitrineError
+from inference.basics.errors import CheckpointError, VitrineError
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.labels import read_labels
-from inference.manifest.records import FileEntry, Resize
+from inference.manifest.model import Factory, FileEntry, Resize
 from inference.manifest.task import Form, Metric, Task
-from packing.add.add import Addition, add_model
-from tests.conftest import Workshop, write_network, write_rows
+from packing.add.add import add_model
+from packing.add.declare import Addition
+from tests.conftest import write_network, write_rows
+from tests.packing.add.conftest import Zoo
 from zoo.edit import choose_prior, create_manifest
 from zoo.tables.train_table import read_table
 
-ADDITION = Addition(Path(), "test_resnet", 64, "tag", "new", "crop", 0.9, fold=2)
 
-
-def add_tag_model(workshop: Workshop, **changes: object) -> None:
-    checkpoint = workshop.home / "tag_resnet.safetensors"
-    if not checkpoint.exists():
-        write_network(checkpoint, "test_resnet", 3, seed=9)
-    add_model(workshop.manifest, dataclasses.replace(ADDITION, **{"checkpoint": checkpoint, **changes}))  # type: ignore[arg-type]
-
-
-def test_an_added_model_has_its_hash_and_timms_settings(own_workshop: Workshop) -> None:
-    add_tag_model(own_workshop)
-    manifest = read_manifest(own_workshop.manifest)
+def test_an_added_model_has_its_hash_and_timms_settings(zoo: Zoo) -> None:
+    added = zoo.add(file="tag.safetensors", name="new", resize="crop", crop_percentage=0.9, fold=2)
+    manifest = zoo.manifest
     model = manifest.models[-1]
     config = timm.get_pretrained_cfg("test_resnet")
     assert config is not None
     assert (model.mean, model.std, model.interpolation) == (config.mean, config.std, config.interpolation)
-    digest = hashlib.sha256((own_workshop.home / "tag_resnet.safetensors").read_bytes()).hexdigest()
-    assert model.checkpoint == FileEntry("tag_resnet.safetensors", digest)
-    assert (model.name, model.group, model.image_size, model.fold) == ("new", "tag", 64, 2)
+    digest = hashlib.sha256((zoo.home / "tag.safetensors").read_bytes()).hexdigest()
+    assert model.checkpoint == FileEntry("tag.safetensors", digest)
+    assert (model.name, model.group, model.image_size, model.fold) == ("new", "tag", 32, 2)
     assert model.resize == Resize("crop", 0.9)
-    assert manifest.ensemble.weights["tag"] == {"everything": 1.0, "tag": 1.0, "new": 1.0}
-    assert "new" not in manifest.ensemble.weights["culture"]
+    assert manifest.ensemble.weights == {"culture": {}, "tag": {"new": 1.0}}
+    assert added.model == model and added.form and added.notes == ()
 
 
-def test_out_of_fold_predictions_are_declared_with_their_ids(own_workshop: Workshop) -> None:
-    scores = own_workshop.home / "new.oof.npy"
+def test_a_name_made_from_the_file_is_said(zoo: Zoo) -> None:
+    added = zoo.add(file="epoch=3-val_f2=0.61.safetensors")
+    assert added.model.name == "epoch_3-val_f2_0.61"
+    assert added.notes == ("it is named epoch_3-val_f2_0.61; choose another name with --name",)
+    assert zoo.manifest.models[-1].checkpoint == added.model.checkpoint
+
+
+FACTORY = """
+import timm, torch
+
+class Pair(torch.nn.Module):
+    def __init__(self, outputs, culture):
+        super().__init__()
+        self.body = timm.create_model("test_resnet", num_classes=0)
+        width = self.body.num_features
+        self.culture, self.tag = torch.nn.Linear(width, culture), torch.nn.Linear(width, outputs - culture)
+
+    def forward(self, image):
+        seen = self.body(image)
+        return {"culture": self.culture(seen), "tag": self.tag(seen)}
+
+def build(outputs, culture=0):
+    return Pair(outputs, culture)
+"""
+
+
+def test_a_factory_stands_in_the_manifest_with_its_hash(zoo: Zoo) -> None:
+    file = zoo.home / "nets.py"
+    file.write_text(FACTORY)
+    names: dict[str, object] = {}
+    exec(FACTORY, names)
+    torch.save(names["Pair"](5, 2).state_dict(), zoo.home / "pair.pth")  # type: ignore[operator]
+    settings = {"architecture": None, "factory": f"{file}:build", "arguments": '{"culture": 2}', "group": "all"}
+    model = zoo.add_declared(file="pair.pth", **settings)
+    assert model.architecture == "nets.py:build"
+    assert model.factory == Factory("nets.py", hashlib.sha256(file.read_bytes()).hexdigest(), "build", {"culture": 2})
+    config = timm.get_pretrained_cfg("test_resnet")
+    assert config is not None and model.mean == config.mean
+
+
+def test_a_grey_network_has_one_mean(zoo: Zoo) -> None:
+    torch.save(timm.create_model("test_resnet", num_classes=3, in_chans=1).state_dict(), zoo.home / "grey.pth")
+    model = zoo.add_declared(file="grey.pth", channels=1)
+    assert model.channels == len(model.mean) == len(model.std) == 1
+    model = zoo.add_declared(file="grey.pth", channels=1, mean=(0.3,), std=(0.2,), name="own")
+    assert (model.mean, model.std) == ((0.3,), (0.2,))
+
+
+def test_features_have_no_weight(zoo: Zoo) -> None:
+    write_network(zoo.home / "imagenet.safetensors", "test_resnet", 7, seed=1)
+    model = zoo.add_declared(file="imagenet.safetensors", group="features", outputs=7, activation="softmax")
+    assert (model.group, model.outputs, model.activation) == ("features", 7, "softmax")
+    assert zoo.manifest.ensemble.weights == {"culture": {}, "tag": {}}
+
+
+def test_out_of_fold_features_without_bounds_are_float32(zoo: Zoo) -> None:
+    write_network(zoo.home / "seen.safetensors", "test_resnet", 4, seed=1)
+    scores = zoo.home / "seen.oof.npy"
+    scores.with_suffix(".ids.txt").write_text("a\nb\n")
+    np.save(scores, np.full((2, 4), 1e6, np.float32))
+    settings = {"file": "seen.safetensors", "group": "features", "outputs": 4, "oof": scores}
+    with pytest.raises(VitrineError) as error:
+        zoo.add(**settings)  # type: ignore[arg-type]
+    assert str(error.value) == f"{scores}: found float32 (2, 4); wanted float16 (2, 4) after seen.oof.ids.txt"
+    assert zoo.add_declared(**settings, activation="identity").out_of_fold is not None
+
+
+def test_a_fitted_second_stage_is_kept_and_said_to_be_old(zoo: Zoo) -> None:
+    zoo.add(file="one.safetensors")
+    fitted = dataclasses.replace(zoo.manifest.ensemble, fitted_for="0" * 64)
+    write_manifest(dataclasses.replace(zoo.manifest, ensemble=fitted), zoo.path)
+    assert zoo.add(file="two.safetensors").notes == (
+        "the second stage was fitted without two: run `build_kernel.py ensemble` again; until then `pack` wants "
+        "--without-stackers",
+    )
+    assert zoo.manifest.ensemble.fitted_for == "0" * 64
+
+
+def test_out_of_fold_predictions_are_declared_with_their_ids(zoo: Zoo) -> None:
+    scores = zoo.home / "new.oof.npy"
     np.save(scores, np.zeros((2, 3), np.float16))
     scores.with_suffix(".ids.txt").write_text("a\nb\n")
-    add_tag_model(own_workshop, oof=scores)
-    entry = read_manifest(own_workshop.manifest).models[-1].out_of_fold
+    zoo.add(oof=scores)
+    entry = zoo.manifest.models[-1].out_of_fold
     assert entry is not None and (entry.scores.file, entry.ids.file) == ("new.oof.npy", "new.oof.ids.txt")
 
 
-def test_out_of_fold_predictions_of_another_shape_are_refused(own_workshop: Workshop) -> None:
-    scores = own_workshop.home / "new.oof.npy"
+def test_out_of_fold_predictions_of_another_shape_are_refused(zoo: Zoo) -> None:
+    scores = zoo.home / "new.oof.npy"
     np.save(scores, np.zeros((2, 5), np.float16))
     scores.with_suffix(".ids.txt").write_text("a\nb\n")
-    before = own_workshop.manifest.read_bytes()
+    before = zoo.path.read_bytes()
     with pytest.raises(VitrineError) as error:
-        add_tag_model(own_workshop, oof=scores)
+        zoo.add(oof=scores)
     assert str(error.value) == f"{scores}: found float16 (2, 5); wanted float16 (2, 3) after new.oof.ids.txt"
-    assert own_workshop.manifest.read_bytes() == before
-
-
-@pytest.mark.parametrize("wrapping", ["plain", "module", "state_dict", "model", "state_dict with module"])
-def test_a_pth_file_is_read_in_any_common_wrapping(wrapping: str, own_workshop: Workshop) -> None:
-    network = timm.create_model("test_resnet", num_classes=3)
-    state: dict[str, object] = dict(network.state_dict())
-    if "module" in wrapping:
-        state = {f"module.{key}": tensor for key, tensor in state.items()}
-    if wrapping.startswith("state_dict"):
-        state = {"state_dict": state, "epoch": 3}
-    if wrapping == "model":
-        state = {"model": state}
-    torch.save(state, own_workshop.home / "x.pth")
-    add_tag_model(own_workshop, checkpoint=own_workshop.home / "x.pth")
-    assert read_manifest(own_workshop.manifest).models[-1].name == "new"
+    assert zoo.path.read_bytes() == before
 
 
 class Evil:
@@ -90,90 +146,56 @@ def write_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps({"weights": Evil()}))
 
 
-def write_wrapped_pickle(path: Path) -> None:
-    torch.save({"state_dict": Evil()}, path)
+def write_other_head(path: Path) -> None:
+    torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), path)
 
 
-def write_garbage(path: Path) -> None:
-    path.write_bytes(b"garbage")
+def write_nan(path: Path) -> None:
+    state = timm.create_model("test_resnet", num_classes=3).state_dict()
+    state["fc.weight"][0, 0] = np.nan
+    torch.save(state, path)
 
 
-def write_numbers(path: Path) -> None:
-    torch.save({"epoch": 3, "score": 0.5}, path)
-
-
-def write_state(outputs: int = 3, drop: int = 0, add: int = 0, reshape: str = "") -> object:
-    def write(path: Path) -> None:
-        state = timm.create_model("test_resnet", num_classes=outputs).state_dict()
-        for key in sorted(state)[:drop]:
-            del state[key]
-        state |= {f"extra.{index}": torch.zeros(1) for index in range(add)}
-        if reshape:
-            state[reshape] = torch.zeros(1)
-        torch.save(state, path)
-
-    return write
-
-
-MORE_THAN_WEIGHTS = "a pickle that holds more than weights, which may run code; save model.state_dict() instead"
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (write_pickle, MORE_THAN_WEIGHTS),
-        (write_wrapped_pickle, MORE_THAN_WEIGHTS),
-        (write_garbage, MORE_THAN_WEIGHTS),
-        (write_numbers, "found no table of tensors; wanted what model.state_dict() returns"),
-        (write_state(outputs=7), "the head `fc.weight` has 7 outputs; wanted 3, one per label of the group"),
-        (
-            write_state(drop=7),
-            "missing `bn1.bias`, `bn1.num_batches_tracked`, `bn1.running_mean`, `bn1.running_var`, `bn1.weight` "
-            "and 2 more; is it a checkpoint of test_resnet?",
-        ),
-        (write_state(add=1), "surplus `extra.0`; is it a checkpoint of test_resnet?"),
-        (write_state(reshape="bn1.bias"), "`bn1.bias` is (1,); wanted (32,)"),
-    ],
-)
-def test_a_checkpoint_that_does_not_fit_is_refused(
-    write: object, message: str, own_workshop: Workshop, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("write", [write_pickle, write_other_head, write_nan])
+def test_a_checkpoint_that_cannot_be_used_is_named_and_leaves_the_manifest_unchanged(
+    write: Callable[[Path], None], zoo: Zoo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = own_workshop.home / "x.pth"
-    write(path)  # type: ignore[operator]
-    before = own_workshop.manifest.read_bytes()
-    with pytest.raises(VitrineError) as error:
-        add_tag_model(own_workshop, checkpoint=path)
-    assert str(error.value) == f"{path}: {message}"
-    assert own_workshop.manifest.read_bytes() == before
+    path = zoo.home / "x.pth"
+    write(path)
+    before = zoo.path.read_bytes()
+    with pytest.raises(CheckpointError) as error:
+        zoo.add(file="x.pth")
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+    assert zoo.path.read_bytes() == before
     assert "code of a checkpoint" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "test_resnett"}, "`architecture`: found 'test_resnett'; wanted a network of timm "),
-        ({"group": "style"}, "--group: found 'style'; wanted one of: all, culture, tag"),
-        ({"group": None}, "--group: missing; wanted one of: all, culture, tag"),
-        ({"name": "culture"}, "`models[3].name`: 'culture' is also the name of models[1]; rename one"),
-        ({"image_size": 0}, "`image_size`: test_resnet does not take 0 px: "),
+        (
+            {"architecture": "test_resnett"},
+            f"model net: `architecture`: found 'test_resnett'; wanted a network of timm {timm.__version__}; did you "
+            "mean test_resnet",
+        ),
+        ({"architecture": "test_vit", "image_size": 40}, "model net: `"),
     ],
 )
-def test_an_invalid_model_leaves_the_manifest_unchanged(
-    changes: dict[str, object], message: str, own_workshop: Workshop
-) -> None:
-    before = own_workshop.manifest.read_bytes()
-    with pytest.raises(VitrineError) as error:
-        add_tag_model(own_workshop, **changes)
-    assert message in str(error.value)
-    assert own_workshop.manifest.read_bytes() == before
+def test_a_network_that_cannot_be_built_is_named(changes: dict[str, object], message: str, zoo: Zoo) -> None:
+    before = zoo.path.read_bytes()
+    with pytest.raises(CheckpointError) as error:
+        zoo.add(**changes)  # type: ignore[arg-type]
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+    assert zoo.path.read_bytes() == before
 
 
-def test_a_checkpoint_outside_the_manifests_folder_is_refused(own_workshop: Workshop, tmp_path: Path) -> None:
+def test_a_checkpoint_outside_the_manifests_folder_is_refused(zoo: Zoo, tmp_path: Path) -> None:
     path = write_network(tmp_path / "x.safetensors", "test_resnet", 3, seed=1)
     with pytest.raises(VitrineError) as error:
-        add_tag_model(own_workshop, checkpoint=path)
+        zoo.add(file="../x.safetensors")
     assert str(error.value) == (
-        f"{path}: lies outside the manifest's folder {own_workshop.home}; move it there or choose another --manifest"
+        f"{zoo.home}/../{path.name}: lies outside the manifest's folder {zoo.home}; move it there or choose another "
+        "--manifest"
     )
 
 
@@ -195,12 +217,12 @@ def test_a_model_of_another_competition_has_all_labels_of_its_single_group(group
     assert manifest.ensemble.weights == {"labels": {"new": 1.0}}
 
 
-def test_a_new_manifest_needs_labels_and_train(own_workshop: Workshop) -> None:
-    own_workshop.manifest.unlink()
+def test_a_new_manifest_needs_labels_and_train(zoo: Zoo) -> None:
+    zoo.path.unlink()
     with pytest.raises(VitrineError) as error:
-        add_tag_model(own_workshop)
+        zoo.add()
     assert str(error.value) == (
-        f"{own_workshop.manifest}: no such file; give --labels labels.csv and --train train.csv to start one"
+        f"{zoo.path}: no such file; give --labels labels.csv and --train train.csv to start one"
     )
 
 
@@ -243,17 +265,8 @@ def test_the_prior_is_the_best_constant_answer(tmp_path: Path) -> None:
         assert all(score_beside([*ids, label]) < score_beside(ids) for label in own if label not in ids)
 
 
-def test_no_temporary_file_stays_beside_the_manifest(own_workshop: Workshop) -> None:
-    add_tag_model(own_workshop)
-    assert [path.name for path in own_workshop.home.iterdir() if path.name.startswith(".")] == []
-    assert (own_workshop.home / MANIFEST_NAME).exists()
-
-
-def test_an_invalid_safetensors_file_is_refused(own_workshop: Workshop) -> None:
-    path = own_workshop.home / "x.safetensors"
-    path.write_bytes(b"garbage")
-    with pytest.raises(VitrineError, match=rf"^{path}: not a checkpoint: "):
-        add_tag_model(own_workshop, checkpoint=path)
-    safetensors.torch.save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(VitrineError, match=rf"^{path}: missing `bn1.bias`, "):
-        add_tag_model(own_workshop, checkpoint=path)
+def test_no_temporary_file_stays_beside_the_manifest(zoo: Zoo) -> None:
+    zoo.add()
+    assert sorted(path.name for path in zoo.home.iterdir()) == [
+        "labels.csv", "net.safetensors", "train.csv", "weights_manifest.json"
+    ]  # fmt: skip

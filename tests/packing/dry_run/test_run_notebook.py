@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -56,8 +57,16 @@ def write_notebook(bundle: Path, *cells: str) -> Path:
 def test_the_notebook_ends_in_a_valid_submission_and_a_page_in_both_layouts(
     layout: packing.dry_run.run_notebook.Layout, here: None, workshop: Workshop, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    rehearsed = rehearse_like_kaggle(workshop.dataset, workshop.competition, out, tmp_path, limit=5, layout=layout)
+    out, theirs = tmp_path / "out", tmp_path / "theirs"
+    theirs.mkdir()
+    shutil.copyfile(workshop.onnx / "culture.onnx", theirs / "bobs.onnx")
+    attached = {"bob/zoo-of-bob": theirs}
+    bundle = pack(workshop.manifest, workshop.onnx, tmp_path / "bundle", NAMES, attach=attached).dataset
+    rehearsed = rehearse_like_kaggle(
+        bundle, workshop.competition, out, tmp_path, limit=5, layout=layout, attached=attached
+    )
+    # Every model has run: that of the attached dataset too.
+    assert rehearsed.run.degraded == ("packed for T4x2, found 0 of 2 GPUs; running on the CPU",)
     assert rehearsed.run.images == 5 and rehearsed.first_prediction is not None
     assert 0 < rehearsed.first_prediction < rehearsed.seconds
     assert 0 < rehearsed.outside < rehearsed.seconds - rehearsed.run.seconds, "more than what the script leaves"

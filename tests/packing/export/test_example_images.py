@@ -1,8 +1,18 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
-from packing.export.example_images import find_rows, list_all_images
+from inference.basics.errors import ImagesError
+from inference.images.geometry import read_geometry, resize_image
+from inference.images.read import read_image
+from inference.manifest.labels import Labels
+from inference.manifest.model import Model, Resize
+from inference.manifest.task import Task
+from packing.export import example_images
+from packing.export.example_images import choose_geometry, find_rows, list_all_images, read_examples
+from tests.conftest import write_picture
 from zoo.tables.train_table import Table
 
 
@@ -38,3 +48,70 @@ def test_the_tables_paths_tell_images_of_one_name_apart(tmp_path: Path) -> None:
     assert find_rows(tmp_path / "train", list(paths.values()), table) == wanted
     assert find_rows(tmp_path, list(paths.values()), table) == wanted
     assert find_rows(tmp_path / "train", list(paths.values()), make_table(("1", "2"))) == {paths["dog/2.png"]: 1}
+
+
+def write_folder(folder: Path, count: int, broken: tuple[str, ...]) -> None:
+    (folder / "a").mkdir(parents=True)
+    for index in range(count):
+        write_picture(folder / "a" / f"{index:02}.png", (30 + index, 40), index)
+    for name in broken:
+        whole = (folder / "a" / "00.png").read_bytes()
+        (folder / name).write_bytes(whole[:40] if name.startswith(".") else whole[: len(whole) // 2])
+
+
+MODELS = [
+    Model("one", "x", "labels", 24, (0.5,) * 3, (0.5,) * 3, "bilinear"),
+    Model(
+        "two",
+        "x",
+        "labels",
+        (24, 32),
+        (0.5,) * 3,
+        (0.5,) * 3,
+        "bicubic",
+        views=("top_left",),
+        resize=Resize("squash", 0.8),
+    ),
+    Model("three", "x", "labels", 24, (0.1,) * 3, (0.1,) * 3, "bilinear"),
+]
+NAMES = Labels((0,), ("x",), {"labels": (0,)})
+
+
+def test_broken_images_are_skipped_with_a_note_and_each_image_is_decoded_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, 18, ("._00.png", "00.png", *(f"b{index}.png" for index in range(5))))
+    decoded: list[Path] = []
+    real = example_images.read_picture
+
+    def read(path: Path, geometries: Any) -> Any:
+        decoded.append(path)
+        return real(path, geometries)
+
+    monkeypatch.setattr(example_images, "read_picture", read)
+    examples = read_examples(tmp_path, 17, False, MODELS, NAMES, Task())
+    assert [path.name for path in examples.measured] == [f"{index:02}.png" for index in range(17)]
+    assert len(decoded) == len(set(decoded)) == 2 + 17, "the other broken ones come after the last"
+    assert capsys.readouterr().err.splitlines()[-1] == (f"note: {tmp_path}: skipped 2 broken images: ._00.png, 00.png")
+    assert len(examples.arrays) == 2, "two models share a geometry"
+    for model in MODELS:
+        array, geometry = examples.arrays[choose_geometry(model)], read_geometry(model)
+        wanted = [resize_image(read_image(path), geometry) for path in examples.measured]
+        assert np.array_equal(array, np.stack(wanted))
+
+
+def test_too_few_images_are_refused_with_the_broken_ones_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, 15, tuple(f"b{index}.png" for index in range(7)))
+    with pytest.raises(ImagesError) as error:
+        read_examples(tmp_path, 16, False, MODELS, NAMES, Task())
+    assert str(error.value) == (
+        f"{tmp_path}: found 15 images and 7 broken (b0.png, b1.png, b2.png, b3.png, b4.png and 2 more); "
+        "wanted 16 for parity; add images"
+    )
+
+
+def test_one_broken_image_is_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path, 16, ("00.png",))
+    read_examples(tmp_path, 20, False, MODELS[:1], NAMES, Task())
+    note = f"note: {tmp_path}: skipped 1 broken image: 00.png"
+    assert capsys.readouterr().err.splitlines()[-1] == note

@@ -17,25 +17,25 @@ from inference.images.read import read_image
 from inference.manifest.decision import Decision, Fitted
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import Labels, read_labels
-from inference.manifest.records import Ensemble, Manifest, Model, OnnxEntry
+from inference.manifest.model import Model, OnnxEntry
+from inference.manifest.records import Ensemble, Manifest
 from inference.manifest.task import Task
 from inference.manifest.values import DecisionRule
-from packing.export import export_zoo as export
+from packing.export import export_model as export
+from packing.export.example_images import Examples, read_examples
 from packing.export.export_zoo import export_zoo
-from packing.export.int8 import widen_groups
-from packing.export.parity import Examples, Judge, Parity, list_examples
+from packing.export.graphs.int8 import widen_groups
+from packing.export.losses import describe_entry
+from packing.export.parity import Judge, Parity
 from tests.conftest import LABELS, ZOO, Precise, Workshop, write_rows
 from tests.packing.export.test_losses import make_task
-from zoo.networks import load_network
+from zoo.networks import open_network
 
 LIMITS = {"fp16": 0.02, "int8": 0.5}  # difference in probability from torch; the heads have forty times the weights
 
 
 def ask_torch(precise: Precise, model: Model, paths: list[Path]) -> np.ndarray:
-    outputs = len(LABELS) if model.group == "all" else sum(label.startswith(model.group) for label in LABELS)
-    network = load_network(
-        precise.home / f"{model.name}.safetensors", model.architecture, model.image_size, outputs
-    ).module
+    network = open_network(model, precise.home, read_names(precise)).module
     squares = np.stack([resize_image(read_image(path), read_geometry(model)) for path in paths])
     images = torch.from_numpy(squares).permute(0, 3, 1, 2).double() / 255
     mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (model.mean, model.std))
@@ -212,10 +212,11 @@ def test_invalid_images_or_labels_are_refused(
 
 def test_no_image_is_used_for_both_parity_and_calibration(precise: Precise) -> None:
     names = read_names(precise)
-    examples = list_examples(precise.images, 30, True, names, Task())
+    models = precise.manifest.models
+    examples = read_examples(precise.images, 30, True, models, names, Task())
     assert (len(examples.measured), len(examples.calibrated)) == (20, 10)
     assert not set(examples.measured) & set(examples.calibrated)
-    assert list_examples(precise.images, 30, False, names, Task()).calibrated == ()
+    assert read_examples(precise.images, 30, False, models, names, Task()).calibrated == ()
 
 
 def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
@@ -223,7 +224,7 @@ def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
 ) -> None:
     tried: list[int] = []
 
-    def quantize(path: Path, out: Path, batches: object, kept: int) -> None:
+    def quantize(path: Path, out: Path, batches: object, kept: int, view: int) -> None:
         tried.append(kept)
         shutil.copyfile(path, out)
 
@@ -240,7 +241,7 @@ def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
 def make_judge(precise: Precise, model: Model) -> Judge:
     manifest = precise.manifest
     labels = read_names(precise)
-    return Judge(manifest, model, labels, list_examples(precise.images, 36, True, labels, Task()))
+    return Judge(manifest, model, labels, read_examples(precise.images, 36, True, [model], labels, Task()))
 
 
 def read_names(precise: Precise) -> Labels:
@@ -257,7 +258,7 @@ def test_a_judge_measures_the_answers_of_the_task(kind: str, precise: Precise) -
     fitted = Fitted(label_weights=() if kind == "rmse" else (1.0, 4.0))
     decision = Decision({}, {}, rule, fitted=fitted, prior_scores=(0.5,) * len(labels.ids))
     manifest = dataclasses.replace(precise.manifest, task=task, decision=decision, ensemble=Ensemble({"labels": {}}))
-    judge = Judge(manifest, dataclasses.replace(model, group="all"), labels, Examples(()))
+    judge = Judge(manifest, dataclasses.replace(model, group="all"), labels, Examples((), {}))
     reference = np.array([[0.9, 0.1], [0.79, 0.21], [0.3, 0.7], [0.5, 0.5]], np.float32)[:, : len(labels.ids)]
     scores = np.array([[0.9, 0.1], [0.81, 0.19], [0.2, 0.8], [0.5, 0.5]], np.float32)[:, : len(labels.ids)]
     found = judge.measure(scores, reference)
@@ -271,10 +272,10 @@ def test_a_judge_measures_the_answers_of_the_task(kind: str, precise: Precise) -
 
 def test_an_entry_is_described_by_the_tasks_metric() -> None:
     entry = OnnxEntry("x.onnx", "0" * 64, 18, 0.01, "0" * 64, 0.125, 0.02)
-    texts = {kind: export.describe_entry("fp16", entry, 0.5, make_task(kind)) for kind in ("f2", "log_loss")}
+    texts = {kind: describe_entry("fp16", entry, 0.5, make_task(kind)) for kind in ("f2", "log_loss")}
     assert texts == {
         "f2": "opset 18  parity 1.0e-02  labels flipped 12.50%  F2 -0.0200",
         "log_loss": "opset 18  parity 1.0e-02  log loss +2.00%",
     }
-    refused = export.describe_entry("fp16", entry, 0.003, make_task("f2"))
+    refused = describe_entry("fp16", entry, 0.003, make_task("f2"))
     assert refused == f"{texts['f2']}  not used: loses more than 0.003 (`runtime.metric_loss`)"

@@ -8,6 +8,7 @@ from packing.plan.memory import estimate_memory
 from packing.plan.run_plan import describe_plan, make_plan
 from packing.plan.work import Work, count_work
 from tests.conftest import Workshop
+from zoo.networks import Design
 
 SERESNEXT = "legacy_seresnext101_32x4d"
 MEASURED = ((1, 2.02), (3, 5.46), (10, 17.32))
@@ -26,7 +27,7 @@ def test_the_estimate_adds_weights_activations_squares_and_scores(workshop: Work
 
 def test_the_widest_operation_of_a_network_is_that_of_its_first_blocks() -> None:
     """The sum of two inputs to one output, each 256 channels of 80x80 float32."""
-    assert count_work(SERESNEXT, 46, 320).widest == 3 * 256 * 80 * 80 * 4
+    assert count_work(Design(SERESNEXT, (320, 320), 46)).widest == 3 * 256 * 80 * 80 * 4
 
 
 @pytest.mark.parametrize(("models", "measured"), MEASURED)
@@ -36,7 +37,7 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(
     """`measured`: GB, by benchmarks/memory.py with 64 images at 320 px on two cores."""
     manifest, labels = read_declared(workshop.home)
     model = replace(manifest.models[0], image_size=320)
-    works = [count_work(SERESNEXT, 46, 320)] * models
+    works = [count_work(Design(SERESNEXT, (320, 320), 46))] * models
     size = estimate_memory(replace(manifest, models=(model,) * models), labels, works, 64)
     assert 0.75 < size / 1e9 / measured < 1.25
 

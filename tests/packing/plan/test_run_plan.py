@@ -13,7 +13,8 @@ import build_kernel
 from inference.basics.errors import PackError
 from inference.images.geometry import Geometry
 from inference.manifest.file import read_manifest, write_manifest
-from inference.manifest.records import Ensemble, Manifest, Resize, Runtime
+from inference.manifest.model import Resize
+from inference.manifest.records import Ensemble, Manifest, Runtime
 from inference.models.sessions import CPU, CUDA
 from packing.accelerators import ACCELERATORS, Rates, find_accelerator, find_rates
 from packing.plan.chart import draw_plan
@@ -22,6 +23,7 @@ from packing.plan.measured import read_measured
 from packing.plan.run_plan import RunPlan, describe_plan, make_plan
 from packing.plan.work import Work, count_work
 from tests.conftest import Workshop
+from zoo.networks import Design
 
 LOG: dict[str, Any] = {
     "vitrine": "0.1.0",
@@ -71,16 +73,16 @@ def test_seconds_add_up_multiply_adds_and_bytes() -> None:
 
 @pytest.mark.parametrize(("precision", "slowest", "fastest"), [("fp32", 164, 164), ("fp16", 482, 527)])
 def test_the_estimate_for_a_t4_matches_the_published_rate(precision: str, slowest: float, fastest: float) -> None:
-    work = count_work("legacy_seresnext101_32x4d", 1000, 224)
+    work = count_work(Design("legacy_seresnext101_32x4d", (224, 224), 1000))
     rate = 1 / estimate_seconds(work, find_accelerator("T4x2").rates[precision], precision)
     assert 0.99 * slowest <= rate <= 1.01 * fastest
 
 
 def test_decoding_reads_once_and_resizes_once_per_geometry() -> None:
-    small, large = Geometry(224, Resize(), "bilinear"), Geometry(416, Resize(), "bicubic")
+    small, large = Geometry((224, 224), Resize(), "bilinear"), Geometry((416, 416), Resize(), "bicubic")
     assert estimate_decoding([small], cores=1) == pytest.approx(5.5e-3)
     assert estimate_decoding([small, small, large], cores=2) == pytest.approx((4.3 + 1.2 + 3.9) / 2 * 1e-3)
-    between = estimate_decoding([Geometry(272, Resize(), "bilinear")], cores=1)
+    between = estimate_decoding([Geometry((272, 272), Resize(), "bilinear")], cores=1)
     assert 5.5e-3 < between < 5.8e-3
 
 

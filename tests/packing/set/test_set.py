@@ -9,7 +9,8 @@ import pytest
 import build_kernel
 from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.file import read_manifest, write_manifest
-from inference.manifest.records import Ensemble, LabelsEntry, Manifest, Model
+from inference.manifest.model import Model
+from inference.manifest.records import Ensemble, LabelsEntry, Manifest
 
 MODEL = Model("res.net_f0", "test_resnet", "labels", 64, (0.5,) * 3, (0.5,) * 3, "bilinear", fold=0)
 
@@ -91,7 +92,7 @@ LIMIT = "runtime.time_limit=4h"
         ((LIMIT, "runtime.batch_size=0"), "weights_manifest.json: `runtime.batch_size`: found 0; wanted a whole number from 1 to 4096"),
         ((LIMIT, "runtime.batch_size=many"), 'weights_manifest.json: `runtime.batch_size`: found "many"; wanted a whole number'),
         ((LIMIT, "task.images.path=../{id}"), "weights_manifest.json: `task.images.path`: found \"../{id}\"; wanted a path below the competition's folder, with / and without .."),
-        ((LIMIT, "models[0].group=tags"), "weights_manifest.json: `models[0].group`: found \"tags\"; wanted 'all' or a group of `labels.groups`: labels"),
+        ((LIMIT, "models[0].group=tags"), "weights_manifest.json: `models[0].group`: found \"tags\"; wanted 'all', 'features' or a group of `labels.groups`: labels"),
     ],
 )  # fmt: skip
 def test_nothing_is_written_if_one_change_is_wrong(

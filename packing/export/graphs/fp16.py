@@ -2,12 +2,13 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from packing.export.graph import LOGITS, find_first_layer, list_ending, list_sources
+from packing.export.graphs.parts import LOGITS, find_first_layer, list_ending, list_sources
 
 
 def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -24,11 +25,11 @@ def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     # The converter gets only the nodes between: for nodes that it should keep, it rounds the outputs to fp16 and back.
     for node in (*preparation, *ending):
         graph.node.remove(node)
-    cut = {image: graph.input, LOGITS: graph.output}
-    known = [value for value in graph.value_info if value.name not in cut]
+    entries = list_entries(graph, preparation, image)
+    known = [value for value in graph.value_info if value.name not in (*entries, LOGITS)]
     del graph.value_info[:], graph.output[:]
     graph.value_info.extend(known)
-    for name, ends in cut.items():
+    for name, ends in (*((entry, graph.input) for entry in entries), (LOGITS, graph.output)):
         ends.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one per tensor with a clipped weight
@@ -40,3 +41,13 @@ def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend([*preparation, *ending])
     OnnxModel(halved).topological_sort()
     return halved
+
+
+def list_entries(graph: onnx.GraphProto, preparation: Sequence[onnx.NodeProto], image: str) -> list[str]:
+    """Return the values of `preparation` that the rest of a graph reads in fp16: `image`, and others that are floats.
+
+    A network of two scales reads the normalised image twice.
+    """
+    floats = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    read = {name for node in graph.node for name in node.input} & (floats | {image})
+    return [output for node in preparation for output in node.output if output in read]

@@ -3,7 +3,6 @@
 import copy
 import functools
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,15 @@ from onnx import TensorProto, helper
 
 from inference.basics.errors import ExportError
 from inference.manifest.task import Activation
-from packing.export.export_zoo import build_graph
-from packing.export.fp16 import halve_graph
-from packing.export.graph import list_ending, name_logits, pool_globally
-from packing.export.int8 import quantize_graph
+from packing.export.graphs.form import Form
+from packing.export.graphs.fp16 import halve_graph
+from packing.export.graphs.int8 import quantize_graph
+from packing.export.graphs.network import build_graph
+from packing.export.graphs.parts import list_ending, name_logits, pool_globally
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 FEEDS = {"image": IMAGES, "views": np.array([0])}
-MODEL: Any = SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), image_size=64)
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
 def make_graph(axes: list[int], shape: list[int], keepdims: int) -> onnx.ModelProto:
@@ -72,12 +72,13 @@ def trace(architecture: str, activation: Activation) -> tuple[torch.nn.Module, o
     head = network.head if isinstance(network, Gated) else network.get_classifier()
     with torch.no_grad():
         head.weight.mul_(40)
-    return network.eval(), build_graph(network.eval(), MODEL, 5, activation)
+    form = Form((64, 64), (64, 64), MEAN, STD, 5, activation, ("identity", "hflip"))
+    return network.eval(), build_graph(network.eval(), form)
 
 
 def ask_torch(network: torch.nn.Module, activation: Activation) -> np.ndarray:
     """Return the scores in double precision; softmax and sigmoid by their definitions."""
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MODEL.mean, MODEL.std))
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MEAN, STD))
     with torch.inference_mode():
         doubled = copy.deepcopy(network).double()
         logits: np.ndarray = doubled((torch.from_numpy(IMAGES).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()

@@ -20,8 +20,10 @@ def list_layers(graph: onnx.GraphProto, count: int) -> list[str]:
 
 
 def find_first_layer(graph: onnx.GraphProto) -> onnx.NodeProto:
-    """Return the first node that has weights."""
-    layer: onnx.NodeProto = next(node for node in graph.node if node.op_type in LAYERS)
+    """Return the first node that has weights. Raises ExportError: there is none."""
+    layer: onnx.NodeProto | None = next((node for node in graph.node if node.op_type in LAYERS), None)
+    if layer is None:
+        raise ExportError(f"the graph has no layer with weights; wanted {', '.join(LAYERS)}")
     return layer
 
 

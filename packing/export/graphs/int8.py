@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from packing.export.graph import drop_unused, find_first_layer, list_ending, list_layers, list_sources
+from packing.export.graphs.parts import drop_unused, find_first_layer, list_ending, list_layers, list_sources
 
 # The integer kernels read 32 channels at a time: a group of four uses an eighth, and zeros in the rest cost no time.
 GROUP_WIDTH = 32
@@ -28,10 +28,11 @@ GROUP_WIDTH = 32
 KEPT = (1, 3, 6)
 
 
-def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], kept: int) -> None:
+def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], kept: int, view: int = 0) -> None:
     """Convert the graph at `path` to int8 and write it to `out`; `batches` (images, height, width, 3) give the ranges.
 
-    In fp32 stay: everything up to the normalisation, the first `kept` layers, what follows the logits.
+    `view`: index of the view in which the graph sees them. In fp32 stay: everything up to the normalisation, the first
+    `kept` layers, what follows the logits.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
@@ -44,7 +45,7 @@ def quantize_graph(path: Path, out: Path, batches: Sequence[NDArray[np.uint8]], 
         quantize_static(
             prepared,
             out,
-            _Batches(batches),
+            _Batches(batches, view),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -82,12 +83,12 @@ def widen_groups(graph: onnx.GraphProto) -> None:
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, batches: Sequence[NDArray[np.uint8]]) -> None:
-        self._rest = iter(batches)
+    def __init__(self, batches: Sequence[NDArray[np.uint8]], view: int) -> None:
+        self._rest, self._views = iter(batches), np.array([view])
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         batch = next(self._rest, None)
-        return None if batch is None else {"image": batch, "views": np.zeros(1, np.int64)}
+        return None if batch is None else {"image": batch, "views": self._views}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""ONNX graphs of models: built from a network, and converted to other precisions."""
