@@ -8,11 +8,11 @@ from pathlib import Path
 from demo.collection import TEST_EXHIBITS, TRAIN_EXHIBITS
 from demo.competitions import TASKS
 from demo.museum import write_museum
-from inference.basics.errors import VitrineError
+from zoo.commands import add_debug, run_guarded
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Write the dataset; return 0, or 1 after an error (one line)."""
+    """Write the dataset; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m demo",
         description="Write the demo dataset: labelled images in the format of iMet 2019, or of another competition.",
@@ -27,14 +27,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--task", choices=TASKS, default=TASKS[0], help=f"type of competition to draw ({TASKS[0]}, as iMet 2019)"
     )
+    add_debug(parser)
     arguments = parser.parse_args(given)
-    try:
+
+    def run() -> None:
         write_museum(arguments.out, arguments.train, arguments.test, arguments.task)
-    except VitrineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{arguments.out}: {arguments.train} training and {arguments.test} test images")
-    return 0
+        print(f"{arguments.out}: {arguments.train} training and {arguments.test} test images")
+
+    return run_guarded(run, "demo", arguments.debug)
 
 
 if __name__ == "__main__":

@@ -83,14 +83,13 @@ def list_rows(
 
 def read_held_out(zoo: Zoo, train: Path) -> tuple[Table, Mapping[str, Scores]]:
     """Read ids, targets and each model's predictions of the images that no model was trained on."""
-    task = zoo.manifest.task
     parts = [
-        read_out_of_fold(model, f"models[{index}]", zoo.home, zoo.labels, task)
+        read_out_of_fold(model, f"models[{index}]", zoo.home, zoo.labels, zoo.manifest)
         for index, model in enumerate(zoo.manifest.models)
     ]
     for model, part in zip(zoo.manifest.models, parts, strict=True):
         if part.ids != parts[0].ids:
             raise ManifestError(f"model {model.name}: its out-of-fold ids differ from those of the models before it")
-    targets = read_table(train, zoo.labels, task).order_targets(parts[0].ids)
+    targets = read_table(train, zoo.labels, zoo.manifest.task).order_targets(parts[0].ids)
     scores = {model.name: part.scores for model, part in zip(zoo.manifest.models, parts, strict=True)}
     return Table(parts[0].ids, targets), scores

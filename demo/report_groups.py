@@ -9,7 +9,7 @@ from inference.ensemble.blend import Scores, blend
 from inference.ensemble.decide import decide
 from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL
+from inference.manifest.model import ALL
 from zoo.metrics.f_beta import score_samples
 from zoo.tables.out_of_fold import Zoo
 

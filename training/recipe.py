@@ -4,14 +4,15 @@ import dataclasses
 import math
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from inference.basics.errors import ManifestError, TrainingError
-from inference.manifest.records import ALL, Resize
+from inference.manifest.model import ALL, Resize
 from inference.manifest.schema import parse_record
-from inference.manifest.values import FlatName, NotNegative, Probability, Rule
+from inference.manifest.values import FlatName, ImageSize, Merge, NotNegative, Probability, Rule, Size, View, read_size
 
 LossName = Literal["bce", "focal", "lovasz", "focal_lovasz", "cross_entropy", "mse", "huber"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
@@ -25,6 +26,18 @@ def _at_least(least: int) -> Rule:
 
 Positive = Annotated[float, Rule("a number above 0", lambda number: 0 < number < math.inf)]
 Share = Annotated[float, Rule("a number above 0, at most 1", lambda number: 0 < number <= 1)]
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A function of one's own that builds the network: FUNCTION(outputs, **arguments) -> torch.nn.Module."""
+
+    file: Annotated[str, Rule("the path of a Python file", lambda file: file.endswith(".py"))]
+    """Relative to the recipe."""
+    function: Annotated[str, Rule("the name of a function", str.isidentifier)]
+    arguments: Mapping[Annotated[str, Rule("the name of an argument", str.isidentifier)], Any] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ class Initial:
     pretrained: str | None = None
     """Tag of timm's weights, such as a1_in1k in `resnet34.a1_in1k`, or "default"; downloaded if not cached."""
     checkpoint: str | None = None
-    """A safetensors file, relative to the recipe."""
+    """A file of weights in any form that `build_kernel.py add` takes, relative to the recipe."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ class Teacher:
     manifest: str
     """Relative to the recipe."""
     model: str
-    """Name in the manifest without _f0, _f1: the model of the same fold teaches."""
+    """Name of a member or of a model in the manifest: the model of the same fold teaches."""
     weight: Positive = 1.0
     """Of the transfer loss. The paper's 500 is for a cross-entropy summed over classes; bce is a mean."""
 
@@ -107,7 +120,9 @@ class Recipe:
     name: FlatName
     """The file's name without .toml."""
     architecture: str
-    image_size: Annotated[int, Rule("a whole number from 8 to 4096", lambda size: 8 <= size <= 4096)]
+    """timm's name of the network; with `factory`, which replaces this key, read_recipe sets FILE:FUNCTION."""
+    image_size: ImageSize
+    """Side of a square input, or height and width, px."""
     epochs: Annotated[int, _at_least(1)]
     group: str = ALL
     folds: Annotated[int, _at_least(2)] = 5
@@ -123,18 +138,34 @@ class Recipe:
     smallest_count: Annotated[int, _at_least(0)] = 0
     """Labels with fewer training images are hidden from the network."""
     cache: Annotated[int, _at_least(0)] = 0
-    """Side in px of the decoded images that are kept in a file; 0: no cache."""
+    """Shorter side in px of the decoded images that are kept in a file; 0: no cache."""
     validation: Annotated[int, _at_least(0)] = 0
     """Number of held-out images that are predicted after each epoch; 0: all."""
     precision: StoredPrecision = "fp16"
     """Of the weights in the checkpoint."""
+    channels: Literal[1, 3] = 3
+    """That the network sees: 3 for RGB, 1 for grey."""
+    views: Annotated[
+        tuple[View, ...],
+        Rule("at least one view, each once", lambda views: len(views) > 0 and len(set(views)) == len(views)),
+    ] = ("identity", "hflip")
+    """Of held-out images, and in the kernel."""
+    merge: Merge = "mean"
+    """How the scores of the views are combined."""
+    factory: OwnNetwork | None = None
     resize: Resize = dataclasses.field(default_factory=Resize)
+    """Of held-out images, and in the kernel; training always uses timm's RandomResizedCrop (`augmentation`)."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
     loss: LossSettings = LossSettings()
     initial: Initial = Initial()
     teacher: Teacher | None = None
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the network's input, px."""
+        return read_size(self.image_size)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -150,11 +181,11 @@ def read_recipe(path: Path) -> Recipe:
     if not re.fullmatch(r"[\w.-]+", path.stem, re.A):
         raise TrainingError(f"{path}: found the name {path.stem!r}; wanted letters, digits, '.', '_', '-'; rename it")
     try:
-        recipe: Recipe = parse_record(Recipe, {"name": path.stem, **document})
+        recipe: Recipe = parse_record(Recipe, {"name": path.stem, "architecture": "", **document})
     except ManifestError as error:
         raise TrainingError(f"{path}: {error}") from error
-    if recipe.initial.pretrained is not None and recipe.initial.checkpoint is not None:
-        raise TrainingError(f"{path}: `initial`: found pretrained and checkpoint; wanted one of them")
+    for fault in _list_faults(recipe):
+        raise TrainingError(f"{path}: {fault}")
     return _make_absolute(recipe, path.parent)
 
 
@@ -163,7 +194,35 @@ def name_fold(recipe: Recipe, fold: int) -> str:
     return f"{recipe.name}_f{fold}"
 
 
+def _list_faults(recipe: Recipe) -> Iterator[str]:
+    """Yield what is wrong with keys that depend on one another."""
+    initial = recipe.initial
+    if bool(recipe.architecture) == (recipe.factory is not None):
+        yield (
+            f"`architecture` and `factory`: found {'both' if recipe.factory else 'neither'}; wanted timm's name of a "
+            "network as `architecture`, or a table [factory] with the function that builds one"
+        )
+    if recipe.cache and recipe.resize.rule == "trim":
+        yield (
+            f"`cache`: found {recipe.cache}; wanted 0 with the resize rule 'trim', which depends on the size of the "
+            "whole image in px"
+        )
+    if initial.pretrained is not None and recipe.factory is not None:
+        yield (
+            f"`initial.pretrained`: found {initial.pretrained!r}; wanted none with `factory`: its function may load "
+            "weights itself, or set `initial.checkpoint`"
+        )
+    if initial.pretrained is not None and initial.checkpoint is not None:
+        yield "`initial`: found pretrained and checkpoint; wanted one of them"
+
+
 def _make_absolute(recipe: Recipe, home: Path) -> Recipe:
+    if recipe.factory is not None:
+        file = (home / recipe.factory.file).resolve()
+        if not file.is_file():
+            raise TrainingError(f"{home / recipe.name}.toml: `factory.file`: no such file: {file}")
+        factory = dataclasses.replace(recipe.factory, file=str(file))
+        recipe = dataclasses.replace(recipe, factory=factory, architecture=f"{file.name}:{factory.function}")
     if recipe.initial.checkpoint is not None:
         checkpoint = str((home / recipe.initial.checkpoint).resolve())
         recipe = dataclasses.replace(recipe, initial=dataclasses.replace(recipe.initial, checkpoint=checkpoint))

@@ -1,9 +1,14 @@
-"""Which settings of a recipe suit the task and its targets."""
+"""Which settings of a recipe suit one another, the task and its targets."""
 
 import numpy as np
 
-from inference.basics.errors import TrainingError
+from inference.basics.errors import ManifestError, TrainingError
+from inference.manifest.decision import Decision
+from inference.manifest.model import Model
+from inference.manifest.records import Ensemble, LabelsEntry, Manifest
+from inference.manifest.references import check_model
 from inference.manifest.task import Task
+from training.data.source import Source
 from training.fit.losses import HARD_ONLY, LOSSES
 from training.recipe import Recipe
 from zoo.tables.train_table import Table
@@ -29,6 +34,15 @@ def check_recipe(recipe: Recipe, task: Task, table: Table) -> None:
         raise TrainingError(
             f"`smallest_count`: found {recipe.smallest_count}; wanted 0: labels cannot be hidden, because {reason}"
         )
+
+
+def check_entry(model: Model, source: Source) -> None:
+    """Raise TrainingError, naming the key of the recipe, if the manifest would refuse the entry of its networks."""
+    labels = LabelsEntry(source.labels_path.name, "", dict.fromkeys(source.labels.groups, ""), source.exchanged)
+    try:
+        check_model(model, "recipe", Manifest(labels, (), Ensemble({}), Decision({}, {}), source.task))
+    except ManifestError as error:
+        raise TrainingError(str(error).replace("`recipe.", "`")) from error
 
 
 def _join(names: tuple[str, ...]) -> str:

@@ -1,12 +1,17 @@
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from inference.basics.errors import TrainingError
+from inference.manifest.labels import Labels
+from inference.manifest.model import Model
 from inference.manifest.task import Task, TaskType
+from training.data.source import Source
 from training.recipe import Augmentation, LossSettings, Recipe
-from training.recipe_check import check_recipe
+from training.recipe_check import check_entry, check_recipe
 from zoo.tables.train_table import Table
 
 HARD = Table(("a", "b"), np.eye(2, dtype=np.bool_))
@@ -53,3 +58,34 @@ def test_defaults_suit_every_task() -> None:
     check_recipe(dataclasses.replace(RECIPE, smallest_count=5, loss=LossSettings("lovasz")), Task(), HARD)
     mixed = Augmentation(mixup=0.2, cutmix=1.0)
     check_recipe(dataclasses.replace(RECIPE, augmentation=mixed), Task(type="multiclass"), HARD)
+
+
+SOURCE = Source(Task(), Labels((0, 1), ("left", "right"), {"labels": (0, 1)}), Path("labels.csv"), Path("train.csv"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "source", "message"),
+    [
+        ({"views": ("rot90",), "image_size": (32, 48)}, {},
+         "`views`: found rot90; wanted a square `image_size`, not 32x48"),
+        ({"views": ("top_left",)}, {},
+         "`views`: found top_left; wanted `resize.percentage` below 1, so that the resized image is larger than the "
+         "network's input and has corners"),
+        ({"views": ("identity", "transpose")}, {"exchanged": {"hflip": ((0, 1),)}},
+         "`views`: found transpose; wanted a view that does not turn left into top, because `labels.exchanged` has "
+         "labels that depend on the side"),
+        ({"merge": "geometric"}, {"task": Task(type="regression")},
+         "`merge`: found \"geometric\"; wanted 'mean' or 'maximum': the scores are numbers, not probabilities"),
+        ({"views": ("scale_400",), "image_size": 4096}, {},
+         "`views`: scale_400 resizes images to 16384x16384; wanted at most 64 megapixels; raise `resize.percentage` or "
+         "lower the scale"),
+    ],
+)  # fmt: skip
+def test_keys_that_do_not_suit_one_another_are_refused(
+    changes: dict[str, Any], source: dict[str, Any], message: str
+) -> None:
+    plain = Model("one", "net", "all", 32, (0.5,), (0.5,), "bilinear")
+    check_entry(plain, SOURCE)
+    with pytest.raises(TrainingError) as caught:
+        check_entry(dataclasses.replace(plain, **changes), dataclasses.replace(SOURCE, **source))
+    assert str(caught.value) == message

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from inference.basics.errors import TrainingError
 from inference.basics.files import hash_file
-from inference.images.geometry import Geometry
+from inference.images.geometry import Geometry, read_geometry
 from inference.manifest.file import MANIFEST_NAME
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL
+from inference.manifest.model import ALL, Model, Resize
 from training.data.pictures import Pictures, check_pictures, find_pictures, open_cache
 from training.data.source import Source, find_source, place_pictures
 from training.recipe import Recipe
-from training.recipe_check import check_recipe
-from zoo.networks import create_network
+from training.recipe_check import check_entry, check_recipe
+from training.recipe_model import describe_recipe, place_factory
+from zoo.networks import Design
 from zoo.tables.folds import FOLDS_NAME, name_absent_labels, read_folds, split_task, write_folds
 from zoo.tables.train_table import Table, read_table
 from zoo.text import NAMED
@@ -72,6 +73,10 @@ class Material:
     """Images as the kernel reads them."""
     columns: NDArray[np.int64]
     """Columns of the labels to learn."""
+    design: Design
+    """Of the network."""
+    entry: Model
+    """What the manifest's entries of the folds share."""
 
 
 def prepare_material(settings: FitSettings, recipe: Recipe) -> Material:
@@ -81,7 +86,10 @@ def prepare_material(settings: FitSettings, recipe: Recipe) -> Material:
     columns = find_columns(labels, recipe.group)
     table = read_table(source.train, labels, source.task, settings.limit)
     check_recipe(recipe, source.task, table)
-    create_network(recipe.architecture, recipe.image_size, len(columns))  # fails early, before images are read
+    home = settings.find_manifest().parent
+    factory = place_factory(recipe, home, settings.out)
+    design, entry = describe_recipe(recipe, factory, home, labels)  # fails early, before images are read
+    check_entry(entry, source)
     if not labels_path.exists():
         shutil.copyfile(source.labels_path, labels_path)
     if hash_file(labels_path) != hash_file(source.labels_path):
@@ -93,7 +101,7 @@ def prepare_material(settings: FitSettings, recipe: Recipe) -> Material:
     paths = find_pictures(folder, table.ids, settings.allow_missing, names)
     files = shown = Pictures(paths)
     if recipe.cache:
-        geometry = Geometry(recipe.cache, recipe.resize, "bilinear")
+        geometry = choose_cached(entry, recipe.cache)
         squares, readable, faults = open_cache(paths, table.ids, geometry, settings.out / "cache")
         shown = Pictures(paths, squares)
     else:
@@ -101,7 +109,17 @@ def prepare_material(settings: FitSettings, recipe: Recipe) -> Material:
     if not readable.any():
         raise TrainingError(f"{folder}: no image of train.csv can be read; first error: {faults[0]}")
     print_skipped(paths, faults)
-    return Material(source, table, owners, readable, shown, files, columns)
+    return Material(source, table, owners, readable, shown, files, columns, design, entry)
+
+
+def choose_cached(model: Model, side: int) -> Geometry:
+    """Return the geometry of cached images: that of the network's input, with `side` px as the shorter side.
+
+    The cache is not cropped by `resize.percentage`: the network's own input is, when it is made from the cache.
+    """
+    geometry, (height, width) = read_geometry(model), model.size
+    size = round(side * height / min(model.size)), round(side * width / min(model.size))
+    return Geometry(size, Resize(model.resize.rule), "bilinear", fill=geometry.fill)
 
 
 def open_folds(settings: FitSettings, recipe: Recipe, table: Table, source: Source) -> NDArray[np.int64]:

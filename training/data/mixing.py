@@ -14,9 +14,9 @@ BatchMixer = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Te
 def make_mixer(augmentation: Augmentation) -> BatchMixer | None:
     """Return a function that mixes a batch by timm's Mixup; None if the recipe mixes nothing.
 
-    It takes and returns images, (images, 3, size, size), and targets, (images, labels), of float. All pairs of a batch,
-    the first image with the last and so on, have the same shares. An odd batch stays as it is: its middle image has no
-    partner. numpy's global state draws the shares.
+    It takes and returns images, (images, channels, height, width), and targets, (images, labels), of float. All pairs
+    of a batch, the first image with the last and so on, have the same shares. An odd batch stays as it is: its middle
+    image has no partner. numpy's global state draws the shares.
     """
     if not (augmentation.mixup or augmentation.cutmix):
         return None

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class Pictures:
     paths: Sequence[Path | None]
     """None for an image without a file."""
     squares: NDArray[np.uint8] | None = None
-    """All images decoded, (images, side, side, 3), mapped from a file; None: each image is read when needed."""
+    """All images decoded, (images, height, width, 3), mapped from a file; None: each image is read when needed."""
     draft: Draft | None = None
     """How far the kernel may reduce JPEG files while decoding them."""
 
@@ -38,11 +38,11 @@ class Pictures:
             return Image.fromarray(self.squares[row])
         return read_image(self._find(row))
 
-    def show(self, row: int, geometry: Geometry) -> NDArray[np.uint8]:
-        """Return the kernel's input of a model, as in `Picture.squares`; raises ImageError."""
+    def show(self, row: int, geometries: Sequence[Geometry]) -> Mapping[Geometry, NDArray[np.uint8]]:
+        """Return the kernel's inputs of a model, as in `Picture.squares`, from one decoding; raises ImageError."""
         if self.squares is not None:
-            return resize_image(self.read(row), geometry)
-        return read_squares(self._find(row), [geometry], draft=self.draft)[geometry]
+            return {geometry: resize_image(self.read(row), geometry) for geometry in geometries}
+        return read_squares(self._find(row), geometries, draft=self.draft)
 
     def _find(self, row: int) -> Path:
         path = self.paths[row]
@@ -104,7 +104,7 @@ def check_pictures(paths: Sequence[Path | None]) -> tuple[NDArray[np.bool_], lis
 def open_cache(
     paths: Sequence[Path | None], ids: Sequence[str], geometry: Geometry, folder: Path
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
-    """Return all images as the kernel's squares, (images, size, size, 3), mapped from a cache file in `folder`.
+    """Return all images as the kernel's squares, (images, height, width, 3), mapped from a cache file in `folder`.
 
     Also returns which images can be read, and errors, as check_pictures does. A new file is made for each geometry and
     list of image files (name, length and modification time), atomically.
@@ -112,11 +112,12 @@ def open_cache(
     make_folder(folder)
     described = [asdict(geometry), list(ids), [_describe(path) for path in paths]]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
-    path, faults_path = folder / f"{geometry.size}-{key}.npy", folder / f"{geometry.size}-{key}.faults.json"
+    size = "x".join(map(str, geometry.size))
+    path, faults_path = folder / f"{size}-{key}.npy", folder / f"{size}-{key}.faults.json"
     if path.exists() and faults_path.exists():
         known = json.loads(faults_path.read_text(encoding="utf-8"))
         return np.load(path, mmap_mode="r"), np.array(known["readable"], np.bool_), known["faults"]
-    shape = (len(ids), geometry.size, geometry.size, 3)
+    shape = (len(ids), *geometry.size, 3)
     with replace_file(path) as temporary:
         # Allocates the disk space now: a full disk raises an error here, but SIGBUS when a mapped file is written.
         with temporary.open("wb") as file:
@@ -129,7 +130,7 @@ def open_cache(
             if source is not None:
                 squares[row] = read_squares(source, [geometry])[geometry]
 
-        readable, faults = _visit(fill, paths, f"decoding images to {geometry.size} px")
+        readable, faults = _visit(fill, paths, f"decoding images to {size} px")
         squares.flush()
     with replace_file(faults_path) as temporary:
         temporary.write_text(json.dumps({"readable": readable.tolist(), "faults": faults}), encoding="utf-8")

@@ -19,17 +19,20 @@ from zoo.networks import Network
 
 
 class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Augmented images, (3, size, size) of float, with their targets, (labels,); the same for the same seed and epoch.
+    """Augmented images, (channels, height, width) of float, with their targets, (labels,).
 
-    The random numbers of an image depend on (seed, epoch, row) only, not on the worker or the order of reading. So a
-    resumed training gets the same images as an uninterrupted one.
+    A crop has timm's random scale and aspect ratio and is squashed to the input, whatever `resize` of the recipe is;
+    grey networks get Pillow's grey. Images are the same for the same seed and epoch: the random numbers of an image
+    depend on (seed, epoch, row) only, not on the worker or the order of reading. So a resumed training gets the same
+    images as an uninterrupted one.
     """
 
     def __init__(self, pictures: Pictures, targets: NDArray[Any], network: Network, recipe: Recipe):
         self.pictures, self.targets, self.seed, self.epoch = pictures, targets, recipe.seed, 0
+        self.is_grey = recipe.channels == 1
         augmentation = recipe.augmentation
         self.transform = create_transform(
-            (3, recipe.image_size, recipe.image_size),
+            (recipe.channels, *recipe.size),
             is_training=True,
             scale=(augmentation.smallest_crop, 1.0),
             hflip=augmentation.flip,
@@ -46,27 +49,37 @@ class TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         with draw_from(self.seed, self.epoch, row):
-            shown: torch.Tensor = self.transform(self.pictures.read(row))
+            picture = self.pictures.read(row)
+            shown: torch.Tensor = self.transform(picture.convert("L") if self.is_grey else picture)
         return shown, torch.from_numpy(self.targets[row].astype(np.float32))
 
 
-class SquareSamples(Dataset[NDArray[np.uint8]]):
-    """The kernel's input of each image, (squares, size, size, 3) of uint8: one square, or several tiles."""
+class SquareSamples(Dataset[list[NDArray[np.uint8]]]):
+    """The kernel's inputs of each image, one per geometry: (squares, height, width, 3) of uint8.
 
-    def __init__(self, pictures: Pictures, rows: NDArray[np.int64], geometry: Geometry):
+    Several squares are the tiles of a long image.
+    """
+
+    def __init__(self, pictures: Pictures, rows: NDArray[np.int64], geometries: Sequence[Geometry]):
         """Keep the images at `rows`; raises TrainingError: tiles needed, but `pictures` has decoded squares only."""
-        if geometry.tiles and pictures.squares is not None:
+        if geometries[0].tiles and pictures.squares is not None:
             raise TrainingError(
                 "`tiles`: found a cache of decoded squares; wanted whole images to cut; read the images without a cache"
             )
-        self.pictures, self.rows, self.geometry = pictures, rows, geometry
+        self.pictures, self.rows, self.geometries = pictures, rows, tuple(geometries)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> NDArray[np.uint8]:
-        shown = np.array(self.pictures.show(int(self.rows[place]), self.geometry))
-        return shown if self.geometry.tiles else shown[None]
+    def __getitem__(self, place: int) -> list[NDArray[np.uint8]]:
+        shown = self.pictures.show(int(self.rows[place]), self.geometries)
+        arrays = [np.array(shown[geometry]) for geometry in self.geometries]
+        return arrays if self.geometries[0].tiles else [array[None] for array in arrays]
+
+    def join(self, images: Sequence[list[NDArray[np.uint8]]]) -> tuple[dict[Geometry, NDArray[np.uint8]], list[int]]:
+        """Join images to a batch: arrays by geometry, and the number of squares of each image."""
+        arrays = [np.concatenate(parts) for parts in zip(*images, strict=True)]
+        return dict(zip(self.geometries, arrays, strict=True)), [len(parts[0]) for parts in images]
 
 
 def order_epoch(rows: NDArray[np.int64], seed: int, epoch: int) -> list[int]:
@@ -83,12 +96,11 @@ def load_training(samples: TrainingSamples, order: Sequence[int], batch_size: in
 
 
 def load_squares(samples: SquareSamples, batch_size: int, workers: int) -> DataLoader[Any]:
-    """Load batches of images in order: (squares, size, size, 3) of uint8, and the number of squares of each image."""
-    return DataLoader(samples, batch_size, num_workers=workers, collate_fn=_join_squares)
+    """Load batches of images in order: arrays by geometry, and the number of squares of each image.
 
-
-def _join_squares(images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], list[int]]:
-    return np.concatenate(images), [len(squares) for squares in images]
+    An array: (squares of all images, height, width, 3) of uint8.
+    """
+    return DataLoader(samples, batch_size, num_workers=workers, collate_fn=samples.join)
 
 
 @contextmanager

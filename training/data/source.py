@@ -1,12 +1,14 @@
 """The tables that a command learns from: the task, the labels and train.csv, of a zoo or of a competition's folder."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference.manifest.file import read_manifest
 from inference.manifest.labels import Labels, read_group_prefixes, read_labels
 from inference.manifest.task import Task
+from inference.manifest.values import Mirror
 from zoo.tables.out_of_fold import open_zoo
 from zoo.tables.train_table import Table
 
@@ -20,6 +22,8 @@ class Source:
     labels_path: Path
     train: Path
     """train.csv."""
+    exchanged: Mapping[Mirror, tuple[tuple[int, ...], ...]] = dataclasses.field(default_factory=dict)
+    """`labels.exchanged` of the manifest."""
 
 
 def find_source(manifest: Path, data: Path) -> Source:
@@ -31,10 +35,14 @@ def find_source(manifest: Path, data: Path) -> Source:
     train = manifest.parent / "train.csv"
     if manifest.exists() and train.exists():
         zoo = open_zoo(manifest)
-        return Source(zoo.manifest.task, zoo.labels, zoo.home / zoo.manifest.labels.file, train)
-    task = read_manifest(manifest).task if manifest.exists() else Task()
+        entry = zoo.manifest.labels
+        return Source(zoo.manifest.task, zoo.labels, zoo.home / entry.file, train, entry.exchanged)
     path = data / "labels.csv"
-    return Source(task, read_labels(path, read_group_prefixes(path)), path, data / "train.csv")
+    labels = read_labels(path, read_group_prefixes(path))
+    if not manifest.exists():
+        return Source(Task(), labels, path, data / "train.csv")
+    known = read_manifest(manifest)
+    return Source(known.task, labels, path, data / "train.csv", known.labels.exchanged)
 
 
 def place_pictures(data: Path, table: Table) -> tuple[Path, Sequence[str] | None]:

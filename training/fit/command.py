@@ -34,7 +34,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_oof_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of oof."""
-    parser.add_argument("names", nargs="*", metavar="MODEL", help="names of models (all)")
+    parser.add_argument("names", nargs="*", metavar="MODEL", help="names of models or members (all)")
     parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the zoo's manifest")
     parser.add_argument(
         "--data",

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from inference.basics.errors import TrainingError
+from inference.manifest.model import list_members, name_member
 from training.recipe import Teacher
 from zoo.networks import Network, open_network
 from zoo.tables.out_of_fold import open_zoo
@@ -14,22 +15,27 @@ from zoo.tables.out_of_fold import open_zoo
 STAGES = 3
 
 
-def load_teacher(teacher: Teacher, fold: int) -> Network:
+def load_teacher(teacher: Teacher, fold: int, channels: int) -> Network:
     """Load the recipe's teacher that held out `fold`: any other was trained on the held-out images.
 
-    Raises TrainingError: the manifest has no such model; ManifestError.
+    `channels`: that the student sees. Raises TrainingError: the manifest has no such model; ManifestError.
     """
     zoo = open_zoo(Path(teacher.manifest))
-    names = {model.name: model for model in zoo.manifest.models}
-    wanted = next((name for name in (f"{teacher.model}_f{fold}", teacher.model) if name in names), None)
-    if wanted is None:
-        raise TrainingError(f"`teacher.model`: no {teacher.model}_f{fold} in {zoo.path}; it has {', '.join(names)}")
-    if names[wanted].fold != fold:
+    named = [model for model in zoo.manifest.models if teacher.model in (model.name, name_member(model))]
+    if not named:
+        known = ", ".join(list_members(zoo.manifest.models))
+        raise TrainingError(f"`teacher.model`: no member or model {teacher.model} in {zoo.path}; it has {known}")
+    model = next((model for model in named if model.fold == fold), None)
+    if model is None:
+        found = ", ".join(f"{model.name} held out fold {model.fold}" for model in named)
         raise TrainingError(
-            f"`teacher.model`: {wanted} held out fold {names[wanted].fold}; wanted fold {fold}, "
-            "because other teachers were trained on the held-out images"
+            f"`teacher.model`: {found}; wanted fold {fold}, because other teachers were trained on the held-out images"
         )
-    return open_network(names[wanted], zoo.home, len(zoo.labels.columns(names[wanted].group)))
+    if model.channels != channels:
+        raise TrainingError(
+            f"`teacher.model`: {model.name} sees {model.channels} channels; wanted {channels}, as `channels` says"
+        )
+    return open_network(model, zoo.home, zoo.labels)
 
 
 class AttentionTransfer:
@@ -43,7 +49,7 @@ class AttentionTransfer:
         self.weight = weight
         self.teacher = teacher.module.to(device).eval().requires_grad_(False)
         self.scale, self.shift = (
-            torch.tensor(numbers, device=device).view(1, 3, 1, 1)
+            torch.tensor(numbers, device=device).view(1, -1, 1, 1)
             for numbers in (
                 [own / other for own, other in zip(student.std, teacher.std, strict=True)],
                 [
@@ -55,7 +61,7 @@ class AttentionTransfer:
         self.student_maps, self.teacher_maps = watch_stages(student.module), watch_stages(self.teacher)
 
     def measure(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return the weighted distance, one number, on the last batch of the student, (images, 3, size, size)."""
+        """Return the weighted distance, one number, on the student's last batch, (images, channels, height, width)."""
         with torch.no_grad():
             self.teacher(batch * self.scale + self.shift)
         return self.weight * attention_distance(list(self.student_maps.values()), list(self.teacher_maps.values()))

@@ -12,28 +12,26 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from numpy.typing import NDArray
 
-from inference.basics.errors import TrainingError
+from inference.basics.errors import ManifestError, TrainingError
 from inference.basics.files import make_folder
-from inference.images.geometry import Geometry
 from inference.manifest.file import verify_files
-from inference.manifest.labels import read_labels
-from inference.manifest.records import Model
+from inference.manifest.model import Model
+from inference.manifest.references import check_members
 from inference.manifest.task import TaskType
 from training.data.material import FitSettings, Material, prepare_material
 from training.data.mixing import make_mixer
 from training.data.pictures import Pictures
-from training.data.samples import SquareSamples, TrainingSamples
-from training.data.source import Source
+from training.data.samples import TrainingSamples
 from training.fit.distil import AttentionTransfer, load_teacher
 from training.fit.initial import start_network
 from training.fit.loop import Course, Objective, train_network
 from training.fit.losses import make_loss
-from training.fit.predict_views import predict_views
+from training.fit.predict_views import describe_showing, predict_views
 from training.fit.progress import Report
 from training.fit.weights import round_weights
 from training.recipe import Recipe, name_fold, read_recipe
 from training.scoring.scores import describe_figures, score_network
-from zoo.checkpoints import write_checkpoint
+from zoo.checkpoints.write import write_checkpoint
 from zoo.edit import append_model, declare_file, declare_out_of_fold, open_manifest
 from zoo.metrics.scoring import find_scoring
 from zoo.networks import Network, create_network
@@ -59,7 +57,7 @@ def fit(settings: FitSettings) -> None:
     with accelerator.main_process_first():  # it makes the cache and folds for the others
         material = prepare_material(settings, recipe)
     folds = choose_folds(settings, recipe, material.owners)
-    wanted = [fold for fold in folds if not is_fitted(settings, recipe, material.source, fold)]
+    wanted = [fold for fold in folds if not is_fitted(settings, recipe, material, fold)]
     for fold in wanted:
         fit_fold(settings, recipe, material, fold, accelerator)
         accelerator.free_memory()
@@ -75,31 +73,39 @@ def choose_folds(settings: FitSettings, recipe: Recipe, owners: NDArray[np.int64
     return [settings.fold]
 
 
-def is_fitted(settings: FitSettings, recipe: Recipe, source: Source, fold: int) -> bool:
+def is_fitted(settings: FitSettings, recipe: Recipe, material: Material, fold: int) -> bool:
     """Return whether the manifest has the network; fail now if it could not be declared after training.
 
     Raises ManifestError or TrainingError: also for files of the same name, unless `resume` is set.
     """
     name, path, labels = name_fold(recipe, fold), settings.find_manifest(), settings.out / "labels.csv"
-    manifest = open_manifest(path, labels, source.train)
+    manifest = open_manifest(path, labels, material.source.train)
     if declare_file(labels, path.parent).sha256 != manifest.labels.sha256:
         raise TrainingError(f"{path}: its labels differ from {labels}; choose another --manifest")
     model = next((model for model in manifest.models if model.name == name), None)
-    if settings.resume:
-        if model is None:
-            return False
+    if settings.resume and model is not None:
         if model.checkpoint is not None:
             verify_files([(f"{name}.checkpoint", model.checkpoint)], path.parent)
         print(f"{name}: already in {path}; skipped")
         return True
     files = (find_state(settings, recipe, fold), settings.out / f"{name}.safetensors")
     existing = [str(file) for file in files if file.exists()] + ([f"{path}: {name}"] if model is not None else [])
-    if existing:
+    if existing and not settings.resume:
         raise TrainingError(
             f"{existing[0]}: already exists; continue with --resume, which skips finished folds, "
             "or choose another --out, or rename the recipe"
         )
+    grown = dataclasses.replace(manifest, models=(*manifest.models, describe_fold(recipe, material, fold)))
+    try:
+        check_members(grown)
+    except ManifestError as error:
+        raise TrainingError(f"{path}: {error}; or rename the recipe") from error
     return False
+
+
+def describe_fold(recipe: Recipe, material: Material, fold: int) -> Model:
+    """Return the manifest's entry of the network that holds out `fold`, without its files."""
+    return dataclasses.replace(material.entry, name=name_fold(recipe, fold), fold=fold)
 
 
 def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: int, accelerator: Accelerator) -> None:
@@ -118,20 +124,20 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
     accelerator.print(f"{name}: {counts}{describe_outputs(source.task.type, targets.shape[1], hidden)}")
 
     torch.manual_seed(recipe.seed)
-    network = create_network(recipe.architecture, recipe.image_size, targets.shape[1])
+    network = create_network(material.design)
     means = shown_targets[training].mean(axis=0, dtype=np.float64)
-    start_network(network, recipe, means, source.task.activation)
+    start_network(network.module, material.design, recipe, means, source.task.activation)
     samples = TrainingSamples(material.shown, shown_targets, network, recipe)
     judged = choose_validation(held_out, recipe)
     report, scoring = Report(settings.out, name), find_scoring(source.task)
 
+    showing = describe_showing(material.entry, source.task.activation, source.labels, source.exchanged)
+
     def predict(
         module: torch.nn.Module, pictures: Pictures, rows: NDArray[np.int64], title: str
     ) -> NDArray[np.float32]:
-        geometry = Geometry(recipe.image_size, recipe.resize, network.interpolation)
-        squares, trained = SquareSamples(pictures, rows, geometry), dataclasses.replace(network, module=module)
-        activation, views, device = source.task.activation, Model.views, accelerator.device
-        return predict_views(trained, squares, activation, views, device, recipe.batch_size, settings.workers, title)
+        device = accelerator.device
+        return predict_views(module, showing, pictures, rows, device, recipe.batch_size, settings.workers, title)
 
     def validate(module: torch.nn.Module, history: list[dict[str, float]]) -> float:
         scores = predict(module, material.shown, judged, f"{name}: validating on {len(judged)} images")
@@ -153,7 +159,7 @@ def fit_fold(settings: FitSettings, recipe: Recipe, material: Material, fold: in
         state = round_weights(module, recipe.precision)
         module.load_state_dict(state)
         scores = predict(module, material.files, held_out, f"{name}: predicting held-out images")
-        keep_network(settings, recipe, material, network, fold, state, held_out, scores)
+        keep_network(settings, recipe, material, fold, state, held_out, scores)
         course.state.unlink(missing_ok=True)
 
 
@@ -161,7 +167,7 @@ def make_objective(recipe: Recipe, task: TaskType, network: Network, fold: int, 
     """Return what the network of a fold minimises; a teacher of the fold is loaded."""
     transfer = None
     if recipe.teacher is not None:
-        teacher = load_teacher(recipe.teacher, fold)
+        teacher = load_teacher(recipe.teacher, fold, recipe.channels)
         transfer = AttentionTransfer(network, teacher, recipe.teacher.weight, accelerator.device)
     return Objective(make_loss(recipe.loss, task), make_mixer(recipe.augmentation), transfer)
 
@@ -170,7 +176,6 @@ def keep_network(
     settings: FitSettings,
     recipe: Recipe,
     material: Material,
-    network: Network,
     fold: int,
     state: dict[str, torch.Tensor],
     held_out: NDArray[np.int64],
@@ -181,8 +186,8 @@ def keep_network(
     kept = scores.astype(source.task.score_dtype)  # the figures are of what is written
     # The checkpoint first: an interrupted run must not leave predictions without the network that made them.
     write_checkpoint(state, settings.out / f"{name}.safetensors")
-    write_out_of_fold(kept, [material.table.ids[row] for row in held_out], settings.out, name, source.task)
-    declare_network(settings, recipe, source, network, fold)
+    write_out_of_fold(kept, [material.table.ids[row] for row in held_out], settings.out, name)
+    declare_network(settings, recipe, material, fold)
     truth = material.table.targets[np.ix_(held_out, material.columns)]
     figures = score_network(kept.astype(np.float32), truth, source.labels, recipe.group, source.task)
     fitted = ", thresholds fitted to them" if source.task.selects_labels else ""
@@ -215,25 +220,15 @@ def choose_validation(held_out: NDArray[np.int64], recipe: Recipe) -> NDArray[np
     return np.sort(drawn)
 
 
-def declare_network(settings: FitSettings, recipe: Recipe, source: Source, network: Network, fold: int) -> None:
+def declare_network(settings: FitSettings, recipe: Recipe, material: Material, fold: int) -> None:
     """Add the fold's network to the manifest."""
     name, path = name_fold(recipe, fold), settings.find_manifest()
-    manifest = open_manifest(path, settings.out / "labels.csv", source.train)
-    labels = read_labels(path.parent / manifest.labels.file, manifest.labels.groups)
-    model = Model(
-        name=name,
-        architecture=recipe.architecture,
-        group=recipe.group,
-        image_size=recipe.image_size,
-        mean=network.mean,
-        std=network.std,
-        interpolation=network.interpolation,
-        resize=recipe.resize,
-        fold=fold,
+    manifest = open_manifest(path, settings.out / "labels.csv", material.source.train)
+    outputs = len(material.columns)
+    model = dataclasses.replace(
+        describe_fold(recipe, material, fold),
         checkpoint=declare_file(settings.out / f"{name}.safetensors", path.parent),
-        out_of_fold=declare_out_of_fold(
-            settings.out / f"{name}.oof.npy", path.parent, len(labels.columns(recipe.group)), manifest.task
-        ),
+        out_of_fold=declare_out_of_fold(settings.out / f"{name}.oof.npy", path.parent, outputs, manifest.task),
     )
     append_model(manifest, model, path)
 
@@ -248,8 +243,10 @@ def describe_origin(recipe: Recipe, material: Material, fold: int, accelerator: 
     rows = np.flatnonzero(material.readable & (material.owners != fold))
     shown = hashlib.sha256("\n".join(material.table.ids[row] for row in rows).encode())
     shown.update(material.table.targets[rows].tobytes())
+    factory = material.entry.factory
     described: dict[str, Any] = {
         "fold": fold,
+        "factory.sha256": factory and factory.sha256,
         "task": material.source.task.type,
         "images": f"{len(rows)} ({shown.hexdigest()[:12]})",
         "processes": accelerator.num_processes,

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from inference.basics.errors import TrainingError
 from inference.ensemble.blend import Scores
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL
+from inference.manifest.model import ALL
 from inference.manifest.task import Task
+from training.pages.choose import find_labelled
 from training.scoring.bootstrap import bootstrap_difference, count_resamples
 from training.scoring.scores import summarise_kind
 from zoo.metrics.scoring import Scoring, find_scoring
-from zoo.tables.out_of_fold import find_models, open_zoo, pool_models
+from zoo.tables.out_of_fold import open_zoo, pool_models
 from zoo.tables.train_table import read_table
 from zoo.text import align_columns
 
@@ -51,7 +52,7 @@ def compare_zoos(
 
     For all labels, and for each group that both cover, on the images with a label of the group. A and B have their own
     rules; rules fitted to one half of the images decide the other half. The interval covers the choice of images, not
-    the seed of the training. Names select models, with equal weights; NAME selects all its folds NAME_f0, NAME_f1, ...
+    the seed of the training. Names select models, with equal weights; the name of a member selects all its folds.
     Default: the manifest's blend. Raises ManifestError, TableError or TrainingError.
     """
     from tqdm import tqdm
@@ -67,7 +68,7 @@ def compare_zoos(
         raise TrainingError(f"{second}: found another `task` than in {first}; wanted the same labels and metric")
     table = read_table(train, labels, task)
     pools = [
-        pool_models(zoo, table, find_models(zoo, names) if names else None)
+        pool_models(zoo, table, find_labelled(zoo, names) if names else None)
         for zoo, names in zip(zoos, (first_names, second_names), strict=True)
     ]
     rows, *places = np.intersect1d(pools[0].rows, pools[1].rows, assume_unique=True, return_indices=True)

@@ -12,13 +12,14 @@ from PIL import Image
 
 from inference.basics.errors import ImageError, TrainingError
 from inference.basics.files import make_folder, replace_file
-from inference.images.geometry import Geometry, plan_resize, read_geometry
+from inference.images.geometry import Geometry, plan_resize, plan_source
 from inference.images.read import read_image
-from inference.manifest.records import Model
+from inference.manifest.model import Model
 from inference.task.image_places import SUFFIXES
 from training.data.pictures import locate_images
-from training.pages.explain_maps import SHOWN, Look, look_at, open_eye, read_value
-from zoo.tables.out_of_fold import Zoo, find_models, open_zoo
+from training.pages.choose import find_labelled
+from training.pages.explain_maps import SHOWN, Look, frame_map, look_at, open_eye, read_value
+from zoo.tables.out_of_fold import Zoo, open_zoo
 from zoo.tables.train_table import Table, read_table
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def explain(
 def choose_panels(zoo: Zoo, names: Sequence[str]) -> list[tuple[Model, str]]:
     """Choose pairs of a model and a group of its labels; raises TrainingError if there is none."""
     if names:
-        # The name of a recipe means its first fold.
-        chosen = {model.name: model for name in names for model in find_models(zoo, [name])[:1]}
+        # The name of a member means its first fold.
+        chosen = {model.name: model for name in names for model in find_labelled(zoo, [name])[:1]}
         return [(model, group) for model in chosen.values() for group in zoo.manifest.groups_of(model)]
     panels = []
     for group in zoo.labels.groups:
@@ -106,19 +107,26 @@ def find_paths(folder: Path, ids: Sequence[str], table: Table | None) -> dict[st
 
 
 def locate_square(width: int, height: int, geometry: Geometry) -> tuple[int, int, int, int]:
-    """Locate the part of an image that its square shows, in px: left, top, right, bottom."""
+    """Locate what a model's input shows of an image, in px: left, top, right, bottom.
+
+    Under `letterbox` they are outside of the image where the input has borders.
+    """
+    from_left, from_top, to_right, to_bottom = plan_source((width, height), geometry)
     wide, high, left, top = plan_resize((width, height), geometry)
-    x, y = round(left * width / wide), round(top * height / high)
-    right, bottom = round((left + geometry.size) * width / wide), round((top + geometry.size) * height / high)
+    across, down = (to_right - from_left) / wide, (to_bottom - from_top) / high  # px of the image per px of the input
+    x, y = from_left + round(left * across), from_top + round(top * down)
+    right = from_left + round((left + geometry.size[1]) * across)
+    bottom = from_top + round((top + geometry.size[0]) * down)
     return x, y, max(right, x + 1), max(bottom, y + 1)
 
 
 def spread_heat(heat: NDArray[np.float32], width: int, height: int, geometry: Geometry) -> NDArray[np.float32]:
-    """Resize a map to the image, (height, width), bilinear; NaN outside the model's square."""
+    """Resize a map to the image, (height, width), bilinear; NaN outside the model's input."""
     left, top, right, bottom = locate_square(width, height, geometry)
     resized = Image.fromarray(heat).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     spread = np.full((height, width), np.nan, np.float32)
-    spread[top:bottom, left:right] = np.asarray(resized)
+    inside = np.asarray(resized)[max(-top, 0) : height - top, max(-left, 0) : width - left]
+    spread[max(top, 0) : max(top, 0) + len(inside), max(left, 0) : max(left, 0) + inside.shape[1]] = inside
     return spread
 
 
@@ -144,7 +152,7 @@ def draw_page(name: str, image: Image.Image, looks: Sequence[Look], zoo: Zoo, tr
     pictures, outside = [np.asarray(image) / 255], False
     captions = [[name] if truth is None else [name, f"true: {describe_truth(truth, zoo)}"]]
     for look in looks:
-        spread = spread_heat(look.heat, image.width, image.height, read_geometry(look.eye.model))
+        spread = spread_heat(look.heat, image.width, image.height, frame_map(look.eye.model))
         pictures.append(overlay_heat(image, spread))
         outside = outside or bool(np.isnan(spread).any())
         captions.append(describe_look(look, name, zoo, truth))
@@ -182,7 +190,7 @@ def describe_truth(truth: NDArray[Any], zoo: Zoo) -> str:
 
 
 def describe_look(look: Look, name: str, zoo: Zoo, truth: NDArray[Any] | None) -> list[str]:
-    """Return the caption of a map, as lines."""
+    """Return the caption of a map, as lines; it says where the kernel sees more than the map shows."""
     label = zoo.labels.names[look.column]
     if zoo.manifest.task.type == "regression":
         lines = [f"{label}: predicted {look.score:.4g}"]
@@ -197,6 +205,8 @@ def describe_look(look: Look, name: str, zoo: Zoo, truth: NDArray[Any] | None) -
         lines.append("image possibly used in its training")
     if look.eye.model.tiles:
         lines.append("map of the whole image; the kernel cuts long images into tiles")
+    if not {"identity", "hflip"}.issuperset(look.eye.model.views):
+        lines.append("map of the centre, upright; the score is of all views")
     if look.score < look.threshold:
         lines.append(f"best label, but below the threshold {look.threshold:g}")
     if not look.heat.any():

@@ -1,5 +1,6 @@
 """Grad-CAM maps: which places of an image support the labels that a network scores highest."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +11,13 @@ from PIL import Image
 
 from inference.basics.errors import TrainingError
 from inference.basics.files import read_text
-from inference.images.geometry import read_geometry, resize_image
+from inference.images.geometry import Geometry, read_geometry, resize_image
 from inference.manifest.decision import Decision
 from inference.manifest.file import verify_files
 from inference.manifest.labels import Labels
-from inference.manifest.records import Model
+from inference.manifest.model import Model
 from inference.manifest.task import Task
-from inference.models.views import VIEWS
-from training.fit.predict_views import normalise
-from zoo.activation import activate
+from training.fit.predict_views import describe_showing, normalise, score_squares
 from zoo.networks import Network, open_network
 from zoo.tables.out_of_fold import Zoo, split_lines
 
@@ -45,16 +44,16 @@ class Look:
     eye: Eye
     column: int
     score: float
-    """As in the kernel, the mean over the model's views; of regression in the competition's units."""
+    """As in the kernel, merged over the model's views; of regression in the competition's units."""
     threshold: float
     """From which the label is selected; 0 where no threshold decides."""
     heat: NDArray[np.float32]
-    """(cells high, cells wide), at least 0, without unit, for the identity view of the model's square."""
+    """(cells high, cells wide), at least 0, without unit, for the identity view: the other views are not drawn."""
 
 
 def open_eye(zoo: Zoo, model: Model) -> Eye:
     """Prepare a model; raises TrainingError if its last feature layer has no map of the image."""
-    network = open_network(model, zoo.home, len(zoo.labels.columns(model.group)))
+    network = open_network(model, zoo.home, zoo.labels)
     name, channels = "none", None
     shapes: list[tuple[int, ...]] = []
     layer = network.module
@@ -64,7 +63,7 @@ def open_eye(zoo: Zoo, model: Model) -> Eye:
         layer = network.module.get_submodule(name)
         handle = layer.register_forward_hook(lambda _layer, _given, output: shapes.append(tuple(output.shape)))
         with torch.inference_mode():
-            network.module(torch.zeros(1, 3, model.image_size, model.image_size))
+            network.module(torch.zeros(1, model.channels, *model.size))
         handle.remove()
     found = shapes[-1] if shapes else ()
     if len(found) != 4 or found[1] != channels or found[2] * found[3] < 2:
@@ -82,29 +81,34 @@ def open_eye(zoo: Zoo, model: Model) -> Eye:
 
 def look_at(eye: Eye, image: Image.Image, zoo: Zoo, group: str) -> list[Look]:
     """Explain the best SHOWN of a group's labels: those that a threshold selects, and always the best one."""
-    task, labels, columns = zoo.manifest.task, zoo.labels, zoo.labels.columns(group)
-    # A copy, because torch needs a writable array.
-    square = np.array(resize_image(image, read_geometry(eye.model)))[None]
-    batches = [normalise(VIEWS[view](square), eye.network.mean, eye.network.std, CPU) for view in eye.model.views]
+    manifest, labels, columns = zoo.manifest, zoo.labels, zoo.labels.columns(group)
+    showing = describe_showing(eye.model, manifest.activation_of(eye.model), labels, manifest.labels.exchanged)
+    # Copies, because torch needs writable arrays. A model with tiles gets the whole image as one square.
+    squares = {geometry: np.array(resize_image(image, geometry))[None] for geometry in showing.geometries}
     with torch.inference_mode():
-        outputs = torch.stack([eye.network.module(batch)[0] for batch in batches])
-        scores = activate(outputs, task.activation).mean(dim=0).numpy()
-    thresholds = list_thresholds(zoo.manifest.decision, labels, group)
+        scores = score_squares(eye.network.module, showing, squares, [1], CPU)[0]
+    thresholds = list_thresholds(manifest.decision, labels, group)
     own = labels.columns(eye.model.group)
     places = np.searchsorted(own, columns)  # outputs of the group in the model's head
     best = places[np.argsort(-scores[places], kind="stable")[:SHOWN]].tolist()
-    shown = normalise(square, eye.network.mean, eye.network.std, CPU)
+    square = np.array(resize_image(image, frame_map(eye.model)))[None]
+    shown = normalise(square, eye.model.mean, eye.model.std, CPU)
     return [
         Look(
             eye,
             own[place],
-            read_value(float(scores[place]), task),
+            read_value(float(scores[place]), manifest.task),
             thresholds[own[place]],
             compute_heat(eye.network.module, eye.layer, shown, place),
         )
         for place in best
         if place == best[0] or scores[place] >= thresholds[own[place]]
     ]
+
+
+def frame_map(model: Model) -> Geometry:
+    """Return the geometry of the identity view alone, which the maps are of: the centre of a frame for corner views."""
+    return dataclasses.replace(read_geometry(model), frame=None)
 
 
 def list_thresholds(decision: Decision, labels: Labels, group: str) -> dict[int, float]:

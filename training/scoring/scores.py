@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from inference.ensemble.blend import Scores
 from inference.ensemble.decide import decide
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL
+from inference.manifest.model import ALL
 from inference.manifest.task import Task
 from training.scoring.rules import decide_crossed, fit_plainest, fit_thresholds_apart
 from zoo.metrics.f_beta import find_threshold

@@ -16,6 +16,7 @@ from training.scoring.label_thresholds import count_images
 from training.scoring.rules import list_rules
 from training.second_stage.calibration import Reliability, measure_reliability
 from training.second_stage.fitted import Weights
+from training.second_stage.inputs.coverage import MemberInput
 from training.second_stage.judge import Nested, Pool, list_all_rules, name_base, name_expected
 from zoo.metrics.f_beta import THRESHOLDS, count_above, score_counts, score_samples
 from zoo.metrics.scoring import harden_truth
@@ -83,6 +84,7 @@ class Findings:
     higher_is_better: bool
     is_mean: bool
     """The metric is a mean over images."""
+    members: tuple[MemberInput, ...]
     method: str
     """The chosen one of `methods`: the mix, the blend or the rank mean."""
     rule: str

@@ -117,7 +117,8 @@ def judge_methods(
     because the members' scores are out of fold already.
     """
     owners = np.random.default_rng(settings.seed).permutation(len(members.rows)) % folds
-    methods, richest = list_methods(settings), list_rules(task)[-1]
+    single = members.coverage is None or bool(members.coverage.whole)
+    methods, richest = list_methods(settings, single=single), list_rules(task)[-1]
     shape = members.truth.shape
     selected = {method: np.zeros(shape, np.bool_) for method in (BLEND, methods[-1]) if shows_labels(task)}
     nested = Nested({}, selected, np.zeros(shape, np.float32), {}, [])
@@ -129,14 +130,14 @@ def judge_methods(
         found = score_layers(layers, judged, labels)
         inner = cross_layers(training, labels, task, settings, f"fold {fold + 1}/{folds}, inner")
         mix = fit_mix(inner, training, labels, task)
-        single = choose_single(training, labels, task)
+        best = choose_single(training, labels, task)
         figures = {}
         for method in methods:
-            inside = score_method(method, inner, mix, training, labels, single)
+            inside = score_method(method, inner, mix, training, labels, best)
             rules: Rules = fit_rules(task, inside, training.truth, labels)
             if method == methods[-1]:
                 rules = add_expected(rules, inside, training.truth, labels, task)
-            scores = score_method(method, found, mix, judged, labels, single)
+            scores = score_method(method, found, mix, judged, labels, best)
             used = rules if method == methods[-1] else {richest: rules[richest]}
             figures[method] = nested.judge(method, used, scores, held_out, members, labels, task)
         expected = name_expected(task)

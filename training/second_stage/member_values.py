@@ -1,22 +1,24 @@
 """The value of each member: by how much the ensemble's metric gets worse when the kernel has no time for it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.ensemble.decide import decide
 from inference.manifest.labels import Labels
-from inference.manifest.records import Manifest, list_members
+from inference.manifest.model import list_members
+from inference.manifest.records import BLEND, Manifest
 from inference.manifest.task import Task
 from inference.manifest.values import View
-from training.second_stage.fitted import RANKS, score_layers
+from training.scoring.rules import list_rules
+from training.second_stage.fitted import RANKS, TREES, Weights, find_unweighed, score_layers
 from training.second_stage.judge import Nested, Outer, Pool
 from training.second_stage.member_scores import MemberScores
 from training.second_stage.methods import mix_parts
 from zoo.metrics.scoring import find_scoring
-from zoo.metrics.selection import Answers
+from zoo.metrics.selection import Answers, Truth
 
 # Per outer fold; each member needs its own pass, and the trees take a second per hundred images of a large zoo.
 IMAGES = 2000
@@ -29,30 +31,74 @@ def measure_members(
 
     `method`: the mix, the blend or the rank mean, decided by `rule`. Measured on the first IMAGES held-out images of
     each outer fold. Nothing is fitted again: as in the kernel, the other members fill in the missing scores, and the
-    mix and the rules stay.
+    mix and the rules stay. A member that held out only a part of the images is measured on those that others held out
+    too, as the kernel has the scores of all members for each image; if there are none, on all that it held out.
     """
-    scoring = find_scoring(task)
-    rows = np.concatenate([outer.held_out[:IMAGES] for outer in nested.outer])
-    whole, others = Pool(task, members.truth[rows]), {name: Pool(task, members.truth[rows]) for name in members.names}
-    starts = [0]
-    for outer in nested.outer:
-        judged = members.take(outer.held_out[:IMAGES])
-        places = np.arange(starts[-1], starts[-1] + len(judged.rows))
-        whole.add(places, answer_whole(outer, judged, labels, method, rule))
-        prior = np.delete(members.truth, outer.held_out, axis=0).mean(axis=0)
-        for name, pool in others.items():
-            if not task.selects_labels and is_alone(outer, name):
-                pool.add(places, np.broadcast_to(answer_without_scores(outer, prior, labels, rule), judged.truth.shape))
+    judged = [members.take(outer.held_out[:IMAGES]) for outer in nested.outer]
+    whole = [answer_whole(outer, part, labels, method, rule) for outer, part in zip(nested.outer, judged, strict=True)]
+    values = {}
+    for name in members.names:
+        chosen = [find_compared(outer, part, labels, name) for outer, part in zip(nested.outer, judged, strict=True)]
+        unshared = not any(part.any() for part in chosen)
+        if unshared:
+            chosen = [part.list_held_out(name) for part in judged]
+        without = []
+        for outer, part in zip(nested.outer, judged, strict=True):
+            if not task.selects_labels and (unshared or is_alone(outer, name)):
+                prior = np.delete(members.truth, outer.held_out, axis=0).mean(axis=0)
+                answers = answer_without_scores(outer, prior, labels, rule)
+                without.append(np.broadcast_to(answers, part.truth.shape))
             else:
-                pool.add(places, answer_whole(outer, judged.leave_out(name), labels, method, rule))
-        starts.append(starts[-1] + len(places))
-    summary = whole.summarise()
+                without.append(answer_whole(outer, part.leave_out(name), labels, method, rule))
+        truth = [part.truth[rows] for part, rows in zip(judged, chosen, strict=True)]
+        pair = [[part[rows] for part, rows in zip(given, chosen, strict=True)] for given in (whole, without)]
+        values[name] = compare_answers(pair[0], pair[1], truth, task)
+    return values
+
+
+def find_compared(outer: Outer, members: MemberScores, labels: Labels, name: str) -> NDArray[np.bool_]:
+    """Return the images that a member held out, and others with a weight in its groups too, if there are any."""
+    compared = members.list_held_out(name)
+    if compared.all() and members.coverage is None:
+        return compared
+    for group in members.covers[members.names.index(name)]:
+        weights = outer.layers.weights[group]
+        others = {other: weight for other, weight in weights.items() if other != name and weight > 0}
+        if others:
+            compared = compared & ~find_unweighed(members, others)
+    return compared
+
+
+def compare_answers(whole: Sequence[Answers], without: Sequence[Answers], truth: Sequence[Truth], task: Task) -> float:
+    """Return by how much the metric of `whole` is better than that of `without`; each by outer fold, (rows, labels)."""
+    scoring, true = find_scoring(task), np.concatenate(truth)
+    if not len(true):
+        return 0.0
+    starts = np.cumsum([0, *map(len, truth)])
+    pools = []
+    for answers in (whole, without):
+        pool = Pool(task, true)
+        for start, part in zip(starts[:-1], answers, strict=True):
+            pool.add(np.arange(start, start + len(part)), part)
+        pools.append(pool.summarise())
     if scoring.is_mean:
         sign = 1 if scoring.higher_is_better else -1
-        lost = {name: np.split(summary - pool.summarise(), starts[1:-1]) for name, pool in others.items()}
-        return {name: sign * sum(float(part.sum()) for part in parts) / len(rows) for name, parts in lost.items()}
-    figure = scoring.total(summary)
-    return {name: scoring.find_gain(figure, scoring.total(pool.summarise())) for name, pool in others.items()}
+        lost = np.split(pools[0] - pools[1], starts[1:-1])
+        return sign * sum(float(part.sum()) for part in lost) / len(true)
+    return scoring.find_gain(*map(scoring.total, pools))
+
+
+def measure_features(members: MemberScores, nested: Nested, mix: Weights, method: str, rule: str, task: Task) -> float:
+    """Measure by how much the metric is worse without a member of group 'features': the blend then decides.
+
+    The same for each of them, because the trees need all. `mix`: the final one; `rule`: of `method`. 0 if the trees
+    have no weight, or read no features.
+    """
+    used = any(weights.get(TREES, 0) > 0 for weights in mix.values())
+    if not (used and members.stacked_features):
+        return 0.0
+    scoring, blend = find_scoring(task), nested.pools[BLEND, list_rules(task)[-1]]
+    return scoring.find_gain(*(scoring.total(pool.summarise()) for pool in (nested.pools[method, rule], blend)))
 
 
 def answer_whole(outer: Outer, members: MemberScores, labels: Labels, method: str, rule: str) -> Answers:

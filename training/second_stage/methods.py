@@ -18,19 +18,24 @@ MethodScores = dict[str, NDArray[np.float32]]
 """Part or method -> scores, (images, labels)."""
 
 
-def list_methods(settings: LayerSettings) -> list[str]:
-    """List the methods to judge; the mix is last, or the blend if there is no stacker."""
+def list_methods(settings: LayerSettings, *, single: bool = True) -> list[str]:
+    """List the methods to judge; the mix is last, or the blend if there is no stacker.
+
+    `single`: a single model can be judged, as one held out every image.
+    """
     cnns = [APART, *([TOGETHER, BOTH] if settings.together else [])] if settings.cnn else []
     trees = [TREES] if settings.trees else []
     ranks = [RANKS] if settings.ranks else []
-    return [SINGLE, MEAN, *ranks, BLEND, *cnns, *trees, *([MIX] if cnns or trees else [])]
+    alone = [SINGLE] if single else []
+    return [*alone, MEAN, *ranks, BLEND, *cnns, *trees, *([MIX] if cnns or trees else [])]
 
 
 def score_method(
-    method: str, parts: MethodScores, mix: Weights, members: MemberScores, labels: Labels, single: int
+    method: str, parts: MethodScores, mix: Weights, members: MemberScores, labels: Labels, single: int | None
 ) -> NDArray[np.float32]:
     """Return the scores of a method, (images, labels); `single`: index of the best single model."""
     if method == SINGLE:
+        assert single is not None
         alone = members.scores[:, single].astype(np.float32)
         alone[np.isnan(alone)] = 0
         return alone
@@ -61,13 +66,16 @@ def mix_parts(parts: MethodScores, mix: Weights, labels: Labels) -> NDArray[np.f
     return mixed
 
 
-def choose_single(members: MemberScores, labels: Labels, task: Task) -> int:
+def choose_single(members: MemberScores, labels: Labels, task: Task) -> int | None:
     """Return the index of the member with the best metric by a plain rule, among those that cover the most groups.
 
-    For F-beta of samples, the rule is one threshold.
+    For F-beta of samples, the rule is one threshold. Only members that held out every image are compared; None: there
+    is none.
     """
-    most = max(len(groups) for groups in members.covers)
-    places = [place for place, groups in enumerate(members.covers) if len(groups) == most]
+    whole = members.names if members.coverage is None else members.coverage.whole
+    covers = {place: groups for place, groups in enumerate(members.covers) if members.names[place] in whole}
+    most = max(map(len, covers.values()), default=0)
+    places = [place for place, groups in covers.items() if len(groups) == most]
     sign = 1 if find_scoring(task).higher_is_better else -1
 
     def measure(place: int) -> float:
@@ -76,4 +84,6 @@ def choose_single(members: MemberScores, labels: Labels, task: Task) -> int:
             return find_threshold(scores, harden_truth(members.truth, task), task.metric.beta)[1]
         return sign * score_plainly(scores, members.truth, labels, task)
 
+    if not places:
+        return None
     return max(places, key=measure) if len(places) > 1 else places[0]

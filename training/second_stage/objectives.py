@@ -29,7 +29,9 @@ FEWEST_IMAGES = 1000
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0)
 
 Stacked = NDArray[np.float32]
-"""(parts, images, labels)."""
+"""(parts, images, labels); NaN for images without a score of the part."""
+Known = NDArray[np.bool_] | None
+"""Which images have a score of a part, (parts, images); None: all."""
 Weights = NDArray[np.float64]
 """(parts,), adding up to 1."""
 Objective = Callable[[Weights], float]
@@ -41,15 +43,16 @@ class Candidates:
     """The labels of one group that are considered for each image."""
 
     scores: Stacked
-    """(parts, images, candidates)."""
+    """(parts, images, candidates), 0 where unknown."""
     truth: NDArray[np.bool_]
     """(images, candidates)."""
     columns: NDArray[np.int64]
     """Of the candidates, (images, candidates)."""
+    known: Known = None
 
     def mix(self, weights: Weights) -> NDArray[np.float32]:
         """Return the weighted scores, (images, candidates)."""
-        return mix_scores(self.scores, weights)
+        return mix_scores(self.scores, weights, self.known)
 
     def count(self, weights: Weights) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Count predicted labels, and the true ones among them, at each of THRESHOLDS; (images, thresholds) each."""
@@ -59,10 +62,11 @@ class Candidates:
 
 def gather_candidates(scores: Stacked, truth: NDArray[np.bool_]) -> Candidates:
     """Select the candidates: per image, the labels with the largest score of any part; `truth`: (images, labels)."""
+    scores, known = fill_unknown(scores)
     size = min(CANDIDATES, scores.shape[2])
     columns = np.argpartition(-scores.max(axis=0), size - 1, axis=1)[:, :size]
     return Candidates(
-        np.take_along_axis(scores, columns[None], axis=2), np.take_along_axis(truth, columns, axis=1), columns
+        np.take_along_axis(scores, columns[None], axis=2), np.take_along_axis(truth, columns, axis=1), columns, known
     )
 
 
@@ -92,9 +96,27 @@ def make_objective(task: Task, scores: Stacked, truth: Truth) -> Objective:
     return make_best_label(parts, true.argmax(axis=1), true.shape[1], beta)
 
 
-def mix_scores(scores: Stacked, weights: Weights) -> NDArray[np.float32]:
-    """Return the weighted sum over parts; `scores`: (parts, ...)."""
-    mixed: NDArray[np.float32] = np.tensordot(weights.astype(np.float32), scores, axes=1)
+def fill_unknown(scores: Stacked) -> tuple[Stacked, Known]:
+    """Return the scores with 0 in place of NaN, and which images have a score of a part: of all labels or of none."""
+    known = ~np.isnan(scores[:, :, 0])
+    return (scores, None) if known.all() else (np.nan_to_num(scores), known)
+
+
+def mix_scores(scores: Stacked, weights: Weights, known: Known = None) -> NDArray[np.float32]:
+    """Return the weighted mean over the parts that have a score; `scores`: (parts, images, ...).
+
+    Where only parts of weight 0 have one, it is their mean. Weights add up to 1: without `known`, it is their sum.
+    """
+    if known is None:
+        summed: NDArray[np.float32] = np.tensordot(weights.astype(np.float32), scores, axes=1)
+        return summed
+    given = weights[:, None] * known
+    given = np.where(given.any(axis=0), given, known)
+    # A single part has the share 1, so that its scores are not rounded.
+    shares = (given / given.sum(axis=0)).astype(np.float32)
+    mixed = np.zeros(scores.shape[1:], np.float32)
+    for share, part in zip(shares, scores, strict=True):
+        mixed += share.reshape(-1, *[1] * (part.ndim - 1)) * part
     return mixed
 
 
@@ -113,12 +135,13 @@ def make_best_label(parts: Candidates, classes: NDArray[np.int64], size: int, be
 
 def make_kappa(scores: Stacked, classes: NDArray[np.int64]) -> Objective:
     """Return quadratic kappa of the rounded expected class or of the best label, whichever is higher."""
+    scores, known = fill_unknown(scores)
     last = scores.shape[2] - 1
     expected = scores @ np.arange(last + 1, dtype=np.float32)  # (parts, images)
 
     def measure(weights: Weights) -> float:
-        rounded = np.floor(mix_scores(expected, weights) + 0.5).clip(0, last).astype(np.int64)
-        best = mix_scores(scores, weights).argmax(axis=1)
+        rounded = np.floor(mix_scores(expected, weights, known) + 0.5).clip(0, last).astype(np.int64)
+        best = mix_scores(scores, weights, known).argmax(axis=1)
         return max(score_kappa(np.stack([chosen, classes], axis=1)) for chosen in (rounded, best))
 
     return measure
@@ -132,6 +155,7 @@ def make_label_thresholds(scores: Stacked, truth: NDArray[np.bool_], beta: float
     parts = gather_candidates(scores, truth)
     rows, places = np.nonzero(parts.scores.max(axis=0) >= GRID[0])
     pairs, hits, columns = parts.scores[:, rows, places], parts.truth[rows, places], parts.columns[rows, places]
+    known = None if parts.known is None else parts.known[:, rows]
     true, width = truth.sum(axis=0)[:, None], len(GRID) + 1
     grid = GRID.astype(np.float32)
 
@@ -140,7 +164,7 @@ def make_label_thresholds(scores: Stacked, truth: NDArray[np.bool_], beta: float
         return histogram[:, :0:-1].cumsum(axis=1)
 
     def measure(weights: Weights) -> float:
-        cells = np.searchsorted(grid, mix_scores(pairs, weights), side="right") + width * columns
+        cells = np.searchsorted(grid, mix_scores(pairs, weights, known), side="right") + width * columns
         return float(score_counts(count(cells[hits]), count(cells), true, beta).max(axis=1).mean())
 
     return measure
@@ -163,14 +187,16 @@ def make_areas(scores: Stacked, truth: NDArray[np.bool_]) -> Objective:
     if not rows:
         return lambda _: 0.0
     row, column = np.concatenate(rows), np.concatenate(columns)
-    pairs, hits = scores[:, row, column], truth[row, column]
+    filled, known = fill_unknown(scores)
+    known = None if known is None else known[:, row]
+    pairs, hits = filled[:, row, column], truth[row, column]
     places = np.unique(column, return_inverse=True)[1]
     found, others = np.bincount(places, weights=hits), np.bincount(places, weights=~hits)
     before = others.cumsum() - others  # other images of the labels before
 
     def measure(weights: Weights) -> float:
         # Labels lie 2 apart, so that one sort ranks the images of each.
-        codes = np.unique(2.0 * places + mix_scores(pairs, weights), return_inverse=True)[1]
+        codes = np.unique(2.0 * places + mix_scores(pairs, weights, known), return_inverse=True)[1]
         below = np.bincount(codes, weights=~hits)
         ranks = (below.cumsum() - below / 2)[codes[hits]] - before[places[hits]]
         return float((np.bincount(places[hits], weights=ranks) / (found * others)).mean())
@@ -185,14 +211,15 @@ def make_logs(scores: Stacked, truth: Truth, exclusive: bool) -> Objective:
     sharp, which the temperature corrects, to one for being right. `exclusive`: one label per image.
     """
     rows = thin(np.arange(len(truth)), max(MOST_PAIRS // truth.shape[1], FEWEST_IMAGES))
-    pairs, true = scores[:, rows], truth[rows]
+    pairs, known = fill_unknown(scores[:, rows])
+    true = truth[rows]
     clip = 0.5 / (len(truth) + 1) / (truth.shape[1] if exclusive else 1)
     temperatures = TEMPERATURES if true.size <= MOST_PAIRS else (1.0,)
     lose = lose_class_logs if exclusive else lose_logs
     tried = [Fitted(temperature=temperature, clip=clip, normalise=exclusive) for temperature in temperatures]
 
     def measure(weights: Weights) -> float:
-        mixed = mix_scores(pairs, weights)
+        mixed = mix_scores(pairs, weights, known)
         return max(-float(lose(adjust_probabilities(mixed, fitted), true).mean()) for fitted in tried)
 
     return measure
@@ -202,7 +229,16 @@ def make_linear(scores: NDArray[np.float32], values: NDArray[np.float32]) -> Obj
     """Return the negative root of the mean squared error after the best straight line.
 
     `scores`: (parts, images); `values`: (images,). From covariances: the line explains the square of the correlation.
+    Those of the parts suffice if all images have a score of each part.
     """
+    filled, known = fill_unknown(scores[:, :, None])
+    if known is not None:
+
+        def measure_mixed(weights: Weights) -> float:
+            mixed = mix_scores(filled[:, :, 0], weights, known)
+            return make_linear(mixed[None], values)(np.ones(1))
+
+        return measure_mixed
     covariances = np.atleast_2d(np.cov(np.vstack([scores, values]).astype(np.float64)))
     among, shared, spread = covariances[:-1, :-1], covariances[:-1, -1], float(covariances[-1, -1])
 

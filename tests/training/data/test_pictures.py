@@ -9,11 +9,11 @@ from PIL import Image
 from inference.basics.errors import OutputError, TrainingError
 from inference.images.geometry import Draft, Geometry
 from inference.images.read import decode_image, read_picture, read_squares
-from inference.manifest.records import Resize
+from inference.manifest.model import Resize
 from training.data.pictures import Pictures, check_pictures, find_pictures, locate_images, open_cache
 from training.second_stage.member_scores import MemberScores, measure_evidence
 
-GEOMETRY = Geometry(24, Resize(), "bilinear")
+GEOMETRY = Geometry((24, 24), Resize(), "bilinear")
 
 
 def list_ids(museum: Path) -> list[str]:
@@ -66,7 +66,7 @@ def test_an_unfinished_cache_leaves_no_file(museum: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr("os.posix_fallocate", refuse)
     ids = list_ids(museum)
-    with pytest.raises(OutputError, match=r"24-\w+\.npy: cannot be written: No space left on device"):
+    with pytest.raises(OutputError, match=r"24x24-\w+\.npy: cannot be written: No space left on device"):
         open_cache(find_pictures(museum / "train", ids), ids, GEOMETRY, tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
@@ -111,8 +111,8 @@ def test_squares_and_traits_come_from_reduced_jpegs_and_training_crops_do_not(mu
     for row, path in enumerate(paths):
         assert path is not None
         kernel, whole = (read_picture(path, [GEOMETRY], draft=allowed) for allowed in (draft, None))
-        assert np.array_equal(pictures.show(row, GEOMETRY), kernel.squares[GEOMETRY])
-        assert not np.array_equal(pictures.show(row, GEOMETRY), whole.squares[GEOMETRY])
-        assert np.array_equal(Pictures(paths).show(row, GEOMETRY), whole.squares[GEOMETRY])
+        assert np.array_equal(pictures.show(row, [GEOMETRY])[GEOMETRY], kernel.squares[GEOMETRY])
+        assert not np.array_equal(pictures.show(row, [GEOMETRY])[GEOMETRY], whole.squares[GEOMETRY])
+        assert np.array_equal(Pictures(paths).show(row, [GEOMETRY])[GEOMETRY], whole.squares[GEOMETRY])
         assert np.array_equal(np.asarray(pictures.read(row)), np.asarray(decode_image(path).image))
         assert traits[row].tolist() == kernel.traits.tolist() != whole.traits.tolist()

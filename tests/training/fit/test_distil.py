@@ -1,13 +1,20 @@
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
-from inference.basics.errors import TrainingError
-from training.fit.distil import AttentionTransfer, attention_distance, watch_stages
-from zoo.networks import Network, create_network
+from inference.basics.errors import CheckpointError, TrainingError
+from training.fit.distil import AttentionTransfer, attention_distance, load_teacher, watch_stages
+from training.recipe import Teacher
+from zoo.networks import Design, Network, create_network
+
+if TYPE_CHECKING:
+    from conftest import Zoo
 
 
 def distance_slowly(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> float:
@@ -45,7 +52,7 @@ def test_the_larger_map_is_averaged_to_the_smaller_size() -> None:
 
 def make_network(architecture: str, seed: int) -> Network:
     torch.manual_seed(seed)
-    network = create_network(architecture, 32, 4)
+    network = create_network(Design(architecture, (32, 32), 4))
     network.module.eval()
     return network
 
@@ -113,4 +120,32 @@ def test_a_network_without_stages_is_refused() -> None:
 
 
 def test_the_deepest_stages_are_watched(tmp_path: Path) -> None:
-    assert list(watch_stages(create_network("resnet34", 64, 2).module)) == ["layer2", "layer3", "layer4"]
+    assert list(watch_stages(create_network(Design("resnet34", (64, 64), 2)).module)) == ["layer2", "layer3", "layer4"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "fold", "message"),
+    [
+        ("old", 0, "`teacher.model`: old sees 1 channels; wanted 3, as `channels` says"),
+        ("old", 1, "`teacher.model`: old held out fold 0; wanted fold 1, because other teachers were trained on the "
+         "held-out images"),
+        ("pair", 2, "`teacher.model`: old held out fold 0, new held out fold 1; wanted fold 2, because other teachers "
+         "were trained on the held-out images"),
+        ("pai", 0, "`teacher.model`: no member or model pai in {manifest}; it has pair"),
+    ],
+)  # fmt: skip
+def test_a_teacher_is_found_by_member_and_fold_whatever_the_models_are_called(
+    teacher: str, fold: int, message: str, make_zoo: "Callable[[], Zoo]"
+) -> None:
+    manifest = make_zoo().manifest
+    document = json.loads(manifest.read_text())
+    for place, model in enumerate(document["models"]):
+        model |= {"name": ("old", "new")[place], "member": "pair", "fold": place, "group": "tag", "mean": [0.5]}
+        model["std"] = [0.5]
+    document["ensemble"]["weights"] = {"culture": {}, "tag": {}}
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(TrainingError) as caught:
+        load_teacher(Teacher(str(manifest), teacher), fold, 3)
+    assert str(caught.value) == message.format(manifest=manifest)
+    with pytest.raises(CheckpointError, match=r"^model new: "):  # found, but the zoo of this test has no weights
+        load_teacher(Teacher(str(manifest), "pair"), 1, 1)

@@ -24,11 +24,13 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
 from inference.manifest.file import read_manifest, verify_files
+from inference.manifest.model import list_members
 from tests.conftest import ROOT
 from tests.training.small_tasks import CLASSES, NUMBERS, Competition, make_competition
 from training.__main__ import main
 from training.fit import loop
 from training.fit.train_folds import hide_rare_labels
+from zoo.commands import INTERRUPTED
 
 RECIPE = {
     "architecture": "test_resnet",
@@ -128,6 +130,7 @@ def test_the_manifest_declares_every_network_with_its_files(zoo: Path) -> None:
     for model in manifest.models:
         assert model.checkpoint is not None and model.out_of_fold is not None
         verify_files([("w", model.checkpoint), ("s", model.out_of_fold.scores), ("i", model.out_of_fold.ids)], zoo)
+    assert list_members(manifest.models) == {"blue": list(manifest.models)}
     assert manifest.ensemble.weights["culture"] == {"blue_f0": 1.0, "blue_f1": 1.0, "blue_f2": 1.0}
 
 
@@ -204,9 +207,9 @@ def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(
     options = ["--fold", "0", "--folds", str(zoo / "folds.csv"), "--save-minutes", "0"]
     assert run_fit(museum, recipe, tmp_path / "whole", *options) == 0
     for cut in (2, 5):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(loop, "take_step", stop_after(cut))
-            run_fit(museum, recipe, tmp_path / "cut", *options, "--resume")
+            assert run_fit(museum, recipe, tmp_path / "cut", *options, "--resume") == INTERRUPTED
     assert (tmp_path / "cut" / "blue_f0.state").exists()
     assert run_fit(museum, recipe, tmp_path / "cut", *options, "--resume") == 0
     assert read_bytes(tmp_path / "cut", "blue_f0") == read_bytes(tmp_path / "whole", "blue_f0")
@@ -262,9 +265,9 @@ def test_a_state_of_another_recipe_is_refused_with_the_key_that_differs(
         raise KeyboardInterrupt
 
     recipe = write_recipe(tmp_path, epochs=2)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("training.fit.train_folds.Report.write_epochs", stop)
-        run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0", "--save-minutes", "0")
+        assert run_fit(museum, recipe, tmp_path / "zoo", "--fold", "0", "--save-minutes", "0") == INTERRUPTED
     recipe = write_recipe(tmp_path, epochs=2, optimizer__learning_rate=0.5)
     state = tmp_path / "zoo" / "blue_f0.state"
     assert state.exists()
@@ -474,7 +477,7 @@ def test_a_student_learns_only_from_the_teacher_of_its_fold(
     assert read_bytes(tmp_path / "stronger", "blue_f1")[0] != read_bytes(tmp_path / "zoo", "blue_f1")[0]
     for model, message in (
         ("blue_f0", "`teacher.model`: blue_f0 held out fold 0; wanted fold 1, because other teachers "),
-        ("red", f"`teacher.model`: no red_f1 in {zoo}/weights_manifest.json; it has blue_f0, blue_f1, blue_f2"),
+        ("red", f"`teacher.model`: no member or model red in {zoo}/weights_manifest.json; it has blue"),
     ):  # fmt: skip
         recipe = write_recipe(tmp_path, "other", **{**taught, "teacher__model": model})
         assert run_fit(museum, recipe, tmp_path / "zoo", *options) == 1
@@ -544,6 +547,18 @@ def test_networks_that_could_not_be_declared_are_refused_before_training(
     elsewhere = str(tmp_path / "elsewhere" / "weights_manifest.json")
     assert run_fit(museum, recipe, own, "--manifest", elsewhere) == 1
     assert "lies outside the manifest's folder" in capsys.readouterr().err.splitlines()[-1]
+    # Networks of the same recipe have another size.
+    older = Path(shutil.copytree(zoo, tmp_path / "older"))
+    document = json.loads((older / "weights_manifest.json").read_text())
+    document["models"].pop()
+    document["ensemble"]["weights"]["culture"].pop("blue_f2")
+    (older / "weights_manifest.json").write_text(json.dumps(document))
+    larger = write_recipe(tmp_path, image_size=[32, 48])
+    assert run_fit(museum, larger, older, "--fold", "2", "--resume") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {older}/weights_manifest.json: `models`: blue_f0, blue_f1, blue_f2 are folds of the member blue but see "
+        "32x32 and 32x48; wanted the same; give one another `member`; or rename the recipe"
+    )
     # The manifest has a network of this name, but its files are gone.
     manifest = Path(shutil.copytree(zoo, tmp_path / "zoo")) / "weights_manifest.json"
     for path in manifest.parent.glob("*.safetensors"):

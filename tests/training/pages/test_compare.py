@@ -52,7 +52,9 @@ def split_models(zoo: "Zoo", seed: int) -> None:
     document, rows = json.loads(zoo.manifest.read_text()), read_rows(zoo)
     models = {model["name"]: model for model in document["models"]}
     document["models"] = [
-        {**models[group], "name": f"{group}_f{fold}", "fold": fold} for group in models for fold in (0, 1)
+        {**models[group], "name": f"{group}_f{fold}", "member": group, "fold": fold}
+        for group in models
+        for fold in (0, 1)
     ]
     document["ensemble"]["weights"] = {group: {f"{group}_f0": 1.0, f"{group}_f1": 1.0} for group in models}
     zoo.manifest.write_text(json.dumps(document))
@@ -241,7 +243,19 @@ def part_groups(first: "Zoo", second: "Zoo") -> tuple[list[str], str]:
     )
 
 
-@pytest.mark.parametrize("spoil", [misspell, name_nothing_like, drop_label, part_images, weigh_nothing, part_groups])
+def name_features(first: "Zoo", second: "Zoo") -> tuple[list[str], str]:
+    document = json.loads(second.manifest.read_text())
+    features = {**document["models"][0], "name": "extra", "group": "features", "outputs": 2, "out_of_fold": None}
+    document["models"].append(features)
+    second.manifest.write_text(json.dumps(document))
+    return ["extra"], (
+        f"{second.manifest}: model extra: its outputs are no labels (group 'features'); choose other models"
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil", [misspell, name_nothing_like, drop_label, part_images, weigh_nothing, part_groups, name_features]
+)
 def test_zoos_that_cannot_be_compared_are_an_error(
     spoil: "Callable[[Zoo, Zoo], tuple[list[str], str]]", make_zoo: "Callable[[], Zoo]"
 ) -> None:

@@ -21,7 +21,7 @@ from inference.images.geometry import Geometry, resize_image
 from inference.manifest.decision import Decision, GroupDecision
 from inference.manifest.file import read_manifest
 from inference.manifest.labels import Labels
-from inference.manifest.records import Model, Resize
+from inference.manifest.model import Model, Resize
 from inference.manifest.task import Task
 from tests.training.small_tasks import CLASSES, NUMBERS
 from training.pages.explain import (
@@ -34,7 +34,7 @@ from training.pages.explain import (
     overlay_heat,
     spread_heat,
 )
-from training.pages.explain_maps import Eye, Look, compute_heat, look_at
+from training.pages.explain_maps import Eye, Look, compute_heat, frame_map, look_at
 from zoo.networks import Network
 from zoo.tables.out_of_fold import Zoo as OpenZoo
 from zoo.tables.out_of_fold import open_zoo
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 LABELS = Labels((0, 1, 2), ("culture::red", "culture::blue", "tag::red"), {"culture": (0, 1), "tag": (2,)})
 DEFAULT_TASK = Task()
-SHAPES = [Resize(), Resize("squash", 0.8), Resize("crop", 1.0), Resize("crop", 0.875)]
+SHAPES = [Resize(), Resize("squash", 0.8), Resize("crop", 1.0), Resize("crop", 0.875), Resize("trim")]
 
 
 class RedAndBlue(nn.Module):
@@ -65,10 +65,16 @@ def make_manifest(threshold: float, labels: Labels = LABELS, task: Task = DEFAUL
     """Return what the maps need of a zoo: its labels, task and thresholds."""
     groups = {group: GroupDecision(threshold, 0, 8) for group in labels.groups}
     rule = "thresholds" if task.selects_labels else "ranked"
-    return OpenZoo(Path(), SimpleNamespace(task=task, decision=Decision(groups, {}, rule)), labels)  # type: ignore[arg-type]
+    manifest = SimpleNamespace(
+        task=task,
+        decision=Decision(groups, {}, rule),
+        labels=SimpleNamespace(exchanged={}),
+        activation_of=lambda _: task.activation,
+    )
+    return OpenZoo(Path(), manifest, labels)  # type: ignore[arg-type]
 
 
-def declare_model(size: int = 64, group: str = "all", **changes: Any) -> Model:
+def declare_model(size: int | tuple[int, int] = 64, group: str = "all", **changes: Any) -> Model:
     return Model("eye", "red_and_blue", group, size, (0.0,) * 3, (1.0,) * 3, "bilinear", **changes)
 
 
@@ -135,7 +141,7 @@ def test_frozen_weights_give_the_same_map() -> None:
     np.testing.assert_array_equal(compute_heat(module.requires_grad_(False), module.features, batch, 0), before)
 
 
-@pytest.mark.parametrize("resize", SHAPES)
+@pytest.mark.parametrize("resize", [*SHAPES, Resize("letterbox")])
 @pytest.mark.parametrize("size", [(120, 80), (70, 180)])
 def test_the_map_of_a_colour_detector_is_where_the_colour_is(size: tuple[int, int], resize: Resize) -> None:
     image = Image.new("RGB", size, "black")
@@ -152,7 +158,7 @@ def test_the_map_of_a_colour_detector_is_where_the_colour_is(size: tuple[int, in
     assert {LABELS.names[look.column] for look in looks} == {"culture::red", "culture::blue"}
     for look in looks:
         left, top, right, bottom = boxes[LABELS.names[look.column].removeprefix("culture::")]
-        spread = spread_heat(look.heat, *size, Geometry(64, resize, "bilinear"))
+        spread = spread_heat(look.heat, *size, Geometry((64, 64), resize, "bilinear"))
         y, x = np.unravel_index(int(np.nanargmax(spread)), spread.shape)
         assert left <= x < right
         assert top <= y < bottom
@@ -165,6 +171,55 @@ def test_the_map_of_a_colour_detector_is_where_the_colour_is(size: tuple[int, in
         assert rows.max() < bottom + reach
 
 
+@pytest.mark.parametrize(
+    ("resize", "views"),
+    [
+        (Resize(), ("identity",)),
+        (Resize("letterbox", 0.8), ("identity", "rot180")),
+        (Resize("squash", 0.5), ("top_left",)),
+    ],
+)
+def test_the_map_of_an_oblong_input_is_upright_whatever_the_views(resize: Resize, views: tuple[str, ...]) -> None:
+    image = Image.new("RGB", (140, 100), "black")
+    image.paste("red", (50, 30, 70, 44))  # left of the centre and above it
+    model = declare_model((48, 80), resize=resize, views=views)
+    look, *_ = look_at(open_red_and_blue(model), image, make_manifest(0.0), "culture")
+    assert look.heat.shape == (12, 20)
+    spread = spread_heat(look.heat, 140, 100, frame_map(model))
+    y, x = np.unravel_index(int(np.nanargmax(spread)), spread.shape)
+    assert 50 <= x < 70 and 30 <= y < 44
+    assert describe_look(look, "seen", make_manifest(0.0), None)[1] == "eye, map of 20 x 12 cells"
+    is_more = "map of the centre, upright; the score is of all views" in describe_look(
+        look, "a", make_manifest(0.0), None
+    )
+    assert is_more == (views != ("identity",))
+
+
+def test_a_grey_network_is_explained_on_pillows_grey() -> None:
+    noise = np.random.default_rng(2).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 4, 4), nn.Flatten(), nn.LazyLinear(3)).eval()
+    grey = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)[None, None]
+    expected = module((grey - 0.4) / 0.2).sigmoid()[0].detach().numpy()
+    model = dataclasses.replace(declare_model((16, 24), views=("identity",)), mean=(0.4,), std=(0.2,))
+    eye = Eye(model, Network(module, model.mean, model.std, "bilinear"), module[0], frozenset())
+    looks = look_at(eye, image, make_manifest(0.0), "culture")
+    assert {look.column: look.score for look in looks} == pytest.approx({0: expected[0], 1: expected[1]}, abs=1e-5)
+    heat = compute_heat(module, module[0], (grey - 0.4) / 0.2, looks[0].column)
+    np.testing.assert_allclose(looks[0].heat, heat, atol=1e-6)
+
+
+def test_under_letterbox_the_whole_image_is_shown_and_the_borders_are_cut_off() -> None:
+    for size in ((200, 50), (50, 200)):
+        heat = np.zeros((8, 8), np.float32)
+        heat[:2], heat[6:], heat[:, :2], heat[:, 6:] = 1, 1, 1, 1
+        spread = spread_heat(heat, *size, Geometry((32, 32), Resize("letterbox"), "bilinear"))
+        assert not np.isnan(spread).any()
+        middle = spread[20:30] if size[0] == 200 else spread[:, 20:30].T
+        assert middle[:, [0, -1]].min() > 0.9 and middle[:, 90:110].max() == 0
+
+
 @pytest.mark.parametrize("resize", SHAPES)
 @pytest.mark.parametrize("size", [(250, 90), (64, 200), (101, 101), (240, 7), (1, 33)])
 def test_a_map_covers_the_part_that_the_kernels_square_shows(size: tuple[int, int], resize: Resize) -> None:
@@ -172,7 +227,7 @@ def test_a_map_covers_the_part_that_the_kernels_square_shows(size: tuple[int, in
     # Each pixel encodes its position: column in red, row in green.
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     image = Image.fromarray(np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8))
-    geometry = Geometry(32, resize, "bilinear")
+    geometry = Geometry((32, 32), resize, "bilinear")
     square = resize_image(image, geometry).astype(float)
     left, top, right, bottom = locate_square(width, height, geometry)
     spread = spread_heat(np.ones((2, 2), np.float32), width, height, geometry)
@@ -310,7 +365,7 @@ def test_the_default_is_the_first_model_with_a_weight_preferably_of_the_group_on
     assert show() == [("culture", "culture"), ("tag", "tag")]
     document = json.loads(zoo.manifest.read_text())
     document["ensemble"]["weights"] = {"culture": {"culture": 1, "whole": 1}, "tag": {"tag": 0, "whole": 0.5}}
-    document["models"][1].update(name="culture_f1", fold=1)
+    document["models"][1].update(name="culture_f1", member="culture", fold=1)
     document["ensemble"]["weights"]["culture"]["culture_f1"] = document["ensemble"]["weights"]["culture"].pop("culture")
     zoo.manifest.write_text(json.dumps(document))
     assert show() == [("culture_f1", "culture"), ("whole", "tag")]
@@ -337,6 +392,19 @@ def tear_image(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
 
 def misspell_model(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
     return list_ids(zoo)[:1], ["hole"], f"{zoo.manifest}: no model 'hole'; did you mean whole?"
+
+
+def take_features(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
+    document = json.loads(zoo.manifest.read_text())
+    document["models"].append(
+        document["models"][0] | {"name": "extra", "group": "features", "outputs": 7, "out_of_fold": None}
+    )
+    zoo.manifest.write_text(json.dumps(document))
+    return (
+        list_ids(zoo)[:1],
+        ["extra"],
+        f"{zoo.manifest}: model extra: its outputs are no labels (group 'features'); choose other models",
+    )
 
 
 def weigh_nothing(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
@@ -368,7 +436,16 @@ def take_one_cell(zoo: "Zoo", images: Path) -> tuple[list[str], list[str], str]:
 
 @pytest.mark.parametrize(
     "spoil",
-    [ask_elsewhere, ask_nothing_like, tear_image, misspell_model, weigh_nothing, take_transformer, take_one_cell],
+    [
+        ask_elsewhere,
+        ask_nothing_like,
+        tear_image,
+        misspell_model,
+        take_features,
+        weigh_nothing,
+        take_transformer,
+        take_one_cell,
+    ],
 )
 def test_images_and_models_that_cannot_be_explained_are_an_error(
     spoil: "Callable[[Zoo, Path], tuple[list[str], list[str], str]]", zoo: "Zoo", museum: Path, tmp_path: Path

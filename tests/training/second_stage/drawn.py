@@ -1,6 +1,7 @@
 """Zoos of several tasks, drawn by hand: out-of-fold scores of three members, of which the last is mostly noise."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL
+from inference.manifest.model import ALL
 from inference.manifest.task import Form, Metric, Task
 from training.second_stage.member_scores import MemberScores
 from zoo.edit import create_manifest
@@ -94,8 +95,25 @@ class DrawnZoo:
     train: Path
 
 
-def write_zoo(folder: Path, task: Task, images: int, seed: int = 0) -> DrawnZoo:
-    """Write a zoo of three models and no checkpoints."""
+def draw_eyes(truth: np.ndarray, seed: int) -> np.ndarray:
+    """Return the outputs of a network for features, (images, 2): noise, and the share of labels that are true."""
+    random = np.random.default_rng([seed, 1])
+    return np.stack([random.random(len(truth)), truth.mean(axis=1)], axis=1).astype(np.float16)
+
+
+def write_zoo(
+    folder: Path,
+    task: Task,
+    images: int,
+    seed: int = 0,
+    held_out: Mapping[str, Sequence[int]] | None = None,
+    *,
+    eyes: bool = False,
+) -> DrawnZoo:
+    """Write a zoo of three models and no checkpoints.
+
+    `held_out`: by model, the images of its predictions, default all; `eyes`: add a model for features.
+    """
     labels = name_labels(task)
     truth, scores = draw_images(task, images, seed)
     rows = "".join(f"{label},{name}\n" for label, name in zip(labels.ids, labels.names, strict=True))
@@ -104,16 +122,23 @@ def write_zoo(folder: Path, task: Task, images: int, seed: int = 0) -> DrawnZoo:
     path = folder / MANIFEST_NAME
     write_manifest(create_manifest(path, folder / "labels.csv", folder / "train.csv", task), path)
     document = json.loads(path.read_text())
-    (folder / "ids.txt").write_text("".join(f"image {row}.jpg\n" for row in range(images)))
+    if eyes:
+        scores["eyes"] = draw_eyes(truth, seed)
     for name, part in scores.items():
-        np.save(folder / f"{name}.npy", part)
+        chosen = (held_out or {}).get(name, range(images))
+        np.save(folder / f"{name}.npy", part[list(chosen)])
+        (folder / f"{name}.txt").write_text("".join(f"image {row}.jpg\n" for row in chosen))
         entries = {
             kind: {"file": file, "sha256": hash_file(folder / file)}
-            for kind, file in (("scores", f"{name}.npy"), ("ids", "ids.txt"))
+            for kind, file in (("scores", f"{name}.npy"), ("ids", f"{name}.txt"))
         }
         model = {"name": name, "architecture": "x", "group": ALL, "image_size": 32, "interpolation": "bicubic"}
-        document["models"].append({**model, "mean": [0.5] * 3, "std": [0.5] * 3, "out_of_fold": entries})
-        document["ensemble"]["weights"]["labels"][name] = 1.0
+        model |= {"mean": [0.5] * 3, "std": [0.5] * 3, "out_of_fold": entries}
+        if name == "eyes":
+            model |= {"group": "features", "outputs": part.shape[1]}
+        else:
+            document["ensemble"]["weights"]["labels"][name] = 1.0
+        document["models"].append(model)
     path.write_text(json.dumps(document))
     read_manifest(path)
     return DrawnZoo(path, folder / "train.csv")

@@ -104,3 +104,22 @@ def test_weights_for_all_pairs_or_for_labels_prefer_the_better_part(average: str
         return best
 
     assert measure(weights) > measure({group: {"good": 0.5, "poor": 0.5} for group in covers})
+
+
+def test_parts_without_a_common_image_keep_equal_weights() -> None:
+    truth = draw_truth(150, 14)
+    scores = {"good": blur(truth, 0.4, 15), "fair": blur(truth, 0.6, 16), "poor": blur(truth, 0.8, 17)}
+    for place, part in enumerate(scores.values()):
+        part[np.arange(150) % 3 != place] = np.nan
+    weights = fit_weights(scores, {group: list(scores) for group in LABELS.groups}, truth, LABELS, Task())
+    for given in weights.values():
+        assert given == pytest.approx(dict.fromkeys(scores, 1 / 3), abs=1e-3)
+
+
+def test_common_images_decide_between_parts_of_which_one_has_few() -> None:
+    truth = draw_truth(400, 18)
+    noise = np.random.default_rng(19).random(truth.shape).astype(np.float16)
+    scores = {"good": blur(truth, 0.4, 20), "noise": noise}
+    noise[200:] = np.nan
+    weights = fit_weights(scores, {group: list(scores) for group in LABELS.groups}, truth, LABELS, Task())
+    assert all(given["noise"] < 0.3 for given in weights.values())

@@ -5,7 +5,8 @@ import pytest
 
 from inference.ensemble.blend import blend
 from inference.manifest.decision import Decision
-from inference.manifest.records import ALL, Ensemble, LabelsEntry, Manifest, Model
+from inference.manifest.model import ALL, Model
+from inference.manifest.records import Ensemble, LabelsEntry, Manifest
 from tests.training.second_stage.drawn import TASKS, draw_members, name_labels
 from training.second_stage.fitted import SCALE_POINTS, blend_members, find_scale, fit_ranks, rank_members
 

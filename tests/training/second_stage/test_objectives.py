@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, log_los
 
 from tests.training.second_stage.drawn import TASKS, draw_members
 from training.second_stage import objectives
-from training.second_stage.objectives import GRID, TEMPERATURES, make_objective
+from training.second_stage.objectives import GRID, TEMPERATURES, fill_unknown, make_objective, mix_scores
 
 IMAGES = 150
 
@@ -77,6 +77,41 @@ def test_an_objective_is_the_metric_of_the_weighted_scores(name: str, weights: t
     mixed = np.tensordot(np.array(weights, np.float32), scores, axes=1)
     found = make_objective(TASKS[name], scores, members.truth)(np.array(weights))
     assert found == pytest.approx(SLOW[name](mixed, members.truth), abs=1e-5)
+
+
+def average_known(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weighted mean of the parts that are not NaN, image by image; of weight 0 where no other is there."""
+    mixed = np.empty(scores.shape[1:])
+    for image in range(len(mixed)):
+        there = [part for part in range(len(scores)) if not np.isnan(scores[part, image, 0])]
+        given = [float(weights[part]) for part in there]
+        given = given if sum(given) else [1.0] * len(there)
+        mixed[image] = np.average(scores[there, image].astype(float), axis=0, weights=given)
+    return mixed.astype(np.float32)
+
+
+@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("weights", [(0.2, 0.5, 0.3), (0.6, 0.4, 0.0)])
+def test_an_image_has_the_weighted_mean_of_the_parts_that_held_it_out(name: str, weights: tuple[float, ...]) -> None:
+    members = draw_members(TASKS[name], IMAGES, seed=3)
+    scores = members.scores.transpose(1, 0, 2).astype(np.float32)
+    scores[0, :60] = np.nan
+    scores[1, 40:90] = np.nan  # only the last part, of weight 0 once, has images 40 to 59
+    mixed = average_known(scores, np.array(weights))
+    found = make_objective(TASKS[name], scores, members.truth)(np.array(weights))
+    assert found == pytest.approx(SLOW[name](mixed, members.truth), abs=1e-4)
+    filled, known = fill_unknown(scores)
+    np.testing.assert_allclose(mix_scores(filled, np.array(weights), known), mixed, atol=1e-6)
+
+
+def test_the_scores_of_a_single_part_are_not_rounded() -> None:
+    scores = np.random.default_rng(5).random((3, 3000, 2)).astype(np.float16).astype(np.float32)
+    alone = np.random.default_rng(6).integers(0, 3, 3000)
+    for part in range(3):
+        scores[part, alone != part] = np.nan
+    filled, known = fill_unknown(scores)
+    for weights in ((1 / 3, 1 / 3, 1 / 3), (0.07, 0.9, 0.03)):
+        assert np.array_equal(mix_scores(filled, np.array(weights), known), scores[alone, np.arange(3000)])
 
 
 def test_few_evenly_spaced_pairs_measure_an_area_well(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,12 @@ Figures = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """A row of the first table: the networks of one recipe, or the blend."""
+    """A row of the first table: a member, that is the networks of one recipe, or the blend."""
 
     model: str
     group: str
-    image_size: int | None
+    image_size: int | tuple[int, ...] | None
+    """As in the manifest; None for the blend."""
     images: int
     """Held out; `same_images`: they are those of the blend."""
     same_images: bool

@@ -8,7 +8,7 @@ import numpy as np
 
 from inference.basics.files import replace_file
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL, Model, name_member
+from inference.manifest.model import ALL, FEATURES, list_members
 from inference.manifest.references import check_coverage
 from inference.manifest.task import Task
 from training.pages.slices.figures import Judged, ModelFigures, Slices
@@ -83,14 +83,15 @@ def print_slices(
 
 
 def measure_models(zoo: Zoo, table: Table, blend: PooledScores) -> list[ModelFigures]:
-    """Measure each recipe of the manifest, over all its folds; without out-of-fold predictions, it has no figure."""
+    """Measure each member of the manifest, over all its folds; without out-of-fold predictions, it has no figure.
+
+    Members for 'features' are left out: their outputs are no labels.
+    """
     from tqdm import tqdm
 
-    recipes: dict[str, list[Model]] = {}
-    for model in zoo.manifest.models:
-        recipes.setdefault(name_member(model), []).append(model)
+    members = list_members(model for model in zoo.manifest.models if model.group != FEATURES)
     found = []
-    for name, models in tqdm(recipes.items(), "fitting rules", mininterval=1):
+    for name, models in tqdm(members.items(), "fitting rules", mininterval=1):
         shown = (name, models[0].group, models[0].image_size)
         held_out = [model for model in models if model.out_of_fold is not None]
         if not held_out:

@@ -40,7 +40,7 @@ def list_models(slices: Slices) -> Sheet:
         (
             one.model,
             one.group,
-            str(one.image_size or ""),
+            show_size(one.image_size),
             f"{one.images}{'' if one.same_images else '*'}",
             *show_kinds(one.figures, kinds),
         )
@@ -56,6 +56,11 @@ def list_models(slices: Slices) -> Sheet:
         (CROSSED, grouped) if len(kinds) > 1 else (CROSSED,),
         () if all(one.same_images for one in slices.models) else other,
     )
+
+
+def show_size(size: int | tuple[int, ...] | None) -> str:
+    """Return the size of a model's input as a cell: 320, or 240x320 (height, width)."""
+    return "x".join(map(str, size)) if isinstance(size, tuple) else str(size or "")
 
 
 def list_shapes(slices: Slices, faults: Sequence[str]) -> Sheet:

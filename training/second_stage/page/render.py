@@ -37,6 +37,7 @@ SECTIONS = {
     "frequencies": "frequencies",
     "confused": "confused labels",
     "errors": "errors",
+    "members": "members",
     "weights": "weights",
     "values": "member values",
     "parity": "parity",
@@ -102,6 +103,8 @@ def render_ensemble_page(findings: Findings) -> str:
         decided=next((one for one in findings.rules if one.name == findings.rule), None),
         colours=colours,
         method_colours=method_colours,
+        partial=any(one.share < 1 for one in findings.members),
+        has_features=any(not one.groups for one in findings.members),
         gains=[
             choose_axis(end for one in table for end in (one.low, one.high))
             for table in (findings.methods, findings.rules)
@@ -122,8 +125,9 @@ def render_ensemble_page(findings: Findings) -> str:
 
 
 def has_section(findings: Findings, place: str) -> bool:
-    """Return whether a section of SECTIONS suits the task."""
+    """Return whether a section of SECTIONS suits the task and has rows."""
     optional = {
+        "members": findings.members or None,
         "thresholds": findings.thresholds,
         "calibration": findings.reliability,
         "frequencies": findings.slices,

@@ -12,11 +12,22 @@ from inference.basics.files import hash_file, replace_file
 from inference.ensemble.blend import Scores, fill_members
 from inference.ensemble.pairs import compute_features, find_pairs, name_features
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL, BLEND, FileEntry, Stacker
-from training.second_stage.fitted import APART, TREES, Layers, Weights, list_places, take_group
+from inference.manifest.model import ALL, FileEntry
+from inference.manifest.records import BLEND, Stacker
+from training.second_stage.fitted import (
+    APART,
+    TREES,
+    Layers,
+    Weights,
+    find_readable,
+    has_features,
+    list_stacked,
+    take_group,
+)
 from training.second_stage.member_scores import MemberScores
 from training.second_stage.stackers.cnn import CnnStacker, predict_cnn
-from training.second_stage.stackers.trees import export_trees, order_members
+from training.second_stage.stackers.tree_graph import export_trees
+from training.second_stage.stackers.trees import order_members
 from zoo.onnx_export import trace_module
 from zoo.onnx_limits import PARITY_LIMIT
 
@@ -63,24 +74,29 @@ def export_layers(
     Raises ExportError or TrainingError: the exported stacker differs from the fitted one.
     """
     used = {name for weights in name_parts(mix).values() for name in weights} - {BLEND}
-    some = members.take(np.arange(min(PARITY_IMAGES, len(members.rows))))
+    known = find_readable(members, labels)
+    some = members.take(np.flatnonzero(known)[:PARITY_IMAGES])
     stackers = []
     for group, cnn in layers.cnns.items():
         name = f"cnn_{group}"
         if name in used:
             path = folder / f"{name}.onnx"
             parity = export_cnn(cnn, path, take_group(some, labels, group))
-            names = tuple(members.names[place] for place in list_places(members, labels, group))
+            names = tuple(members.names[place] for place in list_stacked(members, labels, group))
             entry = FileEntry(f"{FOLDER}/{path.name}", hash_file(path))
             stackers.append(Stacker(name, "cnn", group, names, entry, parity))
     if layers.trees and TREES in used:
         path = folder / f"{TREES}.onnx"
         trees = layers.trees
+        read = tuple(name for name, _ in trees.features)
+        some = members.take(np.flatnonzero(known & has_features(members, read))[:PARITY_IMAGES])
         ordered = fill_members(order_members(some, trees.members))
         rows, columns = find_pairs(ordered, trees.top, trees.counts)
-        examples = compute_features(ordered, rows, columns, trees.counts, np.array(labels.owners), some.traits)
-        names = name_features(trees.members)
+        examples = compute_features(
+            ordered, rows, columns, trees.counts, np.array(labels.owners), some.traits, some.join_features(read)
+        )
+        names = name_features(trees.members, trees.features)
         parity = export_trees(trees.booster, path, trees.counts, names, examples, exclusive=trees.exclusive)
         entry = FileEntry(f"{FOLDER}/{path.name}", hash_file(path))
-        stackers.append(Stacker(TREES, "trees", ALL, trees.members, entry, parity, trees.top))
+        stackers.append(Stacker(TREES, "trees", ALL, trees.members, entry, parity, trees.top, read))
     return tuple(stackers)

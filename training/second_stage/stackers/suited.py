@@ -1,10 +1,12 @@
 """Which stackers suit a task: those that do not are left out, with the reason."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from inference.manifest.labels import Labels
 from inference.manifest.task import Task
 from training.second_stage.fitted import APART, TOGETHER, TREES, LayerSettings
+from training.second_stage.member_scores import FEWEST_STACKED
 
 MOST_LABELS = 5000
 """More need too much memory: 24 kB per label for the weights of a CNN in training and 30 kB per label and member for
@@ -14,13 +16,16 @@ TREE_SCORES = 8
 
 
 def choose_layers(
-    settings: LayerSettings, task: Task, labels: Labels, images: int, members: int
+    settings: LayerSettings, task: Task, labels: Labels, images: int, members: int, unread: Sequence[str] = ()
 ) -> tuple[LayerSettings, dict[str, str]]:
     """Return the wanted layers that suit the task, and the reasons why the others are left out, by part.
 
-    `images`, `members`: their numbers.
+    `images`, `members`: their numbers; `unread`: the groups without a member that held out enough images for stackers.
     """
     reasons = list_reasons(task, len(labels.ids), images, members)
+    if unread:
+        reason = f"no member of {' and '.join(unread)} held out at least {FEWEST_STACKED:.0%} of the images"
+        reasons = {APART: reason, TREES: reason} | reasons
     if APART not in reasons and len(labels.groups) == 1:
         reasons[TOGETHER] = "there is one group of labels, so it would be the same network"
     given = {APART: settings.cnn, TOGETHER: settings.cnn and settings.together, TREES: settings.trees}

@@ -93,7 +93,9 @@ def test_folds_of_one_recipe_are_one_row_over_all_their_images(
     def split(document: dict) -> None:
         models = document["models"]
         document["models"] = [
-            {**model, "name": f"{model['name']}_f{fold}", "fold": fold} for model in models for fold in (0, 1)
+            {**model, "name": f"{model['name']}_f{fold}", "member": model["name"], "fold": fold}
+            for model in models
+            for fold in (0, 1)
         ]
         document["ensemble"]["weights"] = {group: {f"{group}_f0": 1.0, f"{group}_f1": 1.0} for group in LABELS.groups}
 
@@ -117,6 +119,24 @@ def test_folds_of_one_recipe_are_one_row_over_all_their_images(
         *expected.values(),
     ]
     assert lines[8] == [""]
+
+
+def test_features_have_no_row_and_an_oblong_input_has_both_sides(
+    make_zoo: "Callable[[], Zoo]", museum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo = make_zoo()
+
+    def change(document: dict) -> None:
+        document["models"][1]["image_size"] = [32, 48]
+        document["models"].append({**document["models"][0], "name": "extra", "group": "features", "outputs": 5})
+
+    change_models(zoo, change)
+    print_slices(zoo.train, museum / "train", zoo.manifest, tmp_path / "slices.json")
+    lines = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert [line[:3] for line in lines[5:7]] == [["culture", "culture", "32"], ["tag", "tag", "32x48"]]
+    assert lines[7][0] == "blend"
+    found = json.loads((tmp_path / "slices.json").read_text())["models"]
+    assert [one["image_size"] for one in found] == [32, [32, 48], None]
 
 
 def test_a_model_without_predictions_and_weight_has_dashes(
@@ -252,4 +272,6 @@ def test_one_common_image_is_too_few(make_zoo: "Callable[[], Zoo]", museum: Path
     zoo.replace_scores("tag", np.full((1, 4), 0.5, np.float16), [ids[30]])
     with pytest.raises(TrainingError) as caught:
         print_slices(zoo.train, museum / "train", zoo.manifest)
-    assert str(caught.value) == f"{zoo.manifest}: found 1 image that all models held out; wanted thousands, at least 2"
+    assert str(caught.value) == (
+        f"{zoo.manifest}: found 1 image with out-of-fold predictions for every group; wanted thousands, at least 2"
+    )

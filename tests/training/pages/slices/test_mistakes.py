@@ -57,10 +57,10 @@ def test_quarters_of_the_true_numbers_have_their_own_errors() -> None:
 
 def add_predictions(made: Competition, scores: np.ndarray, task: Task) -> None:
     """Add a model with these out-of-fold scores of all images."""
-    from inference.manifest.records import Model
+    from inference.manifest.model import Model
 
     ids = [row["id"] for row in read_rows(made.zoo / "train.csv")]
-    write_out_of_fold(scores, ids, made.zoo, "one", task)
+    write_out_of_fold(scores.astype(task.score_dtype), ids, made.zoo, "one")
     declared = declare_out_of_fold(made.zoo / "one.oof.npy", made.zoo, scores.shape[1], task)
     model = Model("one", "test_resnet", "all", 32, (0.5,) * 3, (0.5,) * 3, "bilinear", out_of_fold=declared)
     append_model(open_manifest(made.manifest, None, None), model, made.manifest)

@@ -12,6 +12,7 @@ import pytest
 from inference.basics.errors import OutputError
 from training.second_stage.calibration import Reliability
 from training.second_stage.findings import Confused, Findings, FrequencySlice, Judged, ThresholdCurve
+from training.second_stage.inputs.coverage import MemberInput
 from training.second_stage.page.render import TEMPLATE, choose_axis, render_ensemble_page, write_ensemble_page
 
 THRESHOLDS = tuple(float(threshold) for threshold in np.round(np.arange(0.005, 1, 0.005), 3))
@@ -40,6 +41,14 @@ def make_findings() -> Findings:
         metric="F2",
         higher_is_better=True,
         is_mean=True,
+        members=tuple(
+            MemberInput(name, images, images / 4800, groups, use)
+            for name, images, groups, use in (
+                *((name, 4800, ("culture", "tag"), "blend and stackers") for name in members[:4]),
+                (members[4], 1536, ("tag",), "blend; not the stackers: fewer than 50% of the images"),
+                ("imagenet_224", 4800, (), "features, read by the trees"),
+            )
+        ),
         method="mix",
         rule="expected F2",
         richest="thresholds and label counts",
@@ -239,6 +248,29 @@ def test_weights_are_in_the_column_of_their_group(page: PageReader) -> None:
     ]
 
 
+def test_every_member_has_its_images_and_its_use(page: PageReader) -> None:
+    few = "blend; not the stackers: fewer than 50% of the images"
+    assert page.tables["member-table"] == [
+        ["member", "images", "share", "groups", "used for"],
+        ["seresnext101_288", "4,800", "100.0%", "culture, tag", "blend and stackers"],
+        ["seresnext50_320", "4,800", "100.0%", "culture, tag", "blend and stackers"],
+        ["resnet34_224", "4,800", "100.0%", "culture, tag", "blend and stackers"],
+        ["pnasnet5_416", "4,800", "100.0%", "culture, tag", "blend and stackers"],
+        ["cbam_resnet50_300", "1,536", "32.0%", "tag", few],
+        ["imagenet_224", "4,800", "100.0%", "-", "features, read by the trees"],
+    ]
+    assert "Some members held out only a part of the images" in page.text
+    assert "only the trees read them" in page.text and "the trees cannot run" in page.text
+
+
+def test_members_that_held_out_all_images_are_not_explained() -> None:
+    found = make_findings()
+    whole = read(dataclasses.replace(found, members=found.members[:4]))
+    assert "Every member held out every image." in whole.text
+    assert "only a part" not in whole.text and "features" not in whole.text
+    assert "other members held out too" not in whole.text
+
+
 def test_members_are_sorted_by_the_f2_lost_without_them(page: PageReader) -> None:
     assert [row[:2] for row in page.body("value-table")] == [
         ["pnasnet5_416", "+0.0112"],
@@ -419,7 +451,7 @@ def test_sections_that_do_not_suit_the_task_are_left_out() -> None:
     )
     assert "F2" not in page.text
     assert {link[1:] for link in page.values("href")} == {
-        *("methods", "rules", "calibration", "confused", "weights", "values", "parity")
+        *("methods", "rules", "calibration", "confused", "members", "weights", "values", "parity")
     }
 
 

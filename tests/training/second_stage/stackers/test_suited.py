@@ -49,3 +49,12 @@ def test_what_was_not_wanted_needs_no_reason() -> None:
         LayerSettings(cnn=False, trees=False, seed=3), TASKS["log loss of one"], make_labels(1), images=9, members=1
     )
     assert (chosen.cnn, chosen.together, chosen.trees, chosen.seed, reasons) == (False, False, False, 3, {})
+
+
+def test_stackers_without_members_are_left_out_with_the_reason() -> None:
+    few = "no member of group 0 and group 1 held out at least 50% of the images"
+    chosen, reasons = choose_layers(
+        LayerSettings(), Task(), make_labels(20, 2), images=90, members=0, unread=["group 0", "group 1"]
+    )
+    assert (chosen.cnn, chosen.together, chosen.trees) == (False, False, False)
+    assert reasons == {"cnn_apart": few, "trees": few}

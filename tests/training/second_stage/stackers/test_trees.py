@@ -1,26 +1,28 @@
-import json
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import lightgbm
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
 from inference.basics.errors import TrainingError
 from inference.ensemble.pairs import find_pairs, name_features
+from inference.manifest.labels import Labels
+from training.second_stage.member_scores import MemberScores
 from training.second_stage.stackers import trees
+from training.second_stage.stackers.tree_graph import export_trees
 from training.second_stage.stackers.trees import (
     COVERED,
-    PARITY_LIMIT,
     Samples,
     choose_top,
-    export_trees,
+    find_share,
+    fit_pairs,
     fit_trees,
     gather_samples,
     predict_trees,
+    score_pairs,
 )
 
 MEMBERS = ("first", "second", "third")
@@ -29,6 +31,7 @@ LABELS = 12
 RATES = np.array([0.5, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05, 0.02, 0.0])
 COUNTS = (RATES * 1500).astype(np.int64)
 GROUPS = np.array([0] * 5 + [1] * 7)
+NOTHING = np.empty((6000, 0), np.float32)  # no outputs of 'features' members
 
 
 def draw_museum(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,7 +46,7 @@ def draw_museum(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
 
 def gather_museum(images: int, limit: int, seed: int = 0) -> Samples:
     scores, truth, traits = draw_museum(images, seed)
-    return gather_samples(scores, truth, 8, COUNTS, GROUPS, traits, limit)
+    return gather_samples(scores, truth, 8, COUNTS, GROUPS, traits, NOTHING[:images], limit)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_trees_beat_the_mean_of_members_on_held_out_images(
     fitted: tuple[lightgbm.Booster, Samples],
 ) -> None:
     held_out = gather_museum(1500, 10**6, seed=1)
-    names = name_features(MEMBERS)
+    names = name_features(MEMBERS, ())
 
     def lose(chances: np.ndarray) -> float:
         return float(-np.log(np.where(held_out.truth, chances, 1 - chances).clip(1e-6)).mean())
@@ -121,86 +124,15 @@ def test_only_true_or_only_false_pairs_are_an_error(true: bool) -> None:
     assert str(caught.value) == f"tree stacker: found {found} true pairs of 7; wanted both true and false pairs"
 
 
-def test_the_onnx_file_agrees_with_lightgbm(fitted: tuple[lightgbm.Booster, Samples], tmp_path: Path) -> None:
-    booster, samples = fitted
-    path = tmp_path / "trees.onnx"
-    parity = export_trees(booster, path, COUNTS, name_features(MEMBERS), samples.features)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (chances,) = session.run(None, {"features": samples.features})
-    exact = booster.predict(samples.features)
-    assert chances.shape == (len(samples.features),)
-    assert chances.dtype == np.float32
-    assert np.abs(chances - exact).max() <= PARITY_LIMIT
-    assert parity <= PARITY_LIMIT
-    assert np.ptp(exact) > 0.5
-    assert session.run(None, {"features": samples.features[:1]})[0] == pytest.approx(chances[:1], abs=PARITY_LIMIT)
-
-
-def test_values_next_to_a_threshold_take_the_same_branch_as_in_lightgbm(
-    fitted: tuple[lightgbm.Booster, Samples], tmp_path: Path
-) -> None:
-    booster, samples = fitted
-    export_trees(booster, tmp_path / "trees.onnx", COUNTS, name_features(MEMBERS), samples.features)
-    session = onnxruntime.InferenceSession(tmp_path / "trees.onnx", providers=["CPUExecutionProvider"])
-    splits = booster.trees_to_dataframe().dropna(subset="threshold")
-    rows = []
-    for place, (feature, threshold) in enumerate(zip(splits.split_feature, splits.threshold, strict=True)):
-        near = np.float32(threshold)
-        for value in (np.nextafter(near, np.float32(-1)), near, np.nextafter(near, np.float32(9e9))):
-            row = samples.features[place % len(samples.features)].copy()
-            row[int(feature.removeprefix("Column_"))] = value
-            rows.append(row)
-    features = np.stack(rows)
-    (chances,) = session.run(None, {"features": features})
-    assert np.abs(chances - booster.predict(features)).max() <= PARITY_LIMIT
-
-
-def test_trees_with_only_positive_leaves_are_exported_correctly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trees, "ROUNDS", 1)
-    random = np.random.default_rng(0)
-    features = random.random((4000, 3)).astype(np.float32)
-    truth = random.random(4000) < 0.6 + 0.3 * features[:, 0]
-    booster = fit_trees(Samples(features, truth, np.ones(4000, np.float32)), threads=1)
-    assert booster.trees_to_dataframe().query("left_child.isna()").value.min() > 0
-    assert export_trees(booster, tmp_path / "trees.onnx", np.arange(3), ("a", "b", "c"), features) <= PARITY_LIMIT
-
-
-def test_the_file_has_counts_and_features_and_loads_in_every_onnx_runtime_since_1_20(
-    fitted: tuple[lightgbm.Booster, Samples], tmp_path: Path
-) -> None:
-    path = tmp_path / "trees.onnx"
-    export_trees(fitted[0], path, COUNTS, name_features(MEMBERS), fitted[1].features[:9])
-    metadata = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
-    assert json.loads(metadata["counts"]) == COUNTS.tolist()
-    assert json.loads(metadata["features"]) == list(name_features(MEMBERS))
-    model = onnx.load(path)
-    assert model.ir_version <= 10
-    assert {opset.domain: opset.version for opset in model.opset_import} == {"": 15, "ai.onnx.ml": 3}
-
-
-def test_a_file_that_differs_from_its_trees_is_an_error_and_not_kept(
-    fitted: tuple[lightgbm.Booster, Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    booster, samples = fitted
-    other = fit_trees(Samples(samples.features, samples.truth, 1 + samples.truth.astype(np.float32)), threads=1)
-    graph = trees.convert_trees(other, samples.features.shape[1])
-    monkeypatch.setattr(trees, "convert_trees", lambda *_: graph)
-    with pytest.raises(TrainingError, match=r"^trees.onnx: found a difference of .* to LightGBM on \d+ pairs; wanted"):
-        export_trees(booster, tmp_path / "trees.onnx", COUNTS, name_features(MEMBERS), samples.features)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_single_member_and_equal_scores_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "ROUNDS", 3)
     _, truth, traits = draw_museum(400)
     scores = np.full((400, 1, LABELS), 0.25, np.float32)
-    samples = gather_samples(scores, truth, LABELS, truth.sum(axis=0), GROUPS, traits, 10**6)
+    samples = gather_samples(scores, truth, LABELS, truth.sum(axis=0), GROUPS, traits, NOTHING[:400], 10**6)
     booster = fit_trees(samples, threads=1)
     chances = predict_trees(booster, samples.features)
     assert np.isfinite(chances).all()
-    export_trees(booster, tmp_path / "trees.onnx", truth.sum(axis=0), name_features(["only"]), samples.features)
+    export_trees(booster, tmp_path / "trees.onnx", truth.sum(axis=0), name_features(["only"], ()), samples.features)
 
 
 def test_lightgbm_is_imported_only_when_trees_are_fitted() -> None:
@@ -210,14 +142,37 @@ def test_lightgbm_is_imported_only_when_trees_are_fitted() -> None:
     assert result.stdout == "set()\n"
 
 
-def test_shares_are_learned_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "ROUNDS", 40)
-    random = np.random.default_rng(0)
-    features = random.random((4000, 3)).astype(np.float32)
-    shares = (0.1 + 0.8 * features[:, 0]).astype(np.float32)
-    booster = fit_trees(Samples(features, shares, np.ones(4000, np.float32)), threads=1)
-    assert predict_trees(booster, features) == pytest.approx(shares, abs=0.08)
-    parity = export_trees(booster, tmp_path / "trees.onnx", np.arange(3), ("a", "b", "c"), features, exclusive=True)
-    assert parity <= PARITY_LIMIT
-    notes = onnxruntime.InferenceSession(tmp_path / "trees.onnx").get_modelmeta().custom_metadata_map
-    assert json.loads(notes["exclusive"]) is True
+def test_outputs_of_other_networks_leave_room_for_fewer_pairs() -> None:
+    scores, truth, traits = draw_museum(1500)
+    extra = np.random.default_rng(7).random((1500, 5)).astype(np.float32)
+    given = (scores, truth, 8, COUNTS, GROUPS, traits)
+    whole, sample = gather_samples(*given, extra, 10**6), gather_samples(*given, extra, 2000)
+    assert len(sample.truth) == pytest.approx(2000, rel=0.1)
+    assert sample.truth.sum() == pytest.approx(1000, rel=0.1)
+    for true in (True, False):  # the weights undo the sampling of both
+        assert sample.weights[sample.truth == true].sum() == pytest.approx((whole.truth == true).sum(), rel=0.1)
+    images = {tuple(row) for row in extra}
+    assert {tuple(row) for row in whole.features[:, -5:]} == images
+    assert {tuple(row) for row in sample.features[:, -5:]} <= images
+    assert find_share(MEMBERS, [("wide", 1000)]) == 33 / 1033
+
+
+def test_what_only_the_features_show_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "ROUNDS", 30)
+    scores, truth, traits = draw_museum(1200)
+    random = np.random.default_rng(8)
+    blank = random.random(1200) < 0.4
+    truth[blank] = False  # though the scores are those of images with labels
+    eyes = np.stack([random.random(1200), np.where(blank, 0.8, 0.2) * random.uniform(0.9, 1, 1200)], axis=1)
+    members = MemberScores(
+        MEMBERS, (("a", "b"),) * 3, np.arange(1200), scores, truth, traits, {"eyes": eyes.astype(np.float16)}
+    )
+    labels = Labels(tuple(range(LABELS)), ("",) * LABELS, {"a": tuple(range(5)), "b": tuple(range(5, 12))})
+    weights = {group: dict.fromkeys(MEMBERS, 1.0) for group in labels.groups}
+    stacker = fit_pairs(members, labels, weights, seed=0)
+    assert stacker.features == (("eyes", 2),)
+    scored = score_pairs(stacker, members, labels, scores.mean(axis=1))
+    blind = dataclasses.replace(members, features={})
+    without = score_pairs(fit_pairs(blind, labels, weights, seed=0), blind, labels, scores.mean(axis=1))
+    wrong, wrong_without = (int(((found > 0.5) != truth).sum()) for found in (scored, without))
+    assert wrong < 0.5 * wrong_without

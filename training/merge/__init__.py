@@ -1,0 +1,1 @@
+"""Merge the zoos and bundles of a team into one zoo."""

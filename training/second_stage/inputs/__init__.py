@@ -1,0 +1,1 @@
+"""The members of the second stage, described."""

@@ -1,0 +1,1 @@
+"""The second stage as the manifest declares it."""
