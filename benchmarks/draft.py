@@ -15,7 +15,7 @@ from PIL import Image
 
 from inference.images.geometry import Draft, Geometry
 from inference.images.read import decode_image, read_squares
-from inference.manifest.records import Resize
+from inference.manifest.model import Resize
 
 FOLDER = Path(sklearn.datasets.__file__).parent / "images"
 PHOTOS = [Image.open(FOLDER / name).convert("RGB") for name in ("china.jpg", "flower.jpg")]

@@ -28,12 +28,14 @@ from numpy.typing import NDArray
 from benchmarks.kernel import pack_random, run_script
 from benchmarks.peer_kernel import NETWORKS, ZOO, load_networks, print_table, summarise
 from inference.basics.errors import DeviceMemoryError
-from inference.manifest.records import Model
+from inference.manifest.model import Model
 from inference.manifest.values import Precision
 from inference.models.sessions import CUDA, ModelSession, explain_cpu
 from packing.accelerators import ACCELERATORS, find_accelerator, find_rates
-from packing.export.export_zoo import KernelNetwork
+from packing.export.graphs.form import Form
+from packing.export.graphs.network import KernelNetwork
 from packing.plan.work import count_work
+from zoo.networks import Design
 
 TINY = {"test_resnet": 96}
 OURS, EAGER, COMPILED = "ours", "torch eager", "torch.compile"
@@ -78,7 +80,8 @@ def open_ways(
     if device == "cuda" and session.provider != CUDA:
         raise RuntimeError(f"{model.name} runs on {session.provider}: {explain_cpu(())}")
     dtype = torch.float16 if device == "cuda" else torch.float32
-    eager = KernelNetwork(Reduced(network, dtype), model, "sigmoid").eval().to(device)
+    form = Form(model.size, model.size, model.mean, model.std, outputs, "sigmoid")
+    eager = KernelNetwork(Reduced(network, dtype), form).eval().to(device)
     # One graph per batch size, or an error, so that no part runs in eager mode unnoticed.
     compiled = torch.compile(eager, fullgraph=True, dynamic=False, mode=mode)
 
@@ -119,9 +122,9 @@ def compare_ways(folder: Path, device: str, sizes: Sequence[int], rounds: int, m
     seconds: Seconds = {way: [{} for _ in range(rounds)] for way in (EAGER, COMPILED, OURS)}
     best, differences, work = {}, {}, {}
     for model, network, outputs in load_networks(folder):
-        work[model.name] = count_work(model.architecture, outputs, model.image_size).multiply_adds
+        work[model.name] = count_work(Design(model.architecture, model.size, outputs)).multiply_adds
         ways = open_ways(model, folder / "onnx" / f"{model.name}{ending}.onnx", network, outputs, device, mode)
-        shape = (max(images, *sizes), model.image_size, model.image_size, 3)
+        shape = (max(images, *sizes), *model.size, 3)
         pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         ours, wanted = (ways[way](pictures[: min(sizes)]) for way in (OURS, EAGER))
         differences[model.name] = float(np.abs(ours - wanted).max())

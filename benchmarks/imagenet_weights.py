@@ -13,7 +13,7 @@ from pathlib import Path
 import timm
 import torch
 
-from zoo.checkpoints import write_checkpoint
+from zoo.checkpoints.write import write_checkpoint
 
 # timm's name of each network and the package with its weights; the last is torchvision's MobileNetV2.
 PACKAGES = {

@@ -22,9 +22,10 @@ from PIL import Image
 from demo.museum import write_museum
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.values import Precision
-from packing.add.add import Addition, add_model
+from packing.add.add import add_model
+from packing.add.declare import Addition
+from packing.export.example_images import SMALLEST
 from packing.export.export_zoo import export_zoo
-from packing.export.parity import SMALLEST
 from packing.pack.metadata import Names
 from packing.pack.write_bundle import pack
 

@@ -27,8 +27,8 @@ from torchvision import transforms
 from benchmarks.kernel import draw_pictures, pack_random, run_script
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import read_labels
-from inference.manifest.records import Model
-from zoo.networks import load_network
+from inference.manifest.model import Model
+from zoo.networks import load_network, read_design
 
 NETWORKS = {"resnet34": 320, "legacy_seresnext50_32x4d": 320, "legacy_seresnext101_32x4d": 320, "pnasnet5large": 331}
 ZOO = "the zoo"
@@ -108,11 +108,11 @@ def run_ours(bundle: Path, folder: Path, images: int) -> tuple[dict[str, float],
 def load_networks(folder: Path) -> Iterator[tuple[Model, torch.nn.Module, int]]:
     """Yield each model of a folder of `pack_random`, its network in torch, and its number of labels."""
     manifest = read_manifest(folder / MANIFEST_NAME)
-    outputs = len(read_labels(folder / manifest.labels.file, manifest.labels.groups).ids)
+    labels = read_labels(folder / manifest.labels.file, manifest.labels.groups)
     for model in manifest.models:
         assert model.checkpoint is not None
         path = folder / model.checkpoint.file
-        yield model, load_network(path, model.architecture, model.image_size, outputs).module, outputs
+        yield model, load_network(path, read_design(model, folder, labels)).module, len(labels.ids)
 
 
 def summarise(images: int, seconds: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:

@@ -35,7 +35,8 @@ from inference.images.read import Picture, read_picture
 from inference.images.read_ahead import decode_ahead
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import read_labels
-from inference.manifest.records import Manifest, Model
+from inference.manifest.model import Model
+from inference.manifest.records import Manifest
 from inference.manifest.values import Precision
 from inference.models.devices import read_devices
 from inference.models.gpus import Gpus

@@ -23,12 +23,13 @@ import timm
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from inference.manifest.records import Model
 from inference.models.sessions import ModelSession
 from packing.accelerators import Rates, find_accelerator
-from packing.export.export_zoo import build_graph
+from packing.export.graphs.form import Form
+from packing.export.graphs.network import build_graph
 from packing.plan.estimate import estimate_seconds
 from packing.plan.work import Work, count_work
+from zoo.networks import Design
 
 LABELS = 1103  # iMet 2019's
 FITTED = ("resnet34@224", "legacy_seresnext50_32x4d@224", "efficientnet_lite0@224", "pnasnet5large@331")
@@ -55,9 +56,10 @@ def export_random(network: str, folder: Path) -> Path:
     path = folder / f"{network}.onnx"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        model = Model(network, architecture, "all", int(size), (0.5,) * 3, (0.5,) * 3, "bilinear")
+        square = (int(size), int(size))
+        form = Form(square, square, (0.5,) * 3, (0.5,) * 3, LABELS, "sigmoid", ("identity", "hflip"))
         module = timm.create_model(architecture, num_classes=LABELS).eval()
-        onnx.save(build_graph(module, model, LABELS, "sigmoid"), path)
+        onnx.save(build_graph(module, form), path)
     return path
 
 
@@ -89,6 +91,12 @@ def fit_rates(works: Sequence[Work], seconds: Sequence[float], batch: int) -> Ra
     return Rates(float(1 / tflops), float(1 / bandwidth), 1.0, "fitted here")
 
 
+def design_network(name: str) -> Design:
+    """Return the design of ARCHITECTURE@SIZE."""
+    architecture, _, size = name.partition("@")
+    return Design(architecture, (int(size), int(size)), LABELS)
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Print the table and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,7 +105,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="images per batch (8)")
     arguments = parser.parse_args(given)
     networks = (*FITTED, *PREDICTED)
-    works = {name: count_work(name.partition("@")[0], LABELS, int(name.partition("@")[2])) for name in networks}
+    works = {name: count_work(design_network(name)) for name in networks}
     paths = {name: export_random(name, arguments.out) for name in networks}
     spent = measure_fastest(paths, arguments.batch, arguments.rounds)
     seconds = {name: busy for name, (busy, _) in spent.items()}

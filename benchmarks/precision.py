@@ -26,9 +26,9 @@ from inference.manifest.records import Ensemble, Manifest, remove_stackers
 from inference.manifest.values import Precision
 from inference.models.precision import compare_sessions
 from inference.models.sessions import ModelSession
+from packing.export.example_images import choose_geometry, read_arrays
 from packing.export.export_zoo import EXAMPLES, export_zoo
-from packing.export.int8 import KEPT, quantize_graph
-from packing.export.parity import read_batches
+from packing.export.graphs.int8 import KEPT, quantize_graph
 from zoo.metrics.scoring import find_scoring
 from zoo.tables.train_table import read_table
 
@@ -91,11 +91,14 @@ def measure_loss(zoo: Path, data: Path, out: Path, judged: int) -> None:
 
     answers: dict[Precision, dict[str, NDArray[np.floating[Any]]]] = {precision: {} for precision in PRECISIONS}
     for model in models:
-        batches = read_batches(paths, model)
+        geometry = choose_geometry(model)
+        images = read_arrays(paths, len(paths), [geometry])[2][geometry]
+        batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         entries = next(one.onnx for one in exported.models if one.name == model.name)
         for precision in PRECISIONS:
             path, outputs = out / "onnx" / entries[precision].file, len(labels.columns(model.group))
-            session = ModelSession(model.name, path, outputs, bounded=manifest.task.has_probabilities)
+            bounded = manifest.is_bounded(model)
+            session = ModelSession(model.name, path, outputs, 0, 0, bounded, model.cuts, model.merge)
             scores = np.concatenate([session.predict(batch) for batch in batches])
             answers[precision][model.name] = scores.astype(manifest.task.score_dtype)
         single = {group: {model.name: 1.0} for group in exported.labels.groups}

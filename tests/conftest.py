@@ -18,7 +18,8 @@ from PIL import Image
 
 from inference.manifest.bundle import read_declared
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
-from inference.manifest.records import Manifest, Resize
+from inference.manifest.model import Resize
+from inference.manifest.records import Manifest
 from inference.task.sample import read_sample
 from inference.task.submission import check_submission
 from packing.add.add import Addition, add_model

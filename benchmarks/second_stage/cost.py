@@ -23,7 +23,8 @@ from inference.ensemble.stackers import open_stage
 from inference.manifest.decision import Calibration, Decision, GroupDecision
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.labels import Labels
-from inference.manifest.records import ALL, BLEND, Ensemble, FileEntry, LabelsEntry, Manifest, Model
+from inference.manifest.model import ALL, FileEntry, Model
+from inference.manifest.records import BLEND, Ensemble, LabelsEntry, Manifest
 from inference.task.answers import Answer
 from inference.task.sample import Sample
 from inference.task.submission import write_submission

@@ -7,7 +7,8 @@ import pytest
 
 from demo.report import print_report
 from inference.manifest.file import MANIFEST_NAME, write_manifest
-from inference.manifest.records import Ensemble, Model
+from inference.manifest.model import Model
+from inference.manifest.records import Ensemble
 from inference.manifest.task import Form, Metric, Task
 from tests.conftest import write_rows
 from zoo.edit import create_manifest

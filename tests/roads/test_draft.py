@@ -21,7 +21,7 @@ from inference.images.read import ORIENTATION_TAG, decode_image, read_picture, r
 from inference.images.tiles import Decoded, cut_box, plan_tiles
 from inference.images.traits import measure_traits
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
-from inference.manifest.records import Resize, Tiles
+from inference.manifest.model import Resize, Tiles
 from inference.task.ids import read_ids
 from tests.conftest import ROOT, ZOO, Workshop
 from tests.roads.test_kernel import run_script
@@ -30,8 +30,8 @@ SHARED = ROOT.parent / "shared" / "images"
 PHOTOS = Path(sklearn.datasets.__file__).parent / "images"  # two photographs of 640x427
 # Factor -> mean and largest absolute difference of a square to that of a full decoding, of 255.
 TOLERANCES = {1.0: (2.5, 36), 1.5: (1.4, 24), 2.0: (0.8, 12)}
-SQUASH, CROP = Geometry(96, Resize(), "bilinear"), Geometry(64, Resize("crop", 0.875), "bicubic")
-LONG = Geometry(64, Resize(), "bilinear", Tiles(1.2, 4))
+SQUASH, CROP = Geometry((96, 96), Resize(), "bilinear"), Geometry((64, 64), Resize("crop", 0.875), "bicubic")
+LONG = Geometry((64, 64), Resize(), "bilinear", Tiles(1.2, 4))
 
 
 def take_photo(path: Path, name: str = "china", size: tuple[int, int] | None = None, **options: object) -> Path:
@@ -93,7 +93,7 @@ def test_squares_of_a_reduced_photograph_are_within_the_tolerance(
 @pytest.mark.skipif(not SHARED.is_dir(), reason="requires the folder of shared test images beside this checkout")
 @pytest.mark.parametrize("name", ["Landscape_6", "Portrait_3"])
 def test_squares_of_larger_rotated_photographs_are_within_the_tolerance(name: str) -> None:
-    path, geometry = SHARED / "exif-orientation" / f"{name}.jpg", Geometry(320, Resize(), "bilinear")
+    path, geometry = SHARED / "exif-orientation" / f"{name}.jpg", Geometry((320, 320), Resize(), "bilinear")
     assert max(decode_image(path, draft=draft(1.5, geometry)).image.size) == 900
     found = read_squares(path, [geometry], draft=draft(1.5, geometry))[geometry]
     check_near(found, show_by_timm(decode_fully(path), geometry), 1.5)
@@ -127,21 +127,26 @@ def test_grey_and_cmyk_photographs_are_reduced_too(mode: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("size", "factor", "geometries", "reduction"),
     [
-        ((3000, 2000), 1, [Geometry(320, Resize(), "bilinear")], 4),
-        ((3000, 2000), 1.5, [Geometry(320, Resize(), "bilinear")], 4),
-        ((3000, 2000), 1.6, [Geometry(320, Resize(), "bilinear")], 2),
-        ((3000, 2000), 4, [Geometry(320, Resize(), "bilinear")], 1),
-        ((20000, 20000), 1, [Geometry(320, Resize(), "bilinear")], 8),
-        ((640, 640), 1, [Geometry(320, Resize(), "bilinear")], 2),
-        ((640, 639), 1, [Geometry(320, Resize(), "bilinear")], 1),
-        ((9000, 639), 1, [Geometry(320, Resize("crop"), "bilinear")], 1),
-        ((9000, 640), 1, [Geometry(320, Resize("crop"), "bilinear")], 2),
-        ((640, 640), 1, [Geometry(320, Resize("squash", 0.9), "bilinear")], 1),
-        ((3000, 2000), 1, [Geometry(320, Resize(), "bilinear"), Geometry(1200, Resize(), "bilinear")], 1),
+        ((3000, 2000), 1, [Geometry((320, 320), Resize(), "bilinear")], 4),
+        ((3000, 2000), 1.5, [Geometry((320, 320), Resize(), "bilinear")], 4),
+        ((3000, 2000), 1.6, [Geometry((320, 320), Resize(), "bilinear")], 2),
+        ((3000, 2000), 4, [Geometry((320, 320), Resize(), "bilinear")], 1),
+        ((20000, 20000), 1, [Geometry((320, 320), Resize(), "bilinear")], 8),
+        ((640, 640), 1, [Geometry((320, 320), Resize(), "bilinear")], 2),
+        ((640, 639), 1, [Geometry((320, 320), Resize(), "bilinear")], 1),
+        ((9000, 639), 1, [Geometry((320, 320), Resize("crop"), "bilinear")], 1),
+        ((9000, 640), 1, [Geometry((320, 320), Resize("crop"), "bilinear")], 2),
+        ((640, 640), 1, [Geometry((320, 320), Resize("squash", 0.9), "bilinear")], 1),
+        (
+            (3000, 2000),
+            1,
+            [Geometry((320, 320), Resize(), "bilinear"), Geometry((1200, 1200), Resize(), "bilinear")],
+            1,
+        ),
         # Tiles are squares of the short side, which limits the reduction.
-        ((2560, 640), 1, [Geometry(320, Resize(), "bilinear", Tiles(3, 8))], 2),
-        ((2560, 639), 1, [Geometry(320, Resize(), "bilinear", Tiles(3, 8))], 1),
-        ((640, 64000), 1, [Geometry(320, Resize(), "bilinear", Tiles(3, 2))], 2),
+        ((2560, 640), 1, [Geometry((320, 320), Resize(), "bilinear", Tiles(3, 8))], 2),
+        ((2560, 639), 1, [Geometry((320, 320), Resize(), "bilinear", Tiles(3, 8))], 1),
+        ((640, 64000), 1, [Geometry((320, 320), Resize(), "bilinear", Tiles(3, 2))], 2),
         ((3000, 2000), 1, [], 1),
     ],
 )
@@ -156,7 +161,7 @@ def test_the_reduction_equals_values_computed_by_hand(
 def test_the_reduction_is_the_largest_that_keeps_the_requested_size(
     width: int, height: int, halves: int, side: int, crop: bool
 ) -> None:
-    geometry = Geometry(side, Resize("crop" if crop else "squash"), "bilinear")
+    geometry = Geometry((side, side), Resize("crop" if crop else "squash"), "bilinear")
     found = choose_reduction((width, height), draft(halves / 2, geometry))
     # With `crop` both sides have the same ratio, except for rounding down by one pixel.
     left = Fraction(min(width, height), found) / side
@@ -189,7 +194,7 @@ def test_traits_are_those_of_the_full_size(tmp_path: Path) -> None:
     exif[ORIENTATION_TAG] = 6
     with Image.open(PHOTOS / "flower.jpg") as photo:
         photo.resize((804, 801)).save(tmp_path / "x.jpg", exif=exif)
-    small = Geometry(64, Resize(), "bilinear")
+    small = Geometry((64, 64), Resize(), "bilinear")
     assert decode_image(tmp_path / "x.jpg", draft=draft(1, small)).image.size == (101, 101)
     found = read_picture(tmp_path / "x.jpg", [], draft=draft(1, small)).traits
     wanted = measure_traits(decode_fully(tmp_path / "x.jpg"))
@@ -220,7 +225,7 @@ def test_large_jpegs_are_refused_and_damaged_ones_noted_as_without_a_draft(tmp_p
 @pytest.mark.skipif(not SHARED.is_dir(), reason="requires the folder of shared test images beside this checkout")
 def test_odd_jpegs_are_readable_if_they_are_without_a_draft() -> None:
     """They include lossless files, which libjpeg cannot reduce."""
-    tiny, reduced = draft(1, Geometry(8, Resize(), "bilinear")), 0
+    tiny, reduced = draft(1, Geometry((8, 8), Resize(), "bilinear")), 0
     for path in sorted(SHARED.rglob("*.jp*g")):
         try:
             whole = decode_image(path)
@@ -243,7 +248,7 @@ def test_a_draft_in_the_manifest_applies_to_the_geometries_of_all_models(worksho
     (tmp_path / MANIFEST_NAME).write_text(json.dumps(document))
     allowed = read_draft(read_manifest(tmp_path / MANIFEST_NAME))
     assert allowed and allowed.factor == 2.0
-    assert {geometry.size for geometry in allowed.geometries} == {size for _, _, size, _ in ZOO.values()}
+    assert {geometry.size for geometry in allowed.geometries} == {(size, size) for _, _, size, _ in ZOO.values()}
     write_manifest(read_manifest(tmp_path / MANIFEST_NAME), tmp_path / "again.json")
     assert read_draft(read_manifest(tmp_path / "again.json")) == allowed
 

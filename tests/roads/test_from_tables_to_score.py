@@ -22,7 +22,7 @@ import build_kernel
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME, read_manifest, write_manifest
 from inference.manifest.labels import Labels, read_labels
-from inference.manifest.records import ALL, Model, OnnxEntry
+from inference.manifest.model import ALL, Model, OnnxEntry
 from inference.manifest.task import Task
 from inference.run.predict import run
 from inference.run.state import Request

@@ -17,11 +17,12 @@ from PIL import Image
 
 from inference.basics.files import hash_file
 from inference.manifest.file import MANIFEST_NAME, list_bundle_files, read_manifest
+from inference.manifest.labels import read_labels
 from inference.models.sessions import ModelSession
 from inference.task.ids import read_ids
 from inference.task.image_places import SUFFIXES
 from tests.conftest import ROOT, ZOO, Workshop, check_valid, write_prior_cell, write_rows
-from zoo.networks import load_network
+from zoo.networks import open_network
 
 SHARED = ROOT.parent / "shared" / "images"
 SANDBOX = ROOT / "packing" / "dry_run" / "sandbox.py"
@@ -65,10 +66,11 @@ def test_predictions_equal_torchs_with_timms_transforms_and_both_views(workshop:
     assert finished.returncode == 0, finished.stderr
     ids = read_ids(workshop.sample)
     assert (tmp_path / "kept" / "ids.txt").read_text().split() == ids
+    labels = read_labels(workshop.home / "labels.csv", {"culture": "culture::", "tag": "tag::"})
     for model in read_manifest(workshop.manifest).models:
-        architecture, _, size, resize = ZOO[model.name]
+        _, _, size, resize = ZOO[model.name]
         kept = np.load(tmp_path / "kept" / f"{model.name}.npy")
-        network = load_network(workshop.home / f"{model.name}.safetensors", architecture, size, kept.shape[1]).module
+        network = open_network(model, workshop.home, labels).module
         timms = timm.data.create_transform(
             input_size=size,
             is_training=False,

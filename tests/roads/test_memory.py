@@ -115,7 +115,7 @@ RUN, THREAD = (predict, results, chunk, answers), (Thread,)
         (THREAD, "start", 1, NO_THREAD, 20, [end_early("cannot start a thread to read images"), f"20{BARE}"]),
         (RUN, "join_squares", 0, SHORT, 20, [end_early(SHORT), f"20{BARE}"]),
         # Two models have predicted the fifth chunk; their predictions are used though it is not done.
-        (RUN, "add_to_mean", 14, SHORT, 10, [end_early(SHORT), f"10{BARE}"]),
+        (RUN, "add_views", 14, SHORT, 10, [end_early(SHORT), f"10{BARE}"]),
         (RUN, "write_submission", 1, SHORT, 20, [f"OUT: {WRITING}: {SHORT}; {KEPT}"]),
         (RUN, "write_predictions", 0, SHORT, 0, [f"{SHORT}; {KEPT}"]),
     ],
@@ -161,7 +161,7 @@ def fail(
         monkeypatch.setattr(user, name, function)
 
 
-@pytest.mark.parametrize("name", ["join_squares", "add_to_mean"])
+@pytest.mark.parametrize("name", ["join_squares", "add_views"])
 def test_images_that_ran_out_of_memory_once_are_predicted_at_the_end(
     name: str,
     small_chunks: Request,
@@ -197,7 +197,7 @@ def test_out_of_memory_before_the_first_submission_is_a_one_line_error(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fail(monkeypatch, RUN, "read_bundle", MemoryError(), 0)
+    fail(monkeypatch, RUN, "open_bundle", MemoryError(), 0)
     given = ["--bundle", small_chunks.bundle, "--images", small_chunks.images, "--sample", small_chunks.sample]
     assert main([*map(str, given), "--out", str(small_chunks.out)]) == 1
     assert capsys.readouterr().err == "error: out of memory (no details given)\n"

@@ -20,7 +20,7 @@ from inference.images.traits import measure_traits
 from inference.manifest.file import MANIFEST_NAME, read_manifest
 from inference.manifest.labels import read_labels
 from packing.dry_run.run_script import rehearse
-from tests.conftest import ZOO, Workshop, write_picture, write_rows
+from tests.conftest import ZOO, Workshop, check_valid, write_picture, write_rows
 
 IMAGES = 160
 
@@ -100,6 +100,7 @@ def score_by_hand(studio: Workshop, scores: dict[str, np.ndarray], ids: list[str
             used = {name: weight for name, weight in weights.items() if weight}
             summed = sum(weight * whole[name][:, column] for name, weight in used.items())
             parts["blend"][:, column] = summed / sum(used.values())
+    nothing = np.empty((len(ids), 0), np.float32)  # no outputs of members for features
     traits = np.stack([measure_traits(read_image(studio.images / f"{name}.png")) for name in ids])
     for stacker in manifest.ensemble.stackers:
         members = np.stack([whole[name] for name in stacker.members], axis=1)
@@ -114,7 +115,7 @@ def score_by_hand(studio: Workshop, scores: dict[str, np.ndarray], ids: list[str
         else:
             counts = np.array(json.loads(session.get_modelmeta().custom_metadata_map["counts"]))
             rows, places = find_pairs(members, stacker.top, counts)
-            features = compute_features(members, rows, places, counts, np.array([0, 0, 1, 1, 1]), traits)
+            features = compute_features(members, rows, places, counts, np.array([0, 0, 1, 1, 1]), traits, nothing)
             (parts[stacker.name][rows, places],) = session.run(None, {"features": features})
     mixed = np.zeros((len(ids), 5), np.float32)
     for group, weights in manifest.ensemble.mix.items():
@@ -199,6 +200,26 @@ def test_if_a_stacker_does_not_load_the_blend_decides_with_a_note(studio: Worksh
     decided = [row for row in range(IMAGES) if selected[row].any()]
     agreed = sum(found[ids[row]] == np.flatnonzero(selected[row]).tolist() for row in decided)
     assert agreed >= len(decided) - 2, "the thresholds of the blend decide"
+
+
+def test_a_second_stage_is_outdated_by_an_added_model_and_then_only_the_blend_is_packed(
+    studio: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, onnx = (Path(shutil.copytree(path, tmp_path / path.name)) for path in (studio.home, studio.onnx))
+    fitted = read_manifest(home / MANIFEST_NAME).ensemble
+    shutil.copyfile(home / "tag.safetensors", home / "more.safetensors")
+    manifest = ["--manifest", home / MANIFEST_NAME]
+    given = ["--architecture", ZOO["tag"][0], "--image-size", ZOO["tag"][2], "--group", "tag"]
+    assert run("add", home / "more.safetensors", *manifest, *given) == 0
+    assert read_manifest(home / MANIFEST_NAME).ensemble.stackers == fitted.stackers
+    assert run("export", *manifest, "--images", studio.images, "--out", onnx) == 0
+    capsys.readouterr()
+    pack = ["pack", *manifest, "--onnx", onnx, "--out", tmp_path / "bundle"]
+    assert run(*pack) == 1
+    assert "the second stage was fitted for other models (added: more): run" in capsys.readouterr().err
+    assert run(*pack, "--without-stackers") == 0
+    rehearse(tmp_path / "bundle" / "dataset", studio.competition, tmp_path / "out")
+    check_valid(tmp_path / "bundle" / "dataset", studio.sample, tmp_path / "out" / "submission.csv")
 
 
 def test_check_refuses_a_stacker_that_does_not_load(
