@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from inference.basics.errors import ManifestError, TrainingError
 from inference.manifest.model import ALL, Resize
 from inference.manifest.schema import parse_record
-from inference.manifest.values import FlatName, ImageSize, Merge, NotNegative, Probability, Rule, Size, View, read_size
+from inference.manifest.values import FlatName, ImageSize, Merge, NotNegative, Probability, Rule, Size, Views, read_size
 
 LossName = Literal["bce", "focal", "lovasz", "focal_lovasz", "cross_entropy", "mse", "huber"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
@@ -145,10 +145,7 @@ class Recipe:
     """Of the weights in the checkpoint."""
     channels: Literal[1, 3] = 3
     """That the network sees: 3 for RGB, 1 for grey."""
-    views: Annotated[
-        tuple[View, ...],
-        Rule("at least one view, each once", lambda views: len(views) > 0 and len(set(views)) == len(views)),
-    ] = ("identity", "hflip")
+    views: Views = ("identity", "hflip")
     """Of held-out images, and in the kernel."""
     merge: Merge = "mean"
     """How the scores of the views are combined."""

@@ -186,7 +186,8 @@ def _run_once(network: Network, design: Design, image: torch.Tensor) -> torch.Te
     except CheckpointError as error:  # of the heads
         raise CheckpointError(f"`architecture`: {name}: {error}") from error
     except Exception as error:  # some networks take one size only
-        raise CheckpointError(f"`image_size`: {name} does not take {taken}: {flatten_message(error)}") from error
+        said = f"`image_size`: {name} does not take" if design.build is None else f"`factory`: {name} fails at"
+        raise CheckpointError(f"{said} {taken}: {flatten_message(error)}") from error
     if not isinstance(found, torch.Tensor) or tuple(found.shape) != (1, design.outputs):
         shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise CheckpointError(

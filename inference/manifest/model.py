@@ -21,7 +21,7 @@ from inference.manifest.values import (
     Rule,
     Sha256,
     Size,
-    View,
+    Views,
     between,
     is_dataset,
     read_size,
@@ -132,10 +132,7 @@ class Model:
     interpolation: Interpolation
     resize: Resize = Resize()
     tiles: Tiles | None = None
-    views: Annotated[
-        tuple[View, ...],
-        Rule("at least one view, each once", lambda views: len(views) > 0 and len(set(views)) == len(views)),
-    ] = ("identity", "hflip")
+    views: Views = ("identity", "hflip")
     merge: Merge = "mean"
     """How the scores of the views are combined."""
     member: FlatName | None = None

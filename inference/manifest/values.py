@@ -159,6 +159,10 @@ View = Annotated[
         is_view,
     ),
 ]
+Views = Annotated[
+    tuple[View, ...],
+    Rule("at least one view, each once", lambda views: len(views) > 0 and len(set(views)) == len(views)),
+]
 PriorIds = Annotated[tuple[int, ...], Rule("ascending label ids, each once", is_rising)]
 Finite = Annotated[float, Rule("a finite number", math.isfinite)]
 Numbers = Annotated[tuple[float, ...], Rule("finite numbers", lambda numbers: all(map(math.isfinite, numbers)))]

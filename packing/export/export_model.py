@@ -26,7 +26,7 @@ from packing.export.graphs.int8 import KEPT, quantize_graph
 from packing.export.originals import Original, open_original, predict_view
 from packing.export.parity import Judge
 from zoo.onnx_export import describe_fault
-from zoo.onnx_limits import OPSET, PARITY_LIMIT
+from zoo.onnx_limits import PARITY_LIMIT
 
 REDUCED: tuple[Precision, ...] = ("fp16", "int8")
 FEWEST = 2  # images on which all views together are compared
@@ -60,7 +60,7 @@ def export_model(
         source, path = judge.hash_source(precision, entry.sha256), out / f"{model.name}.{precision}.onnx"
         try:
             entries[precision] = _find_earlier(earlier, source, path) or reduce_model(
-                precision, out / entry.file, path, source, judge
+                precision, entry, out / entry.file, path, source, judge
             )
         except OutputError:
             raise
@@ -91,7 +91,8 @@ def write_fp32(name: str, original: Original, source: str, out: Path, judge: Jud
                 f"model {name}: its ONNX differs from the original by {parity.parity:.1e} on {len(batch)} images; "
                 f"wanted at most {limit:.0e}"
             )
-    return OnnxEntry(path.name, hash_file(path), OPSET, source=source, **dataclasses.asdict(parity))
+    opset = max(used.version for used in graph.opset_import if used.domain in ("", "ai.onnx"))
+    return OnnxEntry(path.name, hash_file(path), opset, source=source, **dataclasses.asdict(parity))
 
 
 def compare_views(session: ModelSession, original: Original, form: Form, batch: NDArray[np.uint8]) -> float:
@@ -108,8 +109,10 @@ def compare_views(session: ModelSession, original: Original, form: Form, batch: 
     return float(np.max(found))
 
 
-def reduce_model(precision: Precision, whole: Path, path: Path, source: str, judge: Judge) -> OnnxEntry:
-    """Convert the fp32 file `whole` to fp16 or int8, write it to `path` and compare both; see `OnnxEntry`.
+def reduce_model(
+    precision: Precision, entry: OnnxEntry, whole: Path, path: Path, source: str, judge: Judge
+) -> OnnxEntry:
+    """Convert the fp32 file `whole` of `entry` to fp16 or int8, write it to `path` and compare both; see `OnnxEntry`.
 
     int8 keeps more layers in fp32 if it would lose more than the manifest allows. Raises SessionError, and leaves no
     file: the model does not load, or its output is no score of the task.
@@ -125,7 +128,7 @@ def reduce_model(precision: Precision, whole: Path, path: Path, source: str, jud
                 parity = judge.compare(temporary, whole)
                 if parity.metric_loss <= judge.limit:
                     break
-    return OnnxEntry(path.name, hash_file(path), OPSET, source=source, **dataclasses.asdict(parity))
+    return OnnxEntry(path.name, hash_file(path), entry.opset, source=source, **dataclasses.asdict(parity))
 
 
 def copy_ready(model: Model, key: str, home: Path, out: Path, judge: Judge) -> Entries:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from inference.basics.errors import PackError
+from inference.manifest.model import FEATURES
 from inference.manifest.records import Manifest, remove_stackers
 from zoo.fitted_for import describe_changes, is_stale
 
@@ -10,7 +11,8 @@ from zoo.fitted_for import describe_changes, is_stale
 def choose_stage(manifest: Manifest, *, without_stackers: bool) -> Manifest:
     """Return the manifest with the second stage to pack; its out-of-fold scores stay at home.
 
-    `without_stackers`: the blend alone, with the rules that decide where a stacker fails. It averages scores instead of
+    `without_stackers`: the blend alone, with the rules that decide where a stacker fails, and without models for
+    features. It averages scores instead of
     ranks if a model was added after the fit of the ranks. Raises PackError: the second stage was fitted for other
     models.
     """
@@ -19,6 +21,8 @@ def choose_stage(manifest: Manifest, *, without_stackers: bool) -> Manifest:
         weighed = {name for weights in manifest.ensemble.weights.values() for name in weights}
         ranks = manifest.ensemble.ranks if weighed <= set(manifest.ensemble.ranks) else {}
         ensemble = dataclasses.replace(manifest.ensemble, ranks=ranks, fitted_for=None, out_of_fold=None)
+        read = tuple(model for model in manifest.models if model.group != FEATURES)  # nobody reads the others
+        manifest = dataclasses.replace(manifest, models=read)
     elif is_stale(manifest):
         raise PackError(
             f"the second stage was fitted for other models ({describe_changes(manifest)}): run `build_kernel.py "

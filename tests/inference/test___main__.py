@@ -85,7 +85,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_a_valid_submission_of_prior_labels(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.5)
+        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         lines = process.stderr.read().decode().splitlines()

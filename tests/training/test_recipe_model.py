@@ -65,7 +65,7 @@ def test_a_factory_elsewhere_is_copied_and_one_in_the_zoo_stays(tmp_path: Path) 
 
 def test_a_factory_that_fails_is_refused_before_any_training(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path, channels=5)
-    with pytest.raises(CheckpointError, match=r"^`image_size`: nets\.py:build does not take 8x12 px"):
+    with pytest.raises(CheckpointError, match=r"^`factory`: nets\.py:build fails at 8x12 px"):
         describe_recipe(recipe, place_factory(recipe, tmp_path, tmp_path), tmp_path, LABELS)
 
 

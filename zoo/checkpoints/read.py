@@ -107,8 +107,8 @@ def _refuse_misfit(
         found, own = tuple(state[key].shape), tuple(wanted[key].shape)
         if len(own) == 4 and found[0] == own[0] and found[2:] == own[2:] and {found[1], own[1]} == {1, 3}:
             raise CheckpointError(
-                f"{path}: `{key}` takes images of {found[1]} channel{'s' if found[1] > 1 else ''}; wanted {own[1]}: "
-                "a network of grey images has one number as mean and std, one of RGB images three"
+                f"{path}: `{key}` takes images of {found[1]} channel{'s' if found[1] > 1 else ''}; wanted {own[1]}; "
+                "set channels to 1 for a network of grey images, to 3 for one of RGB images"
             )
         hint = "; was it trained for another image size?" if "pos" in key else describe_nearest(state, wanted, name)
         raise CheckpointError(f"{path}: `{key}` is {found}; wanted {own}{hint}")

@@ -210,8 +210,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "grey": (
         lambda: make_network(in_chans=1).state_dict(),
-        "`conv1.0.weight` takes images of 1 channel; wanted 3: a network of grey images has one number as mean and "
-        "std, one of RGB images three",
+        "`conv1.0.weight` takes images of 1 channel; wanted 3; set channels to 1 for a network of grey images, to 3 "
+        "for one of RGB images",
     ),
     "nan": (
         lambda: fill("fc.bias", float("nan")),

@@ -42,6 +42,8 @@ def print_slices(
     task, labels = zoo.manifest.task, zoo.labels
     table = read_table(train, labels, task)
     blend = pool_blend(zoo, table)
+    if blend.models.min() < blend.models.max():
+        print(f"{manifest}: {blend.describe_models()}")
     ids = [table.ids[row] for row in blend.rows]
     files = None if table.images is None else [table.images[row] for row in blend.rows]
     sizes, faults = measure_sizes(images, ids, files)
