@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,12 @@ def draw_by_timm(image: Image.Image, shape: Size, resize: Resize, interpolation:
     return np.asarray(timms(image).numpy().transpose(1, 2, 0))
 
 
+@functools.cache
+def draw(size: tuple[int, int], seed: int) -> Image.Image:
+    """Draw random colours, (width, height)."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
 def make_model(image_size: int | tuple[int, int], resize: Resize, views: tuple[str, ...] = ("identity",)) -> Model:
     return Model("m", "x", "all", image_size, MEAN, (0.2,) * 3, "bicubic", resize, views=views)
 
@@ -45,21 +52,19 @@ def make_model(image_size: int | tuple[int, int], resize: Resize, views: tuple[s
 @pytest.mark.parametrize("percentage", [1.0, 0.95, 0.875])
 @pytest.mark.parametrize("rule", MODES)
 def test_arrays_equal_timms_bit_for_bit(
-    rule: ResizeRule, percentage: float, interpolation: Interpolation, shape: Size, tmp_path: Path
+    rule: ResizeRule, percentage: float, interpolation: Interpolation, shape: Size
 ) -> None:
     resize, fill = Resize(rule, percentage), (51, 128, 178)
     for size in SIZES:
-        image = Image.open(write_picture(tmp_path / "x.png", size, seed=1))
+        image = draw(size, 1)
         found = resize_image(image, Geometry(shape, resize, interpolation, fill=fill))
         assert np.array_equal(found, draw_by_timm(image, shape, resize, interpolation)), size
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (48, 96)])
 @pytest.mark.parametrize("size", SIZES)
-def test_trim_cuts_off_what_is_beyond_twice_the_size_and_squashes_the_rest(
-    size: tuple[int, int], shape: Size, tmp_path: Path
-) -> None:
-    image = Image.open(write_picture(tmp_path / "x.png", size, seed=2))
+def test_trim_cuts_off_what_is_beyond_twice_the_size_and_squashes_the_rest(size: tuple[int, int], shape: Size) -> None:
+    image = draw(size, 2)
     left, top = max(size[0] - 2 * shape[1], 0) // 2, max(size[1] - 2 * shape[0], 0) // 2
     trimmed = image.crop((left, top, left + min(size[0], 2 * shape[1]), top + min(size[1], 2 * shape[0])))
     wanted = trimmed.resize(shape[::-1], Image.Resampling.BILINEAR)
@@ -70,13 +75,13 @@ def test_trim_cuts_off_what_is_beyond_twice_the_size_and_squashes_the_rest(
 @pytest.mark.parametrize("rule", MODES)
 @pytest.mark.parametrize("image_size", [64, (48, 96)])
 def test_a_view_of_a_scale_is_timms_centre_crop_of_a_larger_image(
-    image_size: int | tuple[int, int], rule: ResizeRule, tmp_path: Path
+    image_size: int | tuple[int, int], rule: ResizeRule
 ) -> None:
     model = make_model(image_size, Resize(rule, 0.9), ("scale_150", "hflip", "scale_125+hflip", "identity"))
     geometries = list_geometries(model)
     assert [geometry.resize.percentage for geometry in geometries] == pytest.approx([0.6, 0.9, 0.72])
     assert {geometry.shape for geometry in geometries} == {model.size}, "a view of any scale fits the graph"
-    image = Image.open(write_picture(tmp_path / "x.png", (401, 299), seed=3))
+    image = draw((401, 299), 3)
     for geometry in geometries:
         wanted = draw_by_timm(image, model.size, geometry.resize, "bicubic")
         assert np.array_equal(resize_image(image, geometry), wanted)
@@ -85,11 +90,11 @@ def test_a_view_of_a_scale_is_timms_centre_crop_of_a_larger_image(
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("image_size", [64, (48, 96)])
 def test_the_arrays_of_a_model_with_corners_hold_torchvisions_five_crops(
-    image_size: int | tuple[int, int], size: tuple[int, int], tmp_path: Path
+    image_size: int | tuple[int, int], size: tuple[int, int]
 ) -> None:
     model = make_model(image_size, Resize("squash", 0.8), ("identity", *CORNERS, "top_left+hflip"))
     (geometry,) = list_geometries(model)
-    image = Image.open(write_picture(tmp_path / "x.png", size, seed=4))
+    image = draw(size, 4)
     array = resize_image(image, geometry)
     resized = geometry.resized
     assert array.shape == (*geometry.shape, 3) == (*resized, 3) and resized[0] == int(model.size[0] / 0.8)
@@ -101,10 +106,10 @@ def test_the_arrays_of_a_model_with_corners_hold_torchvisions_five_crops(
 
 @pytest.mark.parametrize("rule", ["crop", "letterbox"])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_centre_of_a_larger_array_is_the_usual_one(size: tuple[int, int], rule: ResizeRule, tmp_path: Path) -> None:
+def test_the_centre_of_a_larger_array_is_the_usual_one(size: tuple[int, int], rule: ResizeRule) -> None:
     for image_size in (64, (48, 96), (45, 45)):
         model = make_model(image_size, Resize(rule, 0.8), ("identity", "top_left"))
-        image = Image.open(write_picture(tmp_path / "x.png", size, seed=5))
+        image = draw(size, 5)
         (geometry,) = list_geometries(model)
         found = show_view(resize_image(image, geometry)[None], "identity", model.size)[0]
         assert np.array_equal(found, draw_by_timm(image, model.size, model.resize, "bicubic")), (size, image_size)

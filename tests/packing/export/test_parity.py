@@ -234,7 +234,8 @@ def test_int8_keeps_more_layers_in_fp32_until_the_loss_is_allowed(
     model = next(model for model in precise.manifest.models if model.name == "tag")
     judge = make_judge(precise, model)
     judge.limit = 0.003
-    entry = export.reduce_model("int8", precise.onnx / "tag.onnx", tmp_path / "tag.int8.onnx", "0" * 64, judge)
+    fp32, whole = model.onnx["fp32"], precise.onnx / "tag.onnx"
+    entry = export.reduce_model("int8", fp32, whole, tmp_path / "tag.int8.onnx", "0" * 64, judge)
     assert (tried, entry.parity, entry.flips, entry.metric_loss) == ([1, 3, 6], 0.1, 0.2, 0.003)
 
 
