@@ -49,9 +49,9 @@ def check_foreign(path: Path, model: Model, labels: Labels, manifest: Manifest) 
     foreign, activation = read_foreign(path, model), manifest.activation_of(model)
     if activation != "identity":
         check_ending(foreign, choose_outputs(foreign, model, labels))
-    session = open_session(path, wrap_foreign(path, model, labels, activation).SerializeToString())
+    session = open_session(path, wrap_foreign(foreign, model, labels, activation).SerializeToString())
     batch = np.random.default_rng(SEED).integers(0, 256, (IMAGES, *model.size, 3), dtype=np.uint8)
-    wanted = predict_foreign(path, model, labels, activation, batch)
+    wanted = predict_foreign(foreign, model, labels, activation, batch)
     check_scores(path, wanted, manifest.is_bounded(model))
     limit = PARITY_LIMIT * max(1.0, float(np.abs(wanted).max()))
 

@@ -1,7 +1,6 @@
 """ONNX graphs made elsewhere: wrapped so that they take the kernel's images, and run as they are for comparison."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from inference.basics.errors import ExportError
 from inference.manifest.labels import Labels
 from inference.manifest.model import ALL, Model
 from inference.manifest.task import Activation
-from packing.export.foreign_graph import Foreign, name_dimensions, read_foreign, run
+from packing.export.foreign_graph import Foreign, name_dimensions, run
 from packing.export.graphs.parts import KINDS, drop_unused
 from zoo.grey import UNIT, WEIGHTS
 from zoo.onnx_limits import NEWEST_IR, OPSET
@@ -25,13 +24,12 @@ BATCH = "images"
 Nodes = list[onnx.NodeProto]
 
 
-def wrap_foreign(path: Path, model: Model, labels: Labels, activation: Activation) -> onnx.ModelProto:
-    """Return the graph at `path` behind the normalisation of `model`, and before its label order and activation.
+def wrap_foreign(foreign: Foreign, model: Model, labels: Labels, activation: Activation) -> onnx.ModelProto:
+    """Return a foreign graph behind the normalisation of `model`, and before its label order and activation.
 
     Input `image`, uint8 (batch, height, width, 3) of the model's size; output `probabilities`, float32 (batch,
     outputs), in the order of labels.csv. Raises ExportError in one line: the graph cannot be served.
     """
-    foreign = read_foreign(path, model)
     outputs = choose_outputs(foreign, model, labels)
     graph = _prepare(foreign)
     constants: dict[str, NDArray[Any]] = {}
@@ -54,21 +52,20 @@ def wrap_foreign(path: Path, model: Model, labels: Labels, activation: Activatio
 
 
 def predict_foreign(
-    path: Path, model: Model, labels: Labels, activation: Activation, batch: NDArray[np.uint8]
+    foreign: Foreign, model: Model, labels: Labels, activation: Activation, batch: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """Return the scores (images, outputs) that the graph itself gives for a batch (images, height, width, 3).
 
     It is run as it is, image by image; normalisation, label order and activation are computed with numpy and Pillow.
     Raises ExportError.
     """
-    foreign = read_foreign(path, model)
     outputs = choose_outputs(foreign, model, labels)
     rows: list[NDArray[np.float32]] = []
     for start in range(0, len(batch), foreign.batch):
         part = batch[start : start + foreign.batch]
         missing = foreign.batch - len(part)
         given = normalise(np.concatenate([part, np.repeat(part[:1], missing, axis=0)]), foreign, model)
-        answers = run(foreign.session, path, outputs, {foreign.input: given})
+        answers = run(foreign.session, foreign.path, outputs, {foreign.input: given})
         heads = [np.asarray(answer, np.float32).reshape(foreign.batch, -1) for answer in answers]
         rows.append(np.concatenate(heads, axis=1)[: len(part)])
     logits = np.concatenate(rows)[:, list(order_columns(outputs, model, labels))].astype(np.float64)

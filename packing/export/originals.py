@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.manifest.file import verify_files
 from inference.manifest.labels import Labels
 from inference.manifest.model import Model
 from inference.models.views import show_view
 from packing.export.foreign import predict_foreign, wrap_foreign
+from packing.export.foreign_graph import read_foreign
 from packing.export.graphs.form import Form
 from packing.export.graphs.network import build_graph, finish_graph
 from zoo.activation import activate
-from zoo.networks import open_network
+from zoo.networks import load_network, read_design
 
 Batch = NDArray[np.uint8]  # (images, height, width, 3)
 
@@ -35,18 +35,19 @@ class Original:
 
 
 def open_original(model: Model, home: Path, labels: Labels, form: Form) -> Original:
-    """Open the network of a model, or its graph if that was made elsewhere.
+    """Open the network of a model, or its graph if that was made elsewhere; its checkpoint has been verified.
 
-    Raises ManifestError where a file's hash differs, CheckpointError or ExportError.
+    Raises ManifestError where a factory's hash differs, CheckpointError or ExportError.
     """
-    if model.layout is None or model.checkpoint is None:
-        network = open_network(model, home, labels).module
-        return describe_network(network, form)
+    assert model.checkpoint is not None
     path = home / model.checkpoint.file
-    verify_files([(f"{model.name}.checkpoint", model.checkpoint)], home)
+    if model.layout is None:
+        network = load_network(path, read_design(model, home, labels), model.ema).module
+        return describe_network(network, form)
+    foreign = read_foreign(path, model)
     return Original(
-        lambda: finish_graph(wrap_foreign(path, model, labels, form.activation), form),
-        functools.partial(predict_foreign, path, model, labels, form.activation),
+        lambda: finish_graph(wrap_foreign(foreign, model, labels, form.activation), form),
+        functools.partial(predict_foreign, foreign, model, labels, form.activation),
     )
 
 

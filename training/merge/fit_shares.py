@@ -1,6 +1,5 @@
 """The weights of kept second stages in their mean, and its decision, fitted to images that all of them held out."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,12 @@ from inference.manifest.decision import Decision
 from inference.manifest.file import verify_files
 from inference.manifest.labels import Labels
 from inference.manifest.model import ALL
-from inference.manifest.records import Manifest
 from inference.manifest.task import Task
 from training.merge.join_models import load_array
 from training.merge.keep_stages import Shares
 from training.merge.sources import Source
 from training.scoring.halves import HALVES
-from training.scoring.rules import fit_richest, list_rules
+from training.scoring.rules import fit_richest
 from training.second_stage.blend_weights import fit_weights
 from training.second_stage.judge import fit_all_rules, list_all_rules
 from zoo.metrics.scoring import find_scoring
@@ -161,23 +159,3 @@ def choose_rule(mean: Floats, truth: Truth, labels: Labels, task: Task) -> str:
             answers.setdefault(name, np.empty(mean.shape, part.dtype))[judged] = part
     sign = 1 if scoring.higher_is_better else -1
     return max(answers, key=lambda name: sign * scoring.score(answers[name], truth))
-
-
-def declare_decision(found: FittedMean, fallback: Mapping[str, Decision] | None, kept: Manifest) -> Decision:
-    """Return the decision of the mean; `fallback`: the rules of the combined blend, None if they cannot be fitted.
-
-    The prior is that of the manifest `kept`.
-    """
-    task, chosen = kept.task, found.rules[found.rule]
-    spares = fallback or found.rules
-    spare = spares[list_rules(task)[-1] if task.selects_labels else found.rule]
-    prior_scores = kept.decision.prior_scores
-    if chosen.rule == "number" or task.metric.name == "roc_auc":  # in the units of the mean
-        prior_scores = tuple(round(float(mean), 9) for mean in found.scores.mean(axis=0, dtype=np.float64))
-    return dataclasses.replace(
-        chosen,
-        prior=kept.decision.prior,
-        prior_scores=prior_scores,
-        fallback=spare.groups,
-        fallback_fitted=spare.fitted if spare.fitted != chosen.fitted else None,
-    )

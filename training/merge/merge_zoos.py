@@ -6,26 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference.basics.errors import OptionError, TrainingError
-from inference.basics.files import hash_file
 from inference.manifest.decision import Decision
 from inference.manifest.file import MANIFEST_NAME, write_manifest
-from inference.manifest.model import FileEntry, Model, OutOfFold
+from inference.manifest.model import Model
 from inference.manifest.records import Ensemble, Manifest, remove_stackers
 from training.merge.describe import describe_common, describe_mean, describe_models
-from training.merge.fit_shares import declare_decision, fit_mean, gather_common
+from training.merge.fit_shares import fit_mean, gather_common
 from training.merge.join_models import join_models
 from training.merge.keep_stages import keep_stages, share_equally, shorten
 from training.merge.match_labels import merge_exchanged
 from training.merge.sources import Source, open_sources
 from training.merge.team_folder import TeamFolder, build_folder
 from training.second_stage.judge import Rules, fit_all_rules
+from training.second_stage.outcome.declare import declare_decision, write_scores
 from training.second_stage.stackers.export_stackers import FOLDER
 from zoo.fitted_for import hash_fitted
-from zoo.tables.out_of_fold import Zoo, pool_predictions, write_out_of_fold
+from zoo.tables.out_of_fold import Zoo, pool_predictions
 from zoo.tables.train_table import Table, read_table
-
-SCORES = "scores"
-"""Name of the out-of-fold scores of a second stage, as `ensemble` writes them."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +141,11 @@ def keep_all(
     ensemble = keep_stages(sources, found.shares, manifest.ensemble, team)
     rules = fit_fallback(dataclasses.replace(manifest, ensemble=ensemble), team.folder, table, mine)
     (team.folder / FOLDER).mkdir(exist_ok=True)
-    ids = [table.ids[row] for row in common.rows]
-    write_out_of_fold(found.scores.astype(task.score_dtype), ids, team.folder / FOLDER, SCORES)
-    files = (f"{FOLDER}/{SCORES}.oof.npy", f"{FOLDER}/{SCORES}.oof.ids.txt")
-    entries = [FileEntry(file, hash_file(team.folder / file)) for file in files]
-    ensemble = dataclasses.replace(ensemble, out_of_fold=OutOfFold(*entries))
-    return declare_stage(manifest, ensemble, declare_decision(found, rules, mine.manifest))
+    written = write_scores(found.scores, common.rows, table, team.folder / FOLDER, task)
+    ensemble = dataclasses.replace(ensemble, out_of_fold=written)
+    chosen = found.rules[found.rule]
+    decision = declare_decision(mine.manifest, chosen, rules or found.rules, found.rule, found.scores)
+    return declare_stage(manifest, ensemble, decision)
 
 
 def declare_stage(manifest: Manifest, ensemble: Ensemble, decision: Decision) -> Manifest:

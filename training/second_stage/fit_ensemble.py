@@ -97,7 +97,7 @@ def fit_second_stage(settings: StageSettings) -> Findings:
         findings = dataclasses.replace(found, members=inputs, left_out=left_out, values=values, parity=parity)
         write_figures(findings, folder / FIGURES)
         write_ensemble_page(findings, folder / PAGE)
-        out_of_fold = write_scores(final, members.rows, table, folder, task)
+        out_of_fold = write_scores(final.scores, members.rows, table, folder, task)
     declare(zoo, stackers, final, values, out_of_fold)
     print(f"\n{describe_findings(findings)}\n\n{zoo.home / FOLDER / PAGE}")
     return findings

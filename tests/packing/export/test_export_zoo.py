@@ -23,6 +23,7 @@ from packing.export.example_images import read_examples
 from packing.export.export_model import Entries, write_fp32
 from packing.export.export_zoo import export_zoo
 from packing.export.foreign import wrap_foreign
+from packing.export.foreign_graph import read_foreign
 from packing.export.graphs.network import finish_graph
 from packing.export.originals import describe_network, open_original
 from packing.export.parity import Judge
@@ -132,7 +133,10 @@ def test_a_graph_whose_views_differ_is_refused(fault: str, workshop: Workshop, t
         model, layout="nchw", checkpoint=FileEntry("theirs.onnx", hash_file(tmp_path / "theirs.onnx"))
     )
     original = open_original(theirs, tmp_path, read_names(workshop), judge.form)
-    graph = finish_graph(wrap_foreign(tmp_path / "theirs.onnx", theirs, read_names(workshop), "sigmoid"), judge.form)
+    graph = finish_graph(
+        wrap_foreign(read_foreign(tmp_path / "theirs.onnx", theirs), theirs, read_names(workshop), "sigmoid"),
+        judge.form,
+    )
     if fault == "view":
         node = next(node for node in graph.graph.node if node.output[0] == "vflip_view")
         node.input[:] = next(node for node in graph.graph.node if node.output[0] == "hflip_view").input

@@ -21,6 +21,7 @@ from inference.manifest.labels import Labels
 from inference.manifest.model import Model
 from inference.manifest.task import Activation
 from packing.export.foreign import predict_foreign, wrap_foreign
+from packing.export.foreign_graph import read_foreign
 from packing.export.graphs.parts import LOGITS, list_ending, name_logits
 from zoo.onnx_limits import NEWEST_IR, OPSET, PARITY_LIMIT
 
@@ -93,15 +94,17 @@ def test_a_wrapped_network_gives_the_scores_of_torch(
     batch = draw(3)
     wanted = run_torch(network, batch, activation)
     assert np.abs(wanted[0] - wanted[1]).max() > 0.01  # the scores depend on the image
-    graph = wrap_foreign(path, NET, LABELS, activation)
+    graph = wrap_foreign(read_foreign(path, NET), NET, LABELS, activation)
     onnx.checker.check_model(graph)
     assert np.abs(run_wrapped(graph, batch) - wanted).max() < PARITY_LIMIT
-    assert np.abs(predict_foreign(path, NET, LABELS, activation, batch) - wanted).max() < PARITY_LIMIT
+    assert (
+        np.abs(predict_foreign(read_foreign(path, NET), NET, LABELS, activation, batch) - wanted).max() < PARITY_LIMIT
+    )
     assert graph.ir_version <= NEWEST_IR and {entry.version for entry in graph.opset_import} == {OPSET}
 
 
 def test_the_logits_are_found_before_the_activation(resnet: tuple[torch.nn.Module, Path]) -> None:
-    graph = wrap_foreign(resnet[1], NET, LABELS, "sigmoid")
+    graph = wrap_foreign(read_foreign(resnet[1], NET), NET, LABELS, "sigmoid")
     name_logits(graph.graph, "probabilities", "sigmoid")
     assert [node.op_type for node in list_ending(graph.graph)] == ["Sigmoid"]
     graph.graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["images", 5]))
@@ -114,7 +117,7 @@ def test_the_logits_are_found_before_the_activation(resnet: tuple[torch.nn.Modul
 def test_a_vit_of_an_older_opset_is_converted(opset: int, tmp_path: Path) -> None:
     network = make_network("test_vit", img_size=64)
     path = export(network, tmp_path / "vit.onnx", opset_version=opset)
-    graph = wrap_foreign(path, NET, LABELS, "sigmoid")
+    graph = wrap_foreign(read_foreign(path, NET), NET, LABELS, "sigmoid")
     assert {entry.version for entry in graph.opset_import} == {OPSET}
     assert np.abs(run_wrapped(graph, draw(3)) - run_torch(network, draw(3), "sigmoid")).max() < PARITY_LIMIT
 
@@ -124,8 +127,16 @@ def test_the_label_order_is_undone(resnet: tuple[torch.nn.Module, Path]) -> None
     model = dataclasses.replace(NET, label_order=order)
     theirs = run_torch(resnet[0], draw(2), "sigmoid")
     wanted = np.stack([theirs[:, order.index(label)] for label in LABELS.ids], axis=1)
-    assert np.abs(run_wrapped(wrap_foreign(resnet[1], model, LABELS, "sigmoid"), draw(2)) - wanted).max() < PARITY_LIMIT
-    assert np.abs(predict_foreign(resnet[1], model, LABELS, "sigmoid", draw(2)) - wanted).max() < PARITY_LIMIT
+    assert (
+        np.abs(
+            run_wrapped(wrap_foreign(read_foreign(resnet[1], model), model, LABELS, "sigmoid"), draw(2)) - wanted
+        ).max()
+        < PARITY_LIMIT
+    )
+    assert (
+        np.abs(predict_foreign(read_foreign(resnet[1], model), model, LABELS, "sigmoid", draw(2)) - wanted).max()
+        < PARITY_LIMIT
+    )
 
 
 class Heads(torch.nn.Module):
@@ -144,12 +155,15 @@ def test_a_head_per_group_is_joined_in_the_order_of_the_labels(names: list[str],
     network = Heads(as_dict=names[0] == "culture").eval()
     path = export(network, tmp_path / "heads.onnx", output_names=names)
     wanted = run_torch(network.whole, draw(2), "sigmoid")
-    assert np.abs(run_wrapped(wrap_foreign(path, NET, LABELS, "sigmoid"), draw(2)) - wanted).max() < PARITY_LIMIT
+    assert (
+        np.abs(run_wrapped(wrap_foreign(read_foreign(path, NET), NET, LABELS, "sigmoid"), draw(2)) - wanted).max()
+        < PARITY_LIMIT
+    )
     # A model of one group takes the head of its width; the other head and its nodes are dropped.
     model = dataclasses.replace(NET, group="tag")
-    graph = wrap_foreign(path, model, LABELS, "sigmoid")
+    graph = wrap_foreign(read_foreign(path, model), model, LABELS, "sigmoid")
     assert np.abs(run_wrapped(graph, draw(2)) - wanted[:, [0, 2, 4]]).max() < PARITY_LIMIT
-    assert len(graph.graph.node) < len(wrap_foreign(path, NET, LABELS, "sigmoid").graph.node)
+    assert len(graph.graph.node) < len(wrap_foreign(read_foreign(path, NET), NET, LABELS, "sigmoid").graph.node)
 
 
 def build_channels_last(path: Path, dtype: int = TensorProto.FLOAT, channels: int = 3, size: int | str = 8) -> Path:
@@ -189,10 +203,12 @@ def test_channels_last_of_any_type_whose_names_clash_with_ours(dtype: int, chann
     if dtype == TensorProto.UINT8:
         logits = np.clip(logits, -30, 30)
     wanted = 1 / (1 + np.exp(-logits))
-    found = run_wrapped(wrap_foreign(path, model, LABELS, "sigmoid"), batch)
+    found = run_wrapped(wrap_foreign(read_foreign(path, model), model, LABELS, "sigmoid"), batch)
     limit = 2e-3 if dtype == TensorProto.FLOAT16 else PARITY_LIMIT
     assert np.abs(found - wanted).max() < limit
-    assert np.abs(found - predict_foreign(path, model, LABELS, "sigmoid", batch)).max() < PARITY_LIMIT
+    assert (
+        np.abs(found - predict_foreign(read_foreign(path, model), model, LABELS, "sigmoid", batch)).max() < PARITY_LIMIT
+    )
 
 
 def test_a_fixed_batch_of_one_is_opened_where_the_network_allows_it(tmp_path: Path) -> None:
@@ -201,8 +217,13 @@ def test_a_fixed_batch_of_one_is_opened_where_the_network_allows_it(tmp_path: Pa
     value = onnx.load(path).graph.input[0]
     assert value.type.tensor_type.shape.dim[0].dim_value == 1
     wanted = run_torch(network, draw(3), "sigmoid")
-    assert np.abs(run_wrapped(wrap_foreign(path, NET, LABELS, "sigmoid"), draw(3)) - wanted).max() < PARITY_LIMIT
-    assert np.abs(predict_foreign(path, NET, LABELS, "sigmoid", draw(3)) - wanted).max() < PARITY_LIMIT
+    assert (
+        np.abs(run_wrapped(wrap_foreign(read_foreign(path, NET), NET, LABELS, "sigmoid"), draw(3)) - wanted).max()
+        < PARITY_LIMIT
+    )
+    assert (
+        np.abs(predict_foreign(read_foreign(path, NET), NET, LABELS, "sigmoid", draw(3)) - wanted).max() < PARITY_LIMIT
+    )
 
 
 def test_a_fixed_batch_of_several_is_opened_too(tmp_path: Path) -> None:
@@ -214,8 +235,14 @@ def test_a_fixed_batch_of_several_is_opened_too(tmp_path: Path) -> None:
     batch = draw(7, (8, 8))
     pixels = ((batch / 255 - np.array(MEAN)) / np.array(STD)).mean(axis=(1, 2))
     wanted = 1 / (1 + np.exp(-pixels @ np.linspace(-2, 2, 15).reshape(3, 5)))
-    assert np.abs(run_wrapped(wrap_foreign(path, model, LABELS, "sigmoid"), batch) - wanted).max() < PARITY_LIMIT
-    assert np.abs(predict_foreign(path, model, LABELS, "sigmoid", batch) - wanted).max() < PARITY_LIMIT
+    assert (
+        np.abs(run_wrapped(wrap_foreign(read_foreign(path, model), model, LABELS, "sigmoid"), batch) - wanted).max()
+        < PARITY_LIMIT
+    )
+    assert (
+        np.abs(predict_foreign(read_foreign(path, model), model, LABELS, "sigmoid", batch) - wanted).max()
+        < PARITY_LIMIT
+    )
 
 
 @pytest.mark.parametrize("opset", [22, 26])
@@ -223,9 +250,9 @@ def test_a_newer_opset_is_kept(opset: int, tmp_path: Path) -> None:
     path = build_channels_last(tmp_path / "new.onnx")
     onnx.save(onnx.version_converter.convert_version(onnx.load(path), opset), path)
     model = dataclasses.replace(NET, image_size=8, layout="nhwc")
-    graph = wrap_foreign(path, model, LABELS, "sigmoid")
+    graph = wrap_foreign(read_foreign(path, model), model, LABELS, "sigmoid")
     assert {entry.version for entry in graph.opset_import} == {opset} and graph.ir_version <= NEWEST_IR
-    wanted = predict_foreign(path, model, LABELS, "sigmoid", draw(2, (8, 8)))
+    wanted = predict_foreign(read_foreign(path, model), model, LABELS, "sigmoid", draw(2, (8, 8)))
     assert np.abs(run_wrapped(graph, draw(2, (8, 8))) - wanted).max() < PARITY_LIMIT
 
 
@@ -252,7 +279,7 @@ def test_weights_that_only_a_branch_reads_stay(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
     model = dataclasses.replace(NET, image_size=8, layout="nhwc", group="tag", mean=(0.0,) * 3, std=(1.0,) * 3)
     batch = draw(2, (8, 8))
-    graph = wrap_foreign(path, model, LABELS, "identity")
+    graph = wrap_foreign(read_foreign(path, model), model, LABELS, "identity")
     assert {entry.version for entry in graph.opset_import} == {20}
     assert np.allclose(run_wrapped(graph, batch), 2 * (batch / 255).mean(axis=(1, 2)), atol=1e-5)
 
@@ -363,7 +390,7 @@ def test_a_graph_that_cannot_be_served_is_refused_in_one_line(
     write(path, onnx.load(path))
     model = dataclasses.replace(NET, **{"image_size": 8, "layout": "nhwc", **changes})
     with pytest.raises(ExportError) as error:
-        wrap_foreign(path, model, LABELS, "sigmoid")
+        wrap_foreign(read_foreign(path, model), model, LABELS, "sigmoid")
     text = str(error.value)
     assert text.startswith(f"{path}: {message}") and "\n" not in text
     assert text.endswith("download or export it again") if "not an ONNX" in message else text == f"{path}: {message}"
@@ -372,7 +399,7 @@ def test_a_graph_that_cannot_be_served_is_refused_in_one_line(
 def test_bytes_are_not_normalised_by_a_mean(tmp_path: Path) -> None:
     path = build_channels_last(tmp_path / "net.onnx", TensorProto.UINT8)
     with pytest.raises(ExportError) as error:
-        wrap_foreign(path, dataclasses.replace(NET, image_size=8, layout="nhwc"), LABELS, "sigmoid")
+        read_foreign(path, dataclasses.replace(NET, image_size=8, layout="nhwc"))
     assert str(error.value) == (
         f"{path}: its input `image` is uint8, so that it gets bytes as they are; leave out --mean and --std"
     )

@@ -12,6 +12,7 @@ from PIL import Image
 from inference.manifest.labels import Labels
 from inference.manifest.model import Model, Resize, Tiles
 from inference.manifest.values import Mirror, split_view
+from tests.inference.models.test_views import PILLOWS
 from training.data.pictures import Pictures
 from training.fit.predict_views import describe_showing, predict_views
 from zoo.networks import Design, create_network
@@ -20,15 +21,6 @@ CPU = torch.device("cpu")
 LABELS = Labels((5, 3, 9, 2), ("tag::left", "tag::right", "tag::top", "tag::bottom"), {"tag": (0, 1, 2, 3)})
 EXCHANGED: dict[Mirror, tuple[tuple[int, ...], ...]] = {"hflip": ((5, 3),), "vflip": ((2, 9),)}
 SQUARE = ("identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "transverse")
-TURNS = {
-    "hflip": Image.Transpose.FLIP_LEFT_RIGHT,
-    "vflip": Image.Transpose.FLIP_TOP_BOTTOM,
-    "rot180": Image.Transpose.ROTATE_180,
-    "transpose": Image.Transpose.TRANSPOSE,
-    "rot90": Image.Transpose.ROTATE_90,
-    "rot270": Image.Transpose.ROTATE_270,
-    "transverse": Image.Transpose.TRANSVERSE,
-}
 MERGES = {
     "mean": lambda parts: np.mean(parts, axis=0),
     "geometric": lambda parts: np.exp(np.mean(np.log(parts), axis=0)),
@@ -71,7 +63,7 @@ def score_slowly(module: torch.nn.Module, model: Model, picture: Image.Image, vi
         left, top = across * parts.corner.endswith("right"), down * parts.corner.startswith("bottom")
     shown = resized.crop((left, top, left + width, top + height))
     if parts.orientation != "identity":
-        shown = shown.transpose(TURNS[parts.orientation])
+        shown = shown.transpose(PILLOWS[parts.orientation])
     pixels = np.asarray(shown if model.channels == 3 else shown.convert("L"), np.float32)
     batch = torch.from_numpy((pixels.reshape(*model.size, model.channels) / 255 - 0.4) / np.float32(0.3))
     with torch.inference_mode():
@@ -114,7 +106,7 @@ def test_the_eight_views_of_a_square_are_pillows(pictures: Pictures) -> None:
     highest = predict_views(module, describe_showing(plain, "sigmoid", LABELS, {}), pictures, rows, CPU, 2, 0, "test")
     for row in rows:
         shown = pictures.read(row).resize((32, 32), Image.Resampling.BILINEAR).convert("L")
-        turned = [shown, *(shown.transpose(turn) for turn in TURNS.values())]
+        turned = [shown, *(shown.transpose(turn) for turn in PILLOWS.values())]
         batch = torch.from_numpy((np.stack(turned).astype(np.float32)[:, None] / 255 - 0.4) / np.float32(0.3))
         with torch.inference_mode():
             scores = module(batch.float()).sigmoid().numpy()

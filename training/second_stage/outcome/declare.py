@@ -14,6 +14,7 @@ from inference.manifest.model import FileEntry, OutOfFold, list_members
 from inference.manifest.records import BLEND, Ensemble, Manifest, Stacker
 from inference.manifest.task import Task
 from training.scoring.rules import list_rules
+from training.second_stage.judge import Rules
 from training.second_stage.member_values import divide_values
 from training.second_stage.outcome.final import Final
 from training.second_stage.stackers.export_stackers import FOLDER, name_parts
@@ -24,12 +25,14 @@ from zoo.tables.train_table import Table
 SCORES = "scores"
 
 
-def write_scores(final: Final, rows: NDArray[np.int64], table: Table, folder: Path, task: Task) -> OutOfFold:
-    """Write the out-of-fold scores of the second stage to `folder`; return their entry, with files in FOLDER.
+def write_scores(
+    scores: NDArray[np.float32], rows: NDArray[np.int64], table: Table, folder: Path, task: Task
+) -> OutOfFold:
+    """Write the out-of-fold scores of a second stage to `folder`; return their entry, with files in FOLDER.
 
-    `rows`: the images of `final.scores`, as indices in train.csv.
+    `scores`: (images, labels); `rows`: the images, as indices in train.csv.
     """
-    write_out_of_fold(final.scores.astype(task.score_dtype), [table.ids[row] for row in rows], folder, SCORES)
+    write_out_of_fold(scores.astype(task.score_dtype), [table.ids[row] for row in rows], folder, SCORES)
     entries = [
         FileEntry(f"{FOLDER}/{name}", hash_file(folder / name))
         for name in (f"{SCORES}.oof.npy", f"{SCORES}.oof.ids.txt")
@@ -61,26 +64,29 @@ def declare(
         fitted_for=hash_fitted(manifest),
         out_of_fold=out_of_fold,
     )
-    decision = declare_decision(manifest, final, has_stackers=bool(stackers))
+    chosen, spares = final.rules[final.method][final.rule], final.rules[BLEND] if stackers else None
+    decision = declare_decision(manifest, chosen, spares, final.rule, final.scores)
     write_manifest(dataclasses.replace(manifest, ensemble=ensemble, decision=decision), zoo.path)
 
 
-def declare_decision(manifest: Manifest, final: Final, *, has_stackers: bool) -> Decision:
-    """Return the decision of the chosen rule, with the blend's numbers for a run in which a stacker fails.
+def declare_decision(
+    manifest: Manifest, chosen: Decision, spares: Rules | None, rule: str, scores: NDArray[np.float32]
+) -> Decision:
+    """Return the decision `chosen`, of the name `rule`, with the blend's numbers for a run in which a stacker fails.
 
-    The prior is that of the manifest. Numbers and scores of which only the order counts have their mean instead, which
-    is in the units of the chosen method.
+    `spares`: the rules of the blend, None if there is no stacker; `scores`: of the chosen method, (images, labels). The
+    prior is that of the manifest. Numbers and scores of which only the order counts have their mean instead, which is
+    in the units of the chosen method.
     """
     task, kept = manifest.task, manifest.decision
-    chosen = final.rules[final.method][final.rule]
-    spare = final.rules[BLEND][list_rules(task)[-1] if task.selects_labels else final.rule]
     prior_scores = kept.prior_scores
     if chosen.rule == "number" or task.metric.name == "roc_auc":
-        prior_scores = tuple(round(float(mean), 9) for mean in final.scores.mean(axis=0, dtype=np.float64))
+        prior_scores = tuple(round(float(mean), 9) for mean in scores.mean(axis=0, dtype=np.float64))
+    spare = spares[list_rules(task)[-1] if task.selects_labels else rule] if spares else None
     return dataclasses.replace(
         chosen,
         prior=kept.prior,
         prior_scores=prior_scores,
-        fallback=spare.groups if has_stackers else {},
-        fallback_fitted=spare.fitted if has_stackers and spare.fitted != chosen.fitted else None,
+        fallback=spare.groups if spare else {},
+        fallback_fitted=spare.fitted if spare and spare.fitted != chosen.fitted else None,
     )
